@@ -1,0 +1,93 @@
+use std::fmt;
+
+use zeroize::{Zeroize, Zeroizing};
+
+/// Plaintext: wiped when dropped, absent from `Debug`, neither `Clone` nor serializable.
+///
+/// Build it at its final size: a buffer that grows leaves copies behind.
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the bytes over; no copy is made.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The plaintext. Every call of this is listed in `tests/src/tidy.rs`.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The last four characters for people to recognize it by; nothing of a secret so short that
+    /// four characters would give much of it away.
+    pub fn last_four(&self) -> String {
+        let Ok(text) = std::str::from_utf8(&self.0) else { return String::new() };
+        let count = text.chars().count();
+        if count < 12 { String::new() } else { text.chars().skip(count - 4).collect() }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A 256-bit key: wiped when dropped, absent from `Debug`, not `Clone`.
+pub struct Key(Zeroizing<[u8; 32]>);
+
+impl Key {
+    /// Takes a key over and wipes where it stood.
+    pub fn take(bytes: &mut [u8; 32]) -> Self {
+        let key = Self(Zeroizing::new(*bytes));
+        bytes.zeroize();
+        key
+    }
+
+    /// A new key from the operating system's random source.
+    ///
+    /// # Errors
+    /// When that source fails; there is nothing to fall back to.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut key = Self(Zeroizing::new([0; 32]));
+        getrandom::fill(key.0.as_mut_slice())?;
+        Ok(key)
+    }
+
+    /// The key's bytes.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_secrets_show_nothing() {
+        assert_eq!(Secret::new(b"sk-12345678".to_vec()).last_four(), "");
+        assert_eq!(Secret::new(b"sk-123456789".to_vec()).last_four(), "6789");
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", Secret::new(b"sk-123456789".to_vec())), "Secret(…)");
+    }
+}
