@@ -1,0 +1,193 @@
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
+
+use domain::Uid;
+
+use crate::{Finding, Hash, InvalidRecord, Kind, Record, record::Checked, timestamp};
+
+/// The longest time from the record of a grant or renewal to the lease's expiry.
+pub const LONGEST_LEASE: Duration = domain::LONGEST_TTL;
+
+/// What may be lent, as the records so far tell it.
+#[derive(Debug, Default)]
+pub(crate) struct Custody {
+    credentials: HashMap<Uid, Credential>,
+    leases: HashMap<Hash, Lease>,
+    /// The ids of revoked virtual keys, and where they were revoked.
+    revoked: HashMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Credential {
+    version: u64,
+    revision: u64,
+    changed_at: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Enabled,
+    Disabled,
+    Deleted,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    credential: Uid,
+    granted_at: u64,
+    ended_at: Option<u64>,
+}
+
+impl Custody {
+    /// Takes in the next record. After a finding, nothing more is to be taken in: what follows a
+    /// record that must not be there has no meaning.
+    pub(crate) fn follow(&mut self, checked: &Checked) -> Result<(), Finding> {
+        let record = &checked.record;
+        match checked.kind {
+            Kind::LeaseGranted => self.grant(checked),
+            Kind::LeaseRenewed => self.renew(checked),
+            Kind::LeaseReleased | Kind::LeaseRevoked => self.end(record),
+            Kind::CredentialCreated => self.create(record),
+            Kind::CredentialRotated => self.rotate(record),
+            Kind::CredentialEnabled => self.turn(record, State::Enabled),
+            Kind::CredentialDisabled => self.turn(record, State::Disabled),
+            Kind::CredentialDeleted => self.turn(record, State::Deleted),
+            Kind::VirtualKeyRevoked => {
+                self.revoked.entry(record.virtual_key.clone()).or_insert(record.index);
+                Ok(())
+            }
+            Kind::Unspecified
+            | Kind::BrokerStarted
+            | Kind::BrokerStopped
+            | Kind::SessionOpened
+            | Kind::Refused
+            | Kind::TenantCreated
+            | Kind::TenantUpdated
+            | Kind::VirtualKeyCreated => Ok(()),
+        }
+    }
+
+    fn grant(&mut self, checked: &Checked) -> Result<(), Finding> {
+        let index = checked.record.index;
+        let credential = credential_uid(&checked.record)?;
+        match self.leases.entry(lease_hash(&checked.record)?) {
+            Entry::Occupied(lease) => {
+                let granted_at = lease.get().granted_at;
+                return Err(Finding::LeaseGrantedTwice { index, granted_at });
+            }
+            Entry::Vacant(place) => {
+                place.insert(Lease { credential, granted_at: index, ended_at: None });
+            }
+        }
+        self.lend(checked, &credential)
+    }
+
+    fn renew(&self, checked: &Checked) -> Result<(), Finding> {
+        let index = checked.record.index;
+        let credential = credential_uid(&checked.record)?;
+        let lease = self.leases.get(&lease_hash(&checked.record)?);
+        let lease = lease.ok_or(Finding::LeaseNeverGranted { index })?;
+        if let Some(ended_at) = lease.ended_at {
+            return Err(Finding::LeaseEnded { index, ended_at });
+        }
+        if lease.credential != credential {
+            return Err(Finding::LeaseMoved { index });
+        }
+        self.lend(checked, &credential)
+    }
+
+    /// Whether the credential, the virtual key and the time allow this grant or renewal.
+    fn lend(&self, checked: &Checked, credential: &Uid) -> Result<(), Finding> {
+        let Checked { record, time, .. } = checked;
+        let index = record.index;
+        let credential = self.credentials.get(credential);
+        let credential = credential.ok_or(Finding::CredentialNotOnRecord { index })?;
+        if credential.state != State::Enabled {
+            return Err(Finding::CredentialEnded { index, ended_at: credential.changed_at });
+        }
+        let (version, revision) = (record.credential_version, record.revision);
+        if version < credential.version || revision < credential.revision {
+            return Err(Finding::CredentialStale { index, changed_at: credential.changed_at });
+        }
+        if version > credential.version || revision > credential.revision {
+            return Err(Finding::CredentialNotOnRecord { index });
+        }
+        if let Some(revoked_at) = self.revoked.get(&record.virtual_key).copied() {
+            return Err(Finding::VirtualKeyRevoked { index, revoked_at });
+        }
+        let expiry = record.lease_expire_time.as_ref().and_then(timestamp);
+        match expiry {
+            Some(expiry) if expiry.since(*time) <= LONGEST_LEASE => Ok(()),
+            Some(_) | None => Err(Finding::LeaseTooLong { index }),
+        }
+    }
+
+    /// A lease ends once; to end it again says nothing new.
+    fn end(&mut self, record: &Record) -> Result<(), Finding> {
+        let index = record.index;
+        let lease = self.leases.get_mut(&lease_hash(record)?);
+        let lease = lease.ok_or(Finding::LeaseNeverGranted { index })?;
+        lease.ended_at.get_or_insert(index);
+        Ok(())
+    }
+
+    fn create(&mut self, record: &Record) -> Result<(), Finding> {
+        match self.credentials.entry(credential_uid(record)?) {
+            Entry::Occupied(_) => Err(Finding::ChangeOutOfStep { index: record.index }),
+            Entry::Vacant(place) => {
+                place.insert(Credential {
+                    version: record.credential_version,
+                    revision: record.revision,
+                    changed_at: record.index,
+                    state: State::Enabled,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// A disabled credential stays disabled when it is rotated.
+    fn rotate(&mut self, record: &Record) -> Result<(), Finding> {
+        let credential = self.change(record)?;
+        if record.credential_version != credential.version.saturating_add(1) {
+            return Err(Finding::ChangeOutOfStep { index: record.index });
+        }
+        credential.version = record.credential_version;
+        Ok(())
+    }
+
+    fn turn(&mut self, record: &Record, state: State) -> Result<(), Finding> {
+        self.change(record)?.state = state;
+        Ok(())
+    }
+
+    fn change(&mut self, record: &Record) -> Result<&mut Credential, Finding> {
+        let out_of_step = Finding::ChangeOutOfStep { index: record.index };
+        let credential = self.credentials.get_mut(&credential_uid(record)?).ok_or(out_of_step)?;
+        let next = credential.revision.saturating_add(1);
+        if credential.state == State::Deleted || record.revision != next {
+            return Err(out_of_step);
+        }
+        credential.revision = next;
+        credential.changed_at = record.index;
+        Ok(credential)
+    }
+}
+
+/// The checks of [`crate::decode_record`] have made sure of the field; without them there is none.
+fn credential_uid(record: &Record) -> Result<Uid, Finding> {
+    Uid::try_from(record.credential_uid.as_ref()).map_err(|_| Finding::Malformed {
+        index: record.index,
+        source: InvalidRecord::Missing("credential_uid"),
+    })
+}
+
+fn lease_hash(record: &Record) -> Result<Hash, Finding> {
+    Hash::try_from(record.lease_hash.as_ref()).map_err(|_| Finding::Malformed {
+        index: record.index,
+        source: InvalidRecord::Missing("lease_hash"),
+    })
+}

@@ -1,0 +1,177 @@
+use thiserror::Error;
+
+use crate::InvalidRecord;
+
+/// The first thing that is wrong with a log, and the index at which it shows.
+///
+/// The first seven say that this is not the log that was signed; the others, that the log is
+/// authentic and records something that must not have happened.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum Finding {
+    /// The bytes are not a record.
+    #[error("entry {index} is not a record")]
+    Malformed {
+        /// Where.
+        index: u64,
+        /// What is wrong with them.
+        #[source]
+        source: InvalidRecord,
+    },
+    /// A record says that it belongs elsewhere: one was removed, repeated, moved or put in.
+    #[error("entry {index} holds the record of index {found}")]
+    OutOfPlace {
+        /// Where.
+        index: u64,
+        /// Where it says it belongs.
+        found: u64,
+    },
+    /// A record is earlier than the one before it.
+    #[error("entry {index} is earlier than the one before it")]
+    TimeWentBack {
+        /// Where.
+        index: u64,
+    },
+    /// There are more records than the checkpoint covers.
+    #[error("entry {index} is beyond the checkpoint")]
+    BeyondCheckpoint {
+        /// The first that is not covered.
+        index: u64,
+    },
+    /// There are fewer records than the checkpoint covers.
+    #[error("the log ends before entry {index}, which the checkpoint covers")]
+    Truncated {
+        /// The first that is missing.
+        index: u64,
+    },
+    /// The records are not those that were signed.
+    #[error("the root of the {size} records is not the one that was signed")]
+    RootMismatch {
+        /// The size of the tree.
+        size: u64,
+    },
+    /// An earlier checkpoint of the same log is not the beginning of this one: the log signed two
+    /// histories.
+    #[error("the log is not a continuation of its own checkpoint of size {size}")]
+    Forked {
+        /// The size of the earlier checkpoint.
+        size: u64,
+    },
+    /// A lease was granted under a hash that an earlier lease has.
+    #[error("entry {index} grants a lease that entry {granted_at} granted")]
+    LeaseGrantedTwice {
+        /// Where.
+        index: u64,
+        /// Where it was granted first.
+        granted_at: u64,
+    },
+    /// A lease was renewed, released or revoked that was never granted.
+    #[error("entry {index} names a lease that was never granted")]
+    LeaseNeverGranted {
+        /// Where.
+        index: u64,
+    },
+    /// A lease was renewed after it was released or revoked.
+    #[error("entry {index} renews a lease that entry {ended_at} ended")]
+    LeaseEnded {
+        /// Where.
+        index: u64,
+        /// Where it ended.
+        ended_at: u64,
+    },
+    /// A lease was renewed for another credential than it was granted for.
+    #[error("entry {index} renews a lease for another credential")]
+    LeaseMoved {
+        /// Where.
+        index: u64,
+    },
+    /// A lease lasts longer than any may.
+    #[error("entry {index} lends for longer than any lease may last")]
+    LeaseTooLong {
+        /// Where.
+        index: u64,
+    },
+    /// A credential was lent that is disabled or deleted.
+    #[error("entry {index} lends a credential that entry {ended_at} disabled or deleted")]
+    CredentialEnded {
+        /// Where.
+        index: u64,
+        /// Where it was disabled or deleted.
+        ended_at: u64,
+    },
+    /// A credential was lent as it was before its latest change.
+    #[error("entry {index} lends a credential as it was before entry {changed_at} changed it")]
+    CredentialStale {
+        /// Where.
+        index: u64,
+        /// The change that was not regarded.
+        changed_at: u64,
+    },
+    /// A credential was lent in a state that no record brought about.
+    #[error("entry {index} lends a credential in a state that is not on record")]
+    CredentialNotOnRecord {
+        /// Where.
+        index: u64,
+    },
+    /// A change of a credential does not follow from the one before: a record is missing, or it
+    /// was changed after its deletion.
+    #[error("entry {index} changes a credential out of step")]
+    ChangeOutOfStep {
+        /// Where.
+        index: u64,
+    },
+    /// A lease was granted or renewed by a virtual key that is revoked.
+    #[error("entry {index} lends by a virtual key that entry {revoked_at} revoked")]
+    VirtualKeyRevoked {
+        /// Where.
+        index: u64,
+        /// Where it was revoked.
+        revoked_at: u64,
+    },
+}
+
+impl Finding {
+    /// The first bad index. A root says only that some record is wrong, so there is none for it.
+    pub fn index(&self) -> Option<u64> {
+        match self {
+            Self::RootMismatch { .. } | Self::Forked { .. } => None,
+            Self::Malformed { index, .. }
+            | Self::OutOfPlace { index, .. }
+            | Self::TimeWentBack { index }
+            | Self::BeyondCheckpoint { index }
+            | Self::Truncated { index }
+            | Self::LeaseGrantedTwice { index, .. }
+            | Self::LeaseNeverGranted { index }
+            | Self::LeaseEnded { index, .. }
+            | Self::LeaseMoved { index }
+            | Self::LeaseTooLong { index }
+            | Self::CredentialEnded { index, .. }
+            | Self::CredentialStale { index, .. }
+            | Self::CredentialNotOnRecord { index }
+            | Self::ChangeOutOfStep { index }
+            | Self::VirtualKeyRevoked { index, .. } => Some(*index),
+        }
+    }
+
+    /// Whether the log itself is authentic, and records something that must not have happened.
+    pub fn is_misconduct(&self) -> bool {
+        match self {
+            Self::Malformed { .. }
+            | Self::OutOfPlace { .. }
+            | Self::TimeWentBack { .. }
+            | Self::BeyondCheckpoint { .. }
+            | Self::Truncated { .. }
+            | Self::RootMismatch { .. }
+            | Self::Forked { .. } => false,
+            Self::LeaseGrantedTwice { .. }
+            | Self::LeaseNeverGranted { .. }
+            | Self::LeaseEnded { .. }
+            | Self::LeaseMoved { .. }
+            | Self::LeaseTooLong { .. }
+            | Self::CredentialEnded { .. }
+            | Self::CredentialStale { .. }
+            | Self::CredentialNotOnRecord { .. }
+            | Self::ChangeOutOfStep { .. }
+            | Self::VirtualKeyRevoked { .. } => true,
+        }
+    }
+}

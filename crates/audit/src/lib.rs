@@ -1,0 +1,40 @@
+//! The log's records, Merkle tree, checkpoints and proofs, and their offline verification: no I/O
+//! and no async. `docs/log-format.md` gives every byte; what a stranger verifies with another
+//! program, this crate writes.
+
+mod base64;
+mod bundle;
+mod checkpoint;
+mod custody;
+mod draft;
+mod finding;
+mod frontier;
+mod hash;
+mod key;
+mod kind;
+mod note;
+mod plan;
+mod proof;
+mod record;
+mod tlog_proof;
+mod verifier;
+
+pub use bundle::{BUNDLE_WIDTH, Bundle, MalformedBundle, encode_bundle};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use custody::LONGEST_LEASE;
+pub use draft::{Entry, RecordDraft};
+pub use finding::Finding;
+pub use frontier::{Frontier, MalformedFrontier};
+pub use hash::{Hash, empty_root, leaf_hash, node_hash, tree_root};
+pub use key::{KeyError, SignerKey, VerifierKey};
+pub use kind::{mutates, revocation};
+pub use note::{Note, NoteError};
+pub use plan::{Node, NotInTree, ProofPlan};
+pub use proof::{BadProof, verify_consistency, verify_inclusion};
+pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
+pub use strongroom_proto::v1::{
+    Record,
+    record::{Kind, Reason},
+};
+pub use tlog_proof::{RecordProof, RecordProofError};
+pub use verifier::{Report, Verifier};

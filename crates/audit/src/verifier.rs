@@ -1,0 +1,161 @@
+use std::collections::BTreeMap;
+
+use domain::Timestamp;
+
+use crate::{
+    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, VerifierKey,
+    custody::Custody, leaf_hash, record::decode_with,
+};
+
+/// Verifies a whole log against a signed checkpoint, record by record, with nothing but the log's
+/// key. It reads no files: whoever has the records gives them to it, in order.
+#[derive(Debug)]
+pub struct Verifier {
+    key: VerifierKey,
+    checkpoint: Checkpoint,
+    /// Checkpoints of the same log that the auditor has from before, the largest first.
+    earlier: Vec<Checkpoint>,
+    frontier: Frontier,
+    custody: Custody,
+    first_time: Option<Timestamp>,
+    last_time: Option<Timestamp>,
+    kinds: BTreeMap<Kind, u64>,
+    /// Why this is not the log that was signed. Nothing is read after it.
+    forged: Option<Finding>,
+    /// The first thing that must not have happened. It counts once the root has been compared.
+    misconduct: Option<Finding>,
+    scratch: Vec<u8>,
+}
+
+/// What a verified log holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// Which log it is.
+    pub origin: String,
+    /// How many records there are.
+    pub size: u64,
+    /// The root that was signed, and that the records have.
+    pub root: Hash,
+    /// How many records there are of each kind.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// How many leases were granted.
+    pub leases: u64,
+    /// When the first record was appended.
+    pub first_time: Option<Timestamp>,
+    /// When the last record was appended.
+    pub last_time: Option<Timestamp>,
+}
+
+impl Verifier {
+    /// Begins with a checkpoint that the key signed.
+    pub fn open(key: &VerifierKey, checkpoint: &str) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint::verify(checkpoint, key)?;
+        Ok(Self {
+            key: key.clone(),
+            checkpoint,
+            earlier: Vec::new(),
+            frontier: Frontier::default(),
+            custody: Custody::default(),
+            first_time: None,
+            last_time: None,
+            kinds: BTreeMap::new(),
+            forged: None,
+            misconduct: None,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Also holds the log to a checkpoint that it signed before: it must be the beginning of this
+    /// one. To be called before the first record.
+    pub fn expect_earlier(&mut self, checkpoint: &str) -> Result<(), CheckpointError> {
+        self.earlier.push(Checkpoint::verify(checkpoint, &self.key)?);
+        self.earlier.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
+        Ok(())
+    }
+
+    /// What the log was signed as.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The files of an export that hold the records, in the order in which they are to be pushed.
+    pub fn bundles(&self) -> impl Iterator<Item = Bundle> + use<> {
+        Bundle::covering(self.checkpoint.size)
+    }
+
+    /// Takes the next record. An error says that this is not the log that was signed, and is final;
+    /// records of what must not have happened are told by [`Verifier::finish`], when it is certain
+    /// that the log wrote them.
+    pub fn push(&mut self, body: &[u8]) -> Result<(), Finding> {
+        if let Some(finding) = self.forged {
+            return Err(finding);
+        }
+        self.take(body).inspect_err(|finding| self.forged = Some(*finding))
+    }
+
+    /// Compares the root, and says what the log holds or the first thing that is wrong with it.
+    pub fn finish(mut self) -> Result<Report, Finding> {
+        if let Some(finding) = self.forged {
+            return Err(finding);
+        }
+        let size = self.frontier.size();
+        if size < self.checkpoint.size {
+            return Err(Finding::Truncated { index: size });
+        }
+        let root = self.frontier.root();
+        if root != self.checkpoint.root {
+            return Err(Finding::RootMismatch { size });
+        }
+        self.compare_earlier()?;
+        // An earlier checkpoint that is larger than this one: the log was cut back.
+        if let Some(larger) = self.earlier.last() {
+            return Err(Finding::Forked { size: larger.size });
+        }
+        if let Some(finding) = self.misconduct {
+            return Err(finding);
+        }
+        Ok(Report {
+            origin: self.checkpoint.origin,
+            size,
+            root,
+            leases: self.kinds.get(&Kind::LeaseGranted).copied().unwrap_or(0),
+            kinds: self.kinds,
+            first_time: self.first_time,
+            last_time: self.last_time,
+        })
+    }
+
+    fn take(&mut self, body: &[u8]) -> Result<(), Finding> {
+        let index = self.frontier.size();
+        if index >= self.checkpoint.size {
+            return Err(Finding::BeyondCheckpoint { index });
+        }
+        self.compare_earlier()?;
+        let checked = decode_with(body, &mut self.scratch)
+            .map_err(|source| Finding::Malformed { index, source })?;
+        if checked.record.index != index {
+            return Err(Finding::OutOfPlace { index, found: checked.record.index });
+        }
+        if self.last_time.is_some_and(|last| checked.time < last) {
+            return Err(Finding::TimeWentBack { index });
+        }
+        self.first_time.get_or_insert(checked.time);
+        self.last_time = Some(checked.time);
+        *self.kinds.entry(checked.kind).or_default() += 1;
+        if self.misconduct.is_none() {
+            self.misconduct = self.custody.follow(&checked).err();
+        }
+        self.frontier.push(leaf_hash(body));
+        Ok(())
+    }
+
+    fn compare_earlier(&mut self) -> Result<(), Finding> {
+        let size = self.frontier.size();
+        while let Some(earlier) = self.earlier.pop_if(|earlier| earlier.size == size) {
+            if earlier.root != self.frontier.root() {
+                return Err(Finding::Forked { size });
+            }
+        }
+        Ok(())
+    }
+}

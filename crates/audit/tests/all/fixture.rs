@@ -1,0 +1,112 @@
+use audit::{
+    Checkpoint, Entry, Finding, Frontier, Kind, Record, RecordDraft, Report, SignerKey, Verifier,
+    proto_time,
+};
+use domain::Timestamp;
+
+pub(crate) const START: i64 = 1_700_000_000_000;
+
+pub(crate) fn key() -> SignerKey {
+    SignerKey::from_seed("strongroom.test/log", &[7; 32]).unwrap()
+}
+
+/// When the record at `index` is appended in [`seal`]: one a second.
+pub(crate) fn time_of(index: u64) -> Timestamp {
+    Timestamp::from_millis(START + 1000 * i64::try_from(index).unwrap())
+}
+
+pub(crate) fn blank(kind: Kind) -> Record {
+    Record { kind: kind.into(), ..Record::default() }
+}
+
+/// A change of credential `uid`.
+pub(crate) fn change(kind: Kind, uid: u8, version: u64, revision: u64) -> Record {
+    Record {
+        actor: "spiffe://acme.internal/admin".to_owned(),
+        tenant: "acme".to_owned(),
+        credential: format!("tenants/acme/credentials/c{uid}"),
+        credential_uid: vec![uid; 16].into(),
+        credential_version: version,
+        revision,
+        ..blank(kind)
+    }
+}
+
+/// A grant or renewal of lease `lease` for credential `uid`, expiring 60 s after `START`.
+pub(crate) fn lend(kind: Kind, lease: u8, uid: u8, version: u64, revision: u64) -> Record {
+    Record {
+        actor: "spiffe://acme.internal/proxy".to_owned(),
+        provider: "openai".to_owned(),
+        lease_hash: vec![lease; 32].into(),
+        lease_expire_time: Some(proto_time(Timestamp::from_millis(START + 60_000))),
+        virtual_key: "abcdefgh234567ab".to_owned(),
+        ..change(kind, uid, version, revision)
+    }
+}
+
+pub(crate) fn end(kind: Kind, lease: u8) -> Record {
+    Record { lease_hash: vec![lease; 32].into(), ..blank(kind) }
+}
+
+pub(crate) fn revoke_key(id: &str) -> Record {
+    Record {
+        tenant: "acme".to_owned(),
+        virtual_key: id.to_owned(),
+        ..blank(Kind::VirtualKeyRevoked)
+    }
+}
+
+pub(crate) fn seal(records: Vec<Record>) -> Vec<Entry> {
+    (0..)
+        .zip(records)
+        .map(|(index, record)| RecordDraft::new(record).unwrap().seal_at(index, time_of(index)))
+        .collect()
+}
+
+pub(crate) fn bodies(entries: &[Entry]) -> Vec<Vec<u8>> {
+    entries.iter().map(|entry| entry.body.clone()).collect()
+}
+
+pub(crate) fn sign(bodies: &[Vec<u8>]) -> String {
+    let mut frontier = Frontier::default();
+    for body in bodies {
+        frontier.push(audit::leaf_hash(body));
+    }
+    Checkpoint::sign(frontier.size(), &frontier.root(), &key()).unwrap()
+}
+
+pub(crate) fn verify(checkpoint: &str, bodies: &[Vec<u8>]) -> Result<Report, Finding> {
+    let mut verifier = Verifier::open(key().verifier(), checkpoint).unwrap();
+    for body in bodies {
+        verifier.push(body)?;
+    }
+    verifier.finish()
+}
+
+/// A log in which everything is as it should be, with every kind of record in it.
+pub(crate) fn honest() -> Vec<Record> {
+    let tenant = |kind| Record { tenant: "acme".to_owned(), revision: 1, ..blank(kind) };
+    vec![
+        Record { config_sha256: vec![9; 32].into(), ..blank(Kind::BrokerStarted) },
+        tenant(Kind::TenantCreated),
+        change(Kind::CredentialCreated, 1, 1, 1),
+        change(Kind::CredentialCreated, 2, 1, 1),
+        Record { virtual_key: "abcdefgh234567ab".to_owned(), ..tenant(Kind::VirtualKeyCreated) },
+        Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionOpened) },
+        lend(Kind::LeaseGranted, 1, 1, 1, 1),
+        Record { lease_renewals: 1, ..lend(Kind::LeaseRenewed, 1, 1, 1, 1) },
+        end(Kind::LeaseReleased, 1),
+        Record { reason: audit::Reason::NotPermitted.into(), ..blank(Kind::Refused) },
+        change(Kind::CredentialRotated, 1, 2, 2),
+        lend(Kind::LeaseGranted, 2, 1, 2, 2),
+        end(Kind::LeaseRevoked, 2),
+        change(Kind::CredentialDisabled, 1, 2, 3),
+        change(Kind::CredentialEnabled, 1, 2, 4),
+        lend(Kind::LeaseGranted, 3, 1, 2, 4),
+        Record { revision: 2, ..tenant(Kind::TenantUpdated) },
+        revoke_key("abcdefgh234567ab"),
+        Record { virtual_key: String::new(), ..lend(Kind::LeaseGranted, 4, 2, 1, 1) },
+        change(Kind::CredentialDeleted, 1, 2, 5),
+        blank(Kind::BrokerStopped),
+    ]
+}
