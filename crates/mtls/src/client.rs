@@ -1,0 +1,123 @@
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use domain::{Clock, SpiffePattern};
+use rustls::{ClientConfig, client::Resumption};
+use rustls_pki_types::ServerName;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    HandshakeError, LoadError, TlsConnection, TlsFiles, TrustDomains,
+    files::Contents,
+    material::Material,
+    provider::{ALPN, ClockTime, VERSIONS, crypto},
+    reload::{self, Reload},
+    server::HANDSHAKE_TIMEOUT,
+    verifier::PeerVerifier,
+};
+
+/// The connecting end. Each handshake uses the files as last loaded.
+#[derive(Debug)]
+pub struct ClientTls {
+    files: TlsFiles,
+    trust_domains: TrustDomains,
+    expected_server: SpiffePattern,
+    clock: Arc<dyn Clock>,
+    state: ArcSwap<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    fingerprint: [u8; 32],
+    config: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Loads the files, or says why they cannot be used. Connections are made only to servers whose
+    /// identity the pattern names; their host names do not matter.
+    pub fn load(
+        files: TlsFiles,
+        trust_domains: TrustDomains,
+        expected_server: SpiffePattern,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let contents = files.read()?;
+        let config = build(&files, &contents, &trust_domains, &expected_server, &clock)?;
+        let state = ArcSwap::from_pointee(State { fingerprint: contents.fingerprint(), config });
+        Ok(Arc::new(Self { files, trust_domains, expected_server, clock, state }))
+    }
+
+    /// Loads the files again; true when they had changed. A failure leaves the last good ones in
+    /// force.
+    pub fn reload(&self) -> Result<bool, LoadError> {
+        let contents = self.files.read()?;
+        let fingerprint = contents.fingerprint();
+        if fingerprint == self.state.load().fingerprint {
+            return Ok(false);
+        }
+        let (domains, expected) = (&self.trust_domains, &self.expected_server);
+        let config = build(&self.files, &contents, domains, expected, &self.clock)?;
+        self.state.store(Arc::new(State { fingerprint, config }));
+        Ok(true)
+    }
+
+    /// Loads the files whenever they change, looking every so often, for as long as it is polled.
+    pub async fn watch(self: Arc<Self>, every: Duration) {
+        reload::watch(self, every).await;
+    }
+
+    /// Brings a connection up, in five seconds at most, with the expected server.
+    ///
+    /// In TLS 1.3 the server judges our certificate after this has returned: its refusal comes as an
+    /// error of the first read.
+    pub async fn connect(&self, tcp: TcpStream) -> Result<TlsConnection, HandshakeError> {
+        tcp.set_nodelay(true).map_err(HandshakeError::Broken)?;
+        let connector = TlsConnector::from(Arc::clone(&self.state.load().config));
+        let address = tcp.peer_addr().map_err(HandshakeError::Broken)?;
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, tcp))
+            .await
+            .map_err(|_| HandshakeError::TimedOut)?
+            .map_err(HandshakeError::from_io)?;
+        TlsConnection::new(stream.into(), &self.trust_domains)
+    }
+}
+
+impl Reload for ClientTls {
+    fn reload(&self) -> Result<bool, LoadError> {
+        Self::reload(self)
+    }
+}
+
+fn build(
+    files: &TlsFiles,
+    contents: &Contents,
+    trust_domains: &TrustDomains,
+    expected_server: &SpiffePattern,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<ClientConfig>, LoadError> {
+    let material = Material::parse(files, contents, trust_domains, clock.as_ref())?;
+    let crypto = crypto();
+    let verifier = PeerVerifier {
+        authorities: material.authorities,
+        trust_domains: trust_domains.clone(),
+        expected: Some(expected_server.clone()),
+        algorithms: crypto.signature_verification_algorithms,
+    };
+    let time = Arc::new(ClockTime(Arc::clone(clock)));
+    let mut config = ClientConfig::builder_with_details(crypto, time)
+        .with_protocol_versions(VERSIONS)
+        .and_then(|builder| {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_client_auth_cert(material.chain, material.key)
+        })
+        .map_err(LoadError::Unusable)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,27 @@
+//! TLS 1.3 with SPIFFE identities on both ends, reloaded without a restart.
+//!
+//! Both sides present an X.509-SVID and check the other's; there is no mode without certificates,
+//! no session resumption and no early data, so a connection never outlives a changed decision about
+//! who may connect by more than its own life.
+
+mod client;
+mod connection;
+mod error;
+mod files;
+mod identity;
+mod incoming;
+mod material;
+mod provider;
+mod reload;
+mod server;
+mod trust;
+mod verifier;
+
+pub use client::ClientTls;
+pub use connection::TlsConnection;
+pub use error::{HandshakeError, LoadError, Refusal};
+pub use files::TlsFiles;
+pub use identity::{Identity, SvidError};
+pub use incoming::{Limits, incoming};
+pub use server::ServerTls;
+pub use trust::{InvalidTrustDomain, TrustDomains};

@@ -1,0 +1,44 @@
+use std::{sync::Arc, time::Duration};
+
+use crate::LoadError;
+
+/// What is loaded from files and can be loaded again while in use.
+pub(crate) trait Reload: Send + Sync + 'static {
+    fn reload(&self) -> Result<bool, LoadError>;
+}
+
+/// Looks at the files every so often, for as long as it is polled, and loads them when they changed.
+/// A failure is logged once, not at every look.
+pub(crate) async fn watch<T: Reload>(tls: Arc<T>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut logged = String::new();
+    loop {
+        ticks.tick().await;
+        let again = Arc::clone(&tls);
+        // Reading blocks, and parsing a long revocation list takes a while.
+        let Ok(outcome) = tokio::task::spawn_blocking(move || again.reload()).await else { return };
+        match outcome {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!("the TLS files changed and are in use");
+                }
+                logged.clear();
+            }
+            Err(error) => {
+                let text = describe(&error);
+                if text != logged {
+                    tracing::error!(error = text, "the TLS files cannot be used, keeping the last");
+                    logged = text;
+                }
+            }
+        }
+    }
+}
+
+fn describe(error: &LoadError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,159 @@
+use domain::SpiffePattern;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage};
+
+use crate::{
+    Identity, Refusal, SvidError, TrustDomains,
+    error::{certificate_error, refusal_of},
+    material::Authorities,
+};
+
+/// Decides about a peer's certificate, the same way on both ends: a path to a trusted authority with
+/// nothing revoked on it, then the rules for SVIDs, then whether this identity was to be reached.
+#[derive(Debug)]
+pub(crate) struct PeerVerifier {
+    pub(crate) authorities: Authorities,
+    pub(crate) trust_domains: TrustDomains,
+    pub(crate) expected: Option<SpiffePattern>,
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PeerVerifier {
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), rustls::Error> {
+        self.verify_path(leaf, intermediates, now, usage)
+            .and_then(|()| self.verify_identity(leaf).map_err(Refusal::Svid))
+            .map_err(|refusal| certificate_error(refusal).into())
+    }
+
+    fn verify_path(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Refusal> {
+        let leaf = EndEntityCert::try_from(leaf).map_err(|error| refusal_of(&error))?;
+        let crls: Option<Vec<&CertRevocationList<'_>>> =
+            self.authorities.crls.as_ref().map(|crls| crls.iter().collect());
+        let revocation = match crls.as_deref() {
+            None => None,
+            // webpki ignores a list's next update unless it is told not to. An uncovered
+            // certificate is refused, and the whole path is looked at: both are the defaults.
+            Some(crls) => Some(
+                webpki::RevocationOptionsBuilder::new(crls)
+                    .map_err(|_| Refusal::RevocationUnknown)?
+                    .with_expiration_policy(ExpirationPolicy::Enforce)
+                    .build(),
+            ),
+        };
+        let anchors = &self.authorities.anchors;
+        let algorithms = self.algorithms.all;
+        leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, revocation, None)
+            .map(drop)
+            .map_err(|error| refusal_of(&error))
+    }
+
+    fn verify_identity(&self, leaf: &CertificateDer<'_>) -> Result<(), SvidError> {
+        let identity = Identity::read(leaf, &self.trust_domains)?;
+        match &self.expected {
+            Some(expected) if !expected.matches(&identity.spiffe_id) => Err(SvidError::Unexpected),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.authorities.subjects
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verify(leaf, intermediates, now, KeyUsage::client_auth())?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    /// The name is not looked at: servers are known by their SPIFFE ID, wherever they run.
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(leaf, intermediates, now, KeyUsage::server_auth())?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,8 @@
+//! Connections over loopback: good ones, refused ones, and those that see their files change.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod handshake;
+mod incoming;
+mod pki;
+mod raw;
+mod reload;
