@@ -1,0 +1,29 @@
+//! The stored format, the keys above it, and the KMS back ends: how a secret rests. A KMS wraps a
+//! tenant's key (a [`Kek`]), the key seals the tenant's secrets, each under a key of its own, and a
+//! [`Keyring`] keeps unwrapped keys for minutes. `docs/storage-format.md` gives the exact bytes.
+
+mod aws;
+mod breaker;
+mod config;
+mod context;
+mod derive;
+mod error;
+mod header;
+mod kek;
+mod keyring;
+mod keyset;
+mod kms;
+mod local;
+mod private_file;
+#[cfg(test)]
+mod vectors;
+
+pub use aws::AwsKms;
+pub use config::{AwsConfig, KmsConfig};
+pub use context::{Context, KeyContext, KeyPurpose};
+pub use error::{DoesNotOpen, KeyFileError, KmsError, SealError};
+pub use header::key_reference;
+pub use kek::{Kek, LONGEST_SECRET};
+pub use keyring::{Keyring, KeyringCounts, KeyringSettings};
+pub use kms::{Kms, KmsStatus, WrappedKey};
+pub use local::LocalKms;
