@@ -7,6 +7,8 @@ pub struct RouteRequest<'a> {
     pub model: &'a str,
     /// The provider that the call names itself, by its path or in front of the model.
     pub named: Option<&'a ProviderId>,
+    /// Whether it is named by the path: then the call is in that provider's own format.
+    pub by_path: bool,
     /// The provider whose models look like this one.
     pub detected: Option<&'a ProviderId>,
     /// The tenant's preference.
@@ -78,7 +80,7 @@ pub fn route(
     own: &[Candidate],
     managed: &[Candidate],
 ) -> Result<Route, NoRoute> {
-    if request.named.is_none_or(|named| named.as_str() == CUSTOM) {
+    if !request.by_path || request.named.is_none_or(|named| named.as_str() == CUSTOM) {
         let serves = |candidate: &Candidate| {
             candidate.provider.as_str() == CUSTOM
                 && candidate.models.iter().any(|model| model == request.model)
@@ -150,6 +152,7 @@ mod tests {
     struct Case<'a> {
         model: &'a str,
         named: Option<&'a str>,
+        by_path: bool,
         detected: Option<&'a str>,
         preferred: Option<&'a str>,
         on_missing: OnMissing,
@@ -158,6 +161,7 @@ mod tests {
     const PLAIN: Case<'static> = Case {
         model: "m",
         named: None,
+        by_path: false,
         detected: None,
         preferred: None,
         on_missing: OnMissing::Refuse,
@@ -175,6 +179,7 @@ mod tests {
         let request = RouteRequest {
             model: case.model,
             named: named.as_ref(),
+            by_path: case.by_path,
             detected: detected.as_ref(),
             preferred: preferred.as_ref(),
             on_missing: case.on_missing,
@@ -190,6 +195,9 @@ mod tests {
         let own = [candidate("openai", 1), custom];
         let case = Case { detected: Some("openai"), ..PLAIN };
         check(&case, &own, &[], &Ok((Source::Custom, 1)));
+        let case = Case { named: Some("openai"), ..PLAIN };
+        check(&case, &own, &[], &Ok((Source::Custom, 1)));
+        check(&Case { by_path: true, ..case }, &own, &[], &Ok((Source::Byok, 0)));
         let other = Case { model: "n", detected: Some("openai"), ..PLAIN };
         check(&other, &own, &[], &Ok((Source::Byok, 0)));
     }
