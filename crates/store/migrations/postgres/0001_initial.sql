@@ -1,0 +1,102 @@
+-- One row: the end of the log. Who appends holds it locked, and so gives the log its order.
+CREATE TABLE head (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    deployment BYTEA   NOT NULL CHECK (octet_length(deployment) = 16),
+    size       BIGINT  NOT NULL,
+    time       BIGINT  NOT NULL,
+    frontier   BYTEA   NOT NULL,
+    changed    BIGINT  NOT NULL
+);
+
+-- The log. `body` is what the tree hashes; all the rest only finds it.
+CREATE TABLE record (
+    idx        BIGINT  PRIMARY KEY,
+    body       BYTEA   NOT NULL,
+    leaf_hash  BYTEA   NOT NULL CHECK (octet_length(leaf_hash) = 32),
+    kind       BIGINT  NOT NULL,
+    mutates    BOOLEAN NOT NULL,
+    tenant     TEXT COLLATE "C",
+    lease_hash BYTEA,
+    expires_at BIGINT,
+    batch      BYTEA   NOT NULL
+);
+
+CREATE INDEX record_changes ON record (idx) WHERE mutates;
+CREATE INDEX record_of_tenant ON record (tenant, idx) WHERE tenant IS NOT NULL;
+CREATE INDEX record_of_lease ON record (lease_hash) WHERE lease_hash IS NOT NULL;
+CREATE INDEX record_live ON record (tenant, expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE checkpoint (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    size BIGINT  NOT NULL,
+    note TEXT    NOT NULL
+);
+
+CREATE TABLE tenant (
+    uid                BYTEA   PRIMARY KEY,
+    id                 TEXT COLLATE "C" NOT NULL UNIQUE,
+    display_name       TEXT    NOT NULL,
+    preferred_provider TEXT,
+    on_missing         TEXT    NOT NULL,
+    revision           BIGINT  NOT NULL,
+    request_id         TEXT,
+    created_at         BIGINT  NOT NULL,
+    updated_at         BIGINT  NOT NULL,
+    row_mac            BYTEA   NOT NULL
+);
+
+CREATE TABLE wrapped_key (
+    uid        BYTEA   PRIMARY KEY,
+    tenant_uid BYTEA   NOT NULL REFERENCES tenant (uid),
+    purpose    TEXT    NOT NULL,
+    version    BIGINT  NOT NULL,
+    wrapped    BYTEA   NOT NULL,
+    created_at BIGINT  NOT NULL,
+    UNIQUE (tenant_uid, purpose, version)
+);
+
+CREATE TABLE credential (
+    uid             BYTEA   PRIMARY KEY,
+    tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),
+    tenant          TEXT COLLATE "C" NOT NULL,
+    id              TEXT COLLATE "C" NOT NULL,
+    provider        TEXT    NOT NULL,
+    enabled         BOOLEAN NOT NULL,
+    priority        BIGINT  NOT NULL,
+    base_url        TEXT,
+    models          TEXT    NOT NULL,
+    last_four       TEXT    NOT NULL,
+    current_version BIGINT  NOT NULL,
+    revision        BIGINT  NOT NULL,
+    created_at      BIGINT  NOT NULL,
+    updated_at      BIGINT  NOT NULL,
+    row_mac         BYTEA   NOT NULL,
+    UNIQUE (tenant, id)
+);
+
+CREATE TABLE credential_version (
+    credential_uid BYTEA   NOT NULL REFERENCES credential (uid) ON DELETE CASCADE,
+    version        BIGINT  NOT NULL,
+    envelope       BYTEA   NOT NULL,
+    request_id     TEXT,
+    created_at     BIGINT  NOT NULL,
+    PRIMARY KEY (credential_uid, version)
+);
+
+CREATE TABLE virtual_key (
+    id              TEXT COLLATE "C" PRIMARY KEY,
+    tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),
+    tenant          TEXT COLLATE "C" NOT NULL,
+    display_name    TEXT    NOT NULL,
+    verifier        BYTEA   NOT NULL,
+    scope_providers TEXT    NOT NULL,
+    scope_models    TEXT    NOT NULL,
+    expires_at      BIGINT,
+    revoked         BOOLEAN NOT NULL,
+    revision        BIGINT  NOT NULL,
+    created_at      BIGINT  NOT NULL,
+    updated_at      BIGINT  NOT NULL,
+    row_mac         BYTEA   NOT NULL
+);
+
+CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);

@@ -1,0 +1,102 @@
+-- One row: the end of the log. Who appends holds it locked, and so gives the log its order.
+CREATE TABLE head (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    deployment BLOB    NOT NULL CHECK (length(deployment) = 16),
+    size       INTEGER NOT NULL,
+    time       INTEGER NOT NULL,
+    frontier   BLOB    NOT NULL,
+    changed    INTEGER NOT NULL
+) STRICT;
+
+-- The log. `body` is what the tree hashes; all the rest only finds it.
+CREATE TABLE record (
+    idx        INTEGER PRIMARY KEY,
+    body       BLOB    NOT NULL,
+    leaf_hash  BLOB    NOT NULL CHECK (length(leaf_hash) = 32),
+    kind       INTEGER NOT NULL,
+    mutates    INTEGER NOT NULL,
+    tenant     TEXT,
+    lease_hash BLOB,
+    expires_at INTEGER,
+    batch      BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX record_changes ON record (idx) WHERE mutates;
+CREATE INDEX record_of_tenant ON record (tenant, idx) WHERE tenant IS NOT NULL;
+CREATE INDEX record_of_lease ON record (lease_hash) WHERE lease_hash IS NOT NULL;
+CREATE INDEX record_live ON record (tenant, expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE checkpoint (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    size INTEGER NOT NULL,
+    note TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE tenant (
+    uid                BLOB    PRIMARY KEY,
+    id                 TEXT    NOT NULL UNIQUE,
+    display_name       TEXT    NOT NULL,
+    preferred_provider TEXT,
+    on_missing         TEXT    NOT NULL,
+    revision           INTEGER NOT NULL,
+    request_id         TEXT,
+    created_at         INTEGER NOT NULL,
+    updated_at         INTEGER NOT NULL,
+    row_mac            BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE wrapped_key (
+    uid        BLOB    PRIMARY KEY,
+    tenant_uid BLOB    NOT NULL REFERENCES tenant (uid),
+    purpose    TEXT    NOT NULL,
+    version    INTEGER NOT NULL,
+    wrapped    BLOB    NOT NULL,
+    created_at INTEGER NOT NULL,
+    UNIQUE (tenant_uid, purpose, version)
+) STRICT;
+
+CREATE TABLE credential (
+    uid             BLOB    PRIMARY KEY,
+    tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),
+    tenant          TEXT    NOT NULL,
+    id              TEXT    NOT NULL,
+    provider        TEXT    NOT NULL,
+    enabled         INTEGER NOT NULL,
+    priority        INTEGER NOT NULL,
+    base_url        TEXT,
+    models          TEXT    NOT NULL,
+    last_four       TEXT    NOT NULL,
+    current_version INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    row_mac         BLOB    NOT NULL,
+    UNIQUE (tenant, id)
+) STRICT;
+
+CREATE TABLE credential_version (
+    credential_uid BLOB    NOT NULL REFERENCES credential (uid) ON DELETE CASCADE,
+    version        INTEGER NOT NULL,
+    envelope       BLOB    NOT NULL,
+    request_id     TEXT,
+    created_at     INTEGER NOT NULL,
+    PRIMARY KEY (credential_uid, version)
+) STRICT;
+
+CREATE TABLE virtual_key (
+    id              TEXT    PRIMARY KEY,
+    tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),
+    tenant          TEXT    NOT NULL,
+    display_name    TEXT    NOT NULL,
+    verifier        BLOB    NOT NULL,
+    scope_providers TEXT    NOT NULL,
+    scope_models    TEXT    NOT NULL,
+    expires_at      INTEGER,
+    revoked         INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    row_mac         BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);

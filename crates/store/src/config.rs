@@ -1,0 +1,101 @@
+use std::{
+    fs::File,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::{PostgresStore, SqliteStore, Store, StoreError};
+
+/// Where everything is kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "backend", rename_all = "lowercase", deny_unknown_fields)]
+pub enum StoreConfig {
+    /// One file, for one broker.
+    Sqlite {
+        /// The file; it is made when it is not there.
+        path: PathBuf,
+    },
+    /// A server, for many brokers.
+    Postgres {
+        /// A file that holds the URL and nothing else; refused if others can read it. Unless the
+        /// server is on this host, the URL should say `sslmode=verify-full`: with less, who sits
+        /// between the two can pose as the server.
+        url_file: PathBuf,
+        /// At most so many connections. One writes, the others read.
+        #[serde(default = "connections")]
+        connections: u32,
+    },
+}
+
+impl StoreConfig {
+    /// Makes relative paths relative to a folder, that of the configuration file.
+    pub fn resolve(&mut self, folder: &Path) {
+        let (Self::Sqlite { path } | Self::Postgres { url_file: path, .. }) = self;
+        *path = folder.join(&*path);
+    }
+}
+
+/// Opens what the configuration names, and makes or updates its tables.
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match config {
+        StoreConfig::Sqlite { path } => Ok(Arc::new(SqliteStore::open(path).await?)),
+        StoreConfig::Postgres { url_file, connections } => {
+            let url = read_url(url_file).map_err(|error| {
+                StoreError::Misconfigured(format!("`{}`: {error}", url_file.display()))
+            })?;
+            Ok(Arc::new(PostgresStore::connect(url.trim(), *connections).await?))
+        }
+    }
+}
+
+fn connections() -> u32 {
+    8
+}
+
+fn read_url(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        return Err(std::io::Error::other("others than its owner can read it"));
+    }
+    // Large enough that the text does not move and leave a copy behind.
+    let mut url = Zeroizing::new(String::with_capacity(4096));
+    file.read_to_string(&mut url)?;
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_the_other_back_end_are_refused() {
+        let parse = serde_json::from_str::<StoreConfig>;
+        let postgres = parse(r#"{"backend": "postgres", "url_file": "u"}"#).unwrap();
+        assert!(matches!(postgres, StoreConfig::Postgres { connections: 8, .. }));
+        assert!(parse(r#"{"backend": "sqlite", "path": "p"}"#).is_ok());
+        assert!(parse(r#"{"backend": "sqlite", "path": "p", "url_file": "u"}"#).is_err());
+        assert!(parse(r#"{"backend": "none"}"#).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_url_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let url_file = directory.path().join("url");
+        fs::write(&url_file, "postgres://strongroom:hunter2@[").unwrap();
+        let config = StoreConfig::Postgres { url_file: url_file.clone(), connections: 2 };
+        for (mode, reason) in [(0o644, "others"), (0o600, "parse")] {
+            fs::set_permissions(&url_file, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = open(&config).await.unwrap_err();
+            let StoreError::Misconfigured(text) = refused else { panic!("{refused:?}") };
+            assert!(text.contains(reason), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+use std::str::FromStr;
+
+use audit::{Entry, Frontier};
+use domain::{OnMissing, Scope, Timestamp, Uid};
+
+use crate::{
+    CredentialRow, Head, KeyPurpose, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    backend::Row,
+};
+
+/// Reads the columns of one table.
+struct Columns<'a> {
+    row: &'a Row,
+    table: &'static str,
+}
+
+impl Columns<'_> {
+    fn corrupt(&self, column: &str) -> StoreError {
+        StoreError::Corrupt(format!("{}.{column}", self.table))
+    }
+
+    fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
+        let number: i64 = self.row.read(self.table, column)?;
+        T::try_from(number).map_err(|_| self.corrupt(column))
+    }
+
+    fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
+        self.number(column).map(Timestamp::from_millis)
+    }
+
+    fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, StoreError> {
+        let millis: Option<i64> = self.row.read(self.table, column)?;
+        Ok(millis.map(Timestamp::from_millis))
+    }
+
+    fn flag(&self, column: &str) -> Result<bool, StoreError> {
+        self.row.read(self.table, column)
+    }
+
+    fn text(&self, column: &str) -> Result<String, StoreError> {
+        self.row.read(self.table, column)
+    }
+
+    fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
+        self.row.read(self.table, column)
+    }
+
+    fn parsed<T: FromStr>(&self, column: &str) -> Result<T, StoreError> {
+        self.text(column)?.parse().map_err(|_| self.corrupt(column))
+    }
+
+    fn optional_parsed<T: FromStr>(&self, column: &str) -> Result<Option<T>, StoreError> {
+        let text = self.optional_text(column)?;
+        text.map(|text| text.parse().map_err(|_| self.corrupt(column))).transpose()
+    }
+
+    fn list<T: FromStr>(&self, column: &str) -> Result<Vec<T>, StoreError> {
+        let texts: Vec<String> =
+            serde_json::from_str(&self.text(column)?).map_err(|_| self.corrupt(column))?;
+        texts.iter().map(|text| text.parse().map_err(|_| self.corrupt(column))).collect()
+    }
+
+    fn bytes(&self, column: &str) -> Result<Vec<u8>, StoreError> {
+        self.row.read(self.table, column)
+    }
+
+    fn array<const N: usize>(&self, column: &str) -> Result<[u8; N], StoreError> {
+        self.bytes(column)?.try_into().map_err(|_| self.corrupt(column))
+    }
+
+    fn uid(&self, column: &str) -> Result<Uid, StoreError> {
+        self.array(column).map(Uid::from_bytes)
+    }
+}
+
+/// Texts as one column.
+pub(crate) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
+    let texts = texts.into_iter().map(|text| text.as_ref().into()).collect();
+    serde_json::Value::Array(texts).to_string()
+}
+
+pub(crate) fn head(row: &Row) -> Result<Head, StoreError> {
+    let of = Columns { row, table: "head" };
+    let frontier =
+        Frontier::from_bytes(&of.bytes("frontier")?).map_err(|_| of.corrupt("frontier"))?;
+    let size: u64 = of.number("size")?;
+    let changed = of.number("changed")?;
+    if frontier.size() != size {
+        return Err(of.corrupt("size"));
+    }
+    if changed > size {
+        return Err(of.corrupt("changed"));
+    }
+    Ok(Head { frontier, time: of.time("time")?, changed })
+}
+
+pub(crate) fn now(row: &Row) -> Result<Timestamp, StoreError> {
+    Columns { row, table: "head" }.time("now")
+}
+
+pub(crate) fn deployment(row: &Row) -> Result<Uid, StoreError> {
+    Columns { row, table: "head" }.uid("deployment")
+}
+
+pub(crate) fn entry(row: &Row) -> Result<Entry, StoreError> {
+    let of = Columns { row, table: "record" };
+    Ok(Entry { index: of.number("idx")?, body: of.bytes("body")? })
+}
+
+/// The index of a change and the tenant that it names.
+pub(crate) fn change(row: &Row) -> Result<(u64, Option<String>), StoreError> {
+    let of = Columns { row, table: "record" };
+    Ok((of.number("idx")?, of.optional_text("tenant")?))
+}
+
+pub(crate) fn leaf(row: &Row) -> Result<audit::Hash, StoreError> {
+    Columns { row, table: "record" }.array("leaf_hash")
+}
+
+pub(crate) fn count(row: &Row) -> Result<u64, StoreError> {
+    Columns { row, table: "record" }.number("found")
+}
+
+pub(crate) fn note(row: &Row) -> Result<String, StoreError> {
+    Columns { row, table: "checkpoint" }.text("note")
+}
+
+pub(crate) fn tenant(row: &Row) -> Result<TenantRow, StoreError> {
+    let of = Columns { row, table: "tenant" };
+    let on_missing = match of.text("on_missing")?.as_str() {
+        "refuse" => OnMissing::Refuse,
+        "managed" => OnMissing::Managed,
+        _ => return Err(of.corrupt("on_missing")),
+    };
+    Ok(TenantRow {
+        uid: of.uid("uid")?,
+        id: of.parsed("id")?,
+        display_name: of.text("display_name")?,
+        preferred_provider: of.optional_parsed("preferred_provider")?,
+        on_missing,
+        revision: of.number("revision")?,
+        request_id: of.optional_parsed("request_id")?,
+        created_at: of.time("created_at")?,
+        updated_at: of.time("updated_at")?,
+        row_mac: of.array("row_mac")?,
+    })
+}
+
+pub(crate) fn key(row: &Row) -> Result<KeyRow, StoreError> {
+    let of = Columns { row, table: "wrapped_key" };
+    let purpose = match of.text("purpose")?.as_str() {
+        "kek" => KeyPurpose::Kek,
+        "pepper" => KeyPurpose::Pepper,
+        _ => return Err(of.corrupt("purpose")),
+    };
+    Ok(KeyRow {
+        uid: of.uid("uid")?,
+        tenant_uid: of.uid("tenant_uid")?,
+        purpose,
+        version: of.number("version")?,
+        wrapped: of.bytes("wrapped")?,
+        created_at: of.time("created_at")?,
+    })
+}
+
+pub(crate) fn purpose(purpose: KeyPurpose) -> &'static str {
+    match purpose {
+        KeyPurpose::Kek => "kek",
+        KeyPurpose::Pepper => "pepper",
+    }
+}
+
+pub(crate) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
+    let of = Columns { row, table: "credential" };
+    Ok(CredentialRow {
+        uid: of.uid("uid")?,
+        tenant_uid: of.uid("tenant_uid")?,
+        tenant: of.parsed("tenant")?,
+        id: of.parsed("id")?,
+        provider: of.parsed("provider")?,
+        enabled: of.flag("enabled")?,
+        priority: of.number("priority")?,
+        base_url: of.optional_text("base_url")?,
+        models: of.list("models")?,
+        last_four: of.text("last_four")?,
+        current_version: of.number("current_version")?,
+        revision: of.number("revision")?,
+        created_at: of.time("created_at")?,
+        updated_at: of.time("updated_at")?,
+        row_mac: of.array("row_mac")?,
+    })
+}
+
+pub(crate) fn version(row: &Row) -> Result<VersionRow, StoreError> {
+    let of = Columns { row, table: "credential_version" };
+    Ok(VersionRow {
+        credential_uid: of.uid("credential_uid")?,
+        version: of.number("version")?,
+        envelope: of.bytes("envelope")?,
+        request_id: of.optional_parsed("request_id")?,
+        created_at: of.time("created_at")?,
+    })
+}
+
+pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
+    let of = Columns { row, table: "virtual_key" };
+    Ok(VirtualKeyRow {
+        id: of.parsed("id")?,
+        tenant_uid: of.uid("tenant_uid")?,
+        tenant: of.parsed("tenant")?,
+        display_name: of.text("display_name")?,
+        verifier: of.array("verifier")?,
+        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
+        expires_at: of.optional_time("expires_at")?,
+        revoked: of.flag("revoked")?,
+        revision: of.number("revision")?,
+        created_at: of.time("created_at")?,
+        updated_at: of.time("updated_at")?,
+        row_mac: of.array("row_mac")?,
+    })
+}

@@ -1,0 +1,167 @@
+use std::{str::FromStr as _, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, PgConnection, Postgres,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout;
+
+use crate::{
+    StoreError,
+    backend::{Backend, Row, Value, bind},
+    error::timed_out,
+    sequence::Sequence,
+    sql_store::SqlStore,
+};
+
+/// The store of many brokers.
+pub type PostgresStore = SqlStore<Postgres>;
+
+impl PostgresStore {
+    /// Connects, with at most so many connections; one of them writes, and there are at least two.
+    ///
+    /// The URL may hold a password and appears in no error.
+    pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| StoreError::Misconfigured("the PostgreSQL URL does not parse".to_owned()))?
+            .application_name("strongroom")
+            .options([
+                ("lock_timeout", "1500"),
+                // A broker that is gone must not hold the head.
+                ("idle_in_transaction_session_timeout", "5000"),
+            ])
+            .disable_statement_logging();
+        let mut connection = Postgres::connect(&options).await.map_err(StoreError::from_sqlx)?;
+        MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
+        let readers = PgPoolOptions::new()
+            .max_connections(connections.saturating_sub(1).max(1))
+            .acquire_timeout(WAIT)
+            // Not for the writer: a timeout that ends a commit's wait for a standby lets records be
+            // seen that a failover then loses.
+            .connect_lazy_with(options.clone().options([("statement_timeout", "2000")]));
+        Self::start(readers, options, connection, None).await
+    }
+}
+
+impl Backend for Postgres {
+    async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        // A database may have a weaker setting of its own; a stronger one is left alone.
+        const SQL: &str = "\
+            SELECT set_config('synchronous_commit', 'on', false) \
+            WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
+        within(WAIT, async {
+            let mut connection = options.connect().await?;
+            sqlx::query(SQL).execute(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    async fn execute(
+        connection: &mut PgConnection,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<u64, sqlx::Error> {
+        let done = within(WAIT, bind!(sqlx::query(sql), values).execute(connection)).await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn fetch(
+        connection: &mut PgConnection,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let rows = within(WAIT, bind!(sqlx::query(sql), values).fetch_all(connection)).await?;
+        Ok(rows.into_iter().map(Row::Postgres).collect())
+    }
+
+    async fn lock(connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+        const SQL: &str = "\
+            SELECT size, time, frontier, changed, \
+                floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now \
+            FROM head FOR UPDATE";
+        within(WAIT, async {
+            sqlx::query("BEGIN").execute(&mut *connection).await?;
+            Ok(sqlx::query(SQL).fetch_optional(connection).await?.map(Row::Postgres))
+        })
+        .await
+    }
+
+    async fn write(connection: &mut PgConnection, sequence: &Sequence) -> Result<(), sqlx::Error> {
+        const SQL: &str = "\
+            WITH moved AS (UPDATE head SET size = $1, time = $2, frontier = $3, changed = $4) \
+            INSERT INTO record (idx, batch, body, leaf_hash, kind, mutates, tenant, lease_hash, \
+                expires_at) \
+            SELECT $5 + place - 1, $6, body, leaf_hash, kind, mutates, tenant, lease_hash, \
+                expires_at \
+            FROM unnest($7::bytea[], $8::bytea[], $9::bigint[], $10::boolean[], $11::text[], \
+                $12::bytea[], $13::bigint[]) WITH ORDINALITY \
+                AS new (body, leaf_hash, kind, mutates, tenant, lease_hash, expires_at, place)";
+        let frontier = sequence.frontier().to_bytes();
+        let head: [Value<'_>; 6] = [
+            sequence.frontier().size().into(),
+            sequence.head.time.into(),
+            frontier.as_slice().into(),
+            sequence.head.changed.into(),
+            sequence.first.into(),
+            sequence.batch.as_ref().into(),
+        ];
+        let new = || sequence.sealed.iter();
+        let query = bind!(sqlx::query(SQL), &head)
+            .bind(new().map(|record| record.entry.body.as_slice()).collect::<Vec<_>>())
+            .bind(new().map(|record| record.leaf.as_slice()).collect::<Vec<_>>())
+            .bind(new().map(|record| record.kind).collect::<Vec<_>>())
+            .bind(new().map(|record| record.mutates).collect::<Vec<_>>())
+            .bind(new().map(|record| record.tenant.as_deref()).collect::<Vec<_>>())
+            .bind(new().map(|record| record.lease_hash.as_deref()).collect::<Vec<_>>())
+            .bind(new().map(|record| record.expires_at).collect::<Vec<_>>());
+        within(WAIT, query.execute(connection)).await.map(drop)
+    }
+
+    async fn commit(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        within(WAIT_FOR_COMMIT, sqlx::raw_sql("COMMIT").execute(connection)).await.map(drop)
+    }
+
+    async fn rollback(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        within(WAIT, sqlx::raw_sql("ROLLBACK").execute(connection)).await.map(drop)
+    }
+}
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+const WAIT: Duration = Duration::from_secs(2);
+
+/// A standby may be slow. After this the connection counts as lost, which does not end the commit:
+/// the outcome is looked up as for any lost connection.
+const WAIT_FOR_COMMIT: Duration = Duration::from_secs(10);
+
+/// Gives up on a server that is silent. The connection must not be used any more then: the answer
+/// may still come.
+async fn within<T>(
+    wait: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>> + Send,
+) -> Result<T, sqlx::Error> {
+    timeout(wait, answer).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_weaker_synchronous_commit_is_raised_and_a_stronger_one_kept() {
+        #[expect(clippy::disallowed_methods, reason = "the test run names the server")]
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else { return };
+        for (set, expected) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
+            let options = PgConnectOptions::from_str(&url).unwrap();
+            let options = options.options([("synchronous_commit", set)]);
+            let mut connection = Postgres::connect(&options).await.unwrap();
+            let found: String = sqlx::query_scalar("SHOW synchronous_commit")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(found, expected);
+        }
+    }
+}

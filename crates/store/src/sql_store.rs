@@ -1,0 +1,286 @@
+use std::{
+    fmt,
+    fs::File,
+    mem,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use audit::{Entry, Hash, Kind, RecordDraft};
+use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use sqlx::Pool;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
+    TenantRow, VersionRow, VirtualKeyRow,
+    backend::{Backend, Options, Row, Value},
+    error::is_lost,
+    mapping,
+    writer::{Answer, Job, QUEUE, Writer},
+};
+
+/// The store over either database: a pool that reads, and one task that writes.
+pub struct SqlStore<B: Backend> {
+    readers: Pool<B>,
+    writer: mpsc::Sender<Job>,
+    task: Mutex<JoinSet<()>>,
+    deployment: Uid,
+}
+
+impl<B: Backend> SqlStore<B> {
+    /// Takes over a connection whose tables are up to date. The lock, if there is one, is let go
+    /// when the connection is closed.
+    pub(crate) async fn start(
+        readers: Pool<B>,
+        options: Options<B>,
+        mut connection: B::Connection,
+        lock: Option<File>,
+    ) -> Result<Self, StoreError> {
+        let deployment = deployment::<B>(&mut connection).await?;
+        let (writer, jobs) = mpsc::channel(QUEUE);
+        let mut task = JoinSet::new();
+        task.spawn(Writer::<B>::new(options, connection, lock).run(jobs));
+        Ok(Self { readers, writer, task: Mutex::new(task), deployment })
+    }
+
+    /// Connects one reader, unless one is connected.
+    pub(crate) async fn keep_a_reader(&self) -> Result<(), StoreError> {
+        self.readers.acquire().await.map(drop).map_err(StoreError::from_sqlx)
+    }
+
+    async fn fetch(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(StoreError::from_sqlx)?;
+        let rows = B::fetch(&mut connection, sql, values).await;
+        if rows.as_ref().is_err_and(is_lost) {
+            drop(connection.detach());
+        }
+        rows.map_err(StoreError::from_sqlx)
+    }
+
+    async fn all<T>(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+        map: fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.fetch(sql, values).await?.iter().map(map).collect()
+    }
+
+    async fn one<T>(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+        map: fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.fetch(sql, values).await?.first().map(map).transpose()
+    }
+
+    async fn write<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        self.writer.send(job(answer)).await.map_err(|_| StoreError::not_taken_on())?;
+        outcome.await.map_err(|_| StoreError::not_taken_on())?
+    }
+}
+
+impl<B: Backend> fmt::Debug for SqlStore<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore")
+            .field("database", &B::NAME)
+            .field("deployment", &self.deployment)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> Drop for SqlStore<B> {
+    fn drop(&mut self) {
+        // Not aborted: the writer ends by itself once its work is done and nobody can send more.
+        self.task.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
+    }
+}
+
+#[async_trait]
+impl<B: Backend> Store for SqlStore<B> {
+    fn deployment(&self) -> Uid {
+        self.deployment
+    }
+
+    async fn head(&self) -> Result<Head, StoreError> {
+        const SQL: &str = "SELECT size, time, frontier, changed FROM head";
+        let head = self.one(SQL, &[], mapping::head).await?;
+        head.ok_or_else(|| StoreError::Corrupt("head".to_owned()))
+    }
+
+    async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(|answer| Job::Append(batch.to_vec(), answer)).await
+    }
+
+    async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError> {
+        let work = Box::new((change.clone(), record.clone()));
+        self.write(|answer| Job::Apply(work, answer)).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM tenant WHERE id = $1";
+        self.one(SQL, &[id.as_str().into()], mapping::tenant).await
+    }
+
+    async fn tenants(&self, page: Page<'_>) -> Result<Vec<TenantRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM tenant WHERE id > $1 ORDER BY id LIMIT $2";
+        self.all(SQL, &[page.after.into(), page.limit.into()], mapping::tenant).await
+    }
+
+    async fn keys(&self, tenant: Uid, purpose: KeyPurpose) -> Result<Vec<KeyRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT * FROM wrapped_key WHERE tenant_uid = $1 AND purpose = $2 \
+            ORDER BY version DESC";
+        let values = [tenant.as_ref().into(), mapping::purpose(purpose).into()];
+        self.all(SQL, &values, mapping::key).await
+    }
+
+    async fn credential(
+        &self,
+        tenant: &TenantId,
+        id: &CredentialId,
+    ) -> Result<Option<CredentialRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM credential WHERE tenant = $1 AND id = $2";
+        self.one(SQL, &[tenant.as_str().into(), id.as_str().into()], mapping::credential).await
+    }
+
+    async fn credentials(
+        &self,
+        tenant: &TenantId,
+        page: Page<'_>,
+    ) -> Result<Vec<CredentialRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT * FROM credential WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let values = [tenant.as_str().into(), page.after.into(), page.limit.into()];
+        self.all(SQL, &values, mapping::credential).await
+    }
+
+    async fn version(
+        &self,
+        credential: Uid,
+        version: u64,
+    ) -> Result<Option<VersionRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT * FROM credential_version WHERE credential_uid = $1 AND version = $2";
+        self.one(SQL, &[credential.as_ref().into(), version.into()], mapping::version).await
+    }
+
+    async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM virtual_key WHERE id = $1";
+        self.one(SQL, &[id.as_str().into()], mapping::virtual_key).await
+    }
+
+    async fn virtual_keys(
+        &self,
+        tenant: &TenantId,
+        page: Page<'_>,
+    ) -> Result<Vec<VirtualKeyRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT * FROM virtual_key WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let values = [tenant.as_str().into(), page.after.into(), page.limit.into()];
+        self.all(SQL, &values, mapping::virtual_key).await
+    }
+
+    async fn records(
+        &self,
+        from: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        const ALL: &str = "SELECT idx, body FROM record WHERE idx >= $1 ORDER BY idx LIMIT $2";
+        const OF_TENANT: &str = "\
+            SELECT idx, body FROM record WHERE idx >= $1 AND tenant = $3 ORDER BY idx LIMIT $2";
+        let (from, limit) = (from.into(), limit.into());
+        match tenant {
+            None => self.all(ALL, &[from, limit], mapping::entry).await,
+            Some(tenant) => {
+                self.all(OF_TENANT, &[from, limit, tenant.as_str().into()], mapping::entry).await
+            }
+        }
+    }
+
+    async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        const SQL: &str = "\
+            SELECT idx, body FROM record WHERE mutates AND idx >= $1 ORDER BY idx LIMIT $2";
+        self.all(SQL, &[from.into(), limit.into()], mapping::entry).await
+    }
+
+    async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
+        const SQL: &str = "SELECT idx, body FROM record WHERE lease_hash = $1 ORDER BY idx";
+        self.all(SQL, &[lease_hash.into()], mapping::entry).await
+    }
+
+    async fn live_leases(
+        &self,
+        tenant: &TenantId,
+        now: Timestamp,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        const SQL: &str = "\
+            SELECT idx, body FROM record AS lease \
+            WHERE tenant = $1 AND expires_at > $2 AND idx < $3 AND NOT EXISTS ( \
+                SELECT 1 FROM record AS later \
+                WHERE later.lease_hash = lease.lease_hash AND later.idx > lease.idx \
+                    AND (later.expires_at IS NOT NULL OR later.kind IN ($5, $6))) \
+            ORDER BY idx DESC LIMIT $4";
+        let before = before.unwrap_or(u64::MAX);
+        let ends = [Kind::LeaseReleased, Kind::LeaseRevoked];
+        let [released, revoked] = ends.map(|kind| Value::Integer(Some(i32::from(kind).into())));
+        let tenant = tenant.as_str().into();
+        let values = [tenant, now.into(), before.into(), limit.into(), released, revoked];
+        self.all(SQL, &values, mapping::entry).await
+    }
+
+    async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
+        const SQL: &str = "SELECT leaf_hash FROM record WHERE idx >= $1 AND idx < $2 ORDER BY idx";
+        self.all(SQL, &[range.start.into(), range.end.into()], mapping::leaf).await
+    }
+
+    async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutCheckpoint(size, note.to_owned(), answer)).await
+    }
+
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        self.one("SELECT note FROM checkpoint", &[], mapping::note).await
+    }
+
+    async fn close(&self) {
+        // When nobody receives it, the writer has ended already.
+        let _ = self.writer.send(Job::Close).await;
+        let mut task = {
+            let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+            mem::take(&mut *task)
+        };
+        while task.join_next().await.is_some() {}
+        self.readers.close().await;
+    }
+}
+
+/// The deployment's id. The first to open a new database makes it.
+async fn deployment<B: Backend>(connection: &mut B::Connection) -> Result<Uid, StoreError> {
+    const READ: &str = "SELECT deployment FROM head";
+    const MAKE: &str = "\
+        INSERT INTO head (one, deployment, size, time, frontier, changed) \
+        VALUES (1, $1, 0, 0, $2, 0) ON CONFLICT (one) DO NOTHING";
+    let rows = B::fetch(connection, READ, &[]).await.map_err(StoreError::from_sqlx)?;
+    if let Some(row) = rows.first() {
+        return mapping::deployment(row);
+    }
+    let uid = Uid::random().map_err(|error| StoreError::unavailable(error.into()))?;
+    let empty = audit::Frontier::default().to_bytes();
+    let values = [uid.as_ref().into(), empty.as_slice().into()];
+    B::execute(connection, MAKE, &values).await.map_err(StoreError::from_sqlx)?;
+    let rows = B::fetch(connection, READ, &[]).await.map_err(StoreError::from_sqlx)?;
+    rows.first().map_or_else(|| Err(StoreError::Corrupt("head".to_owned())), mapping::deployment)
+}

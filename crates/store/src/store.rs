@@ -1,0 +1,181 @@
+use std::{fmt, ops::Range};
+
+use async_trait::async_trait;
+use audit::{Entry, Frontier, Hash, RecordDraft};
+use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+
+use crate::{CredentialRow, KeyPurpose, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow};
+
+/// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
+/// many tasks.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// The deployment's permanent id, made with the database.
+    fn deployment(&self) -> Uid;
+
+    /// The log's head as it stands now.
+    async fn head(&self) -> Result<Head, StoreError>;
+
+    /// Appends records, in this order, in one transaction. Of those for which `audit::mutates`, only
+    /// `LEASE_REVOKED` may go in without a change of rows; others are an `InvalidRecord`.
+    ///
+    /// On `Ok` every [`Appended::Recorded`] record is durable. A record with `as_of` is left out as
+    /// [`Appended::Stale`] when the log, or this batch before it, holds a change of one of its
+    /// tenants at or after that index: what its writer decided by may no longer hold. A change that
+    /// names no tenant counts as every tenant's, and so does one that is further back than a
+    /// bounded look reaches. It is left out as well when the log ends before that index: its writer
+    /// knows a log that is gone. On `Err` nothing was appended. When the connection is lost
+    /// during the commit, the outcome is looked up on a new connection before this returns; only if
+    /// that fails too may the records have become durable in spite of the error.
+    ///
+    /// A caller that stops waiting does not stop it: what was begun is finished, unseen.
+    async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError>;
+
+    /// Changes state and appends the record of it in one transaction: both or neither.
+    ///
+    /// `Exists` and `Changed` say that the change does not fit what is kept; nothing was recorded.
+    /// A record for which `audit::mutates` is false is an `InvalidRecord`.
+    async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError>;
+
+    /// A tenant by name.
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, StoreError>;
+
+    /// Tenants after `after`, by name.
+    async fn tenants(&self, page: Page<'_>) -> Result<Vec<TenantRow>, StoreError>;
+
+    /// A tenant's wrapped keys of one purpose, the highest version first.
+    async fn keys(&self, tenant: Uid, purpose: KeyPurpose) -> Result<Vec<KeyRow>, StoreError>;
+
+    /// A credential by name.
+    async fn credential(
+        &self,
+        tenant: &TenantId,
+        id: &CredentialId,
+    ) -> Result<Option<CredentialRow>, StoreError>;
+
+    /// A tenant's credentials after `after`, by name.
+    async fn credentials(
+        &self,
+        tenant: &TenantId,
+        page: Page<'_>,
+    ) -> Result<Vec<CredentialRow>, StoreError>;
+
+    /// One version of a credential's secret.
+    async fn version(
+        &self,
+        credential: Uid,
+        version: u64,
+    ) -> Result<Option<VersionRow>, StoreError>;
+
+    /// A virtual key by the id inside it.
+    async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError>;
+
+    /// A tenant's virtual keys after `after`, by id.
+    async fn virtual_keys(
+        &self,
+        tenant: &TenantId,
+        page: Page<'_>,
+    ) -> Result<Vec<VirtualKeyRow>, StoreError>;
+
+    /// Records from an index on, in order; those of one tenant if one is given.
+    async fn records(
+        &self,
+        from: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Records of changes (`audit::mutates`) from an index on, in order.
+    async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError>;
+
+    /// All records that name a lease, in order.
+    async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError>;
+
+    /// The last grant or renewal of each of a tenant's leases that is neither released nor revoked
+    /// and ends after `now`, the newest first, before index `before`.
+    async fn live_leases(
+        &self,
+        tenant: &TenantId,
+        now: Timestamp,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// The leaf hashes of a range of records, in order; shorter when the log is.
+    async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
+
+    /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
+    async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
+
+    /// The checkpoint of the largest tree.
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
+
+    /// Finishes what is being written and lets go of the database; what comes later is refused as
+    /// `Unavailable`. A store that is dropped does the same, but nobody can wait for it.
+    async fn close(&self);
+}
+
+/// The end of the log.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The tree at this point; its size is the index of the next record.
+    pub frontier: Frontier,
+    /// The time of the last record.
+    pub time: Timestamp,
+    /// One past the index of the last record of a change; 0 when there is none.
+    pub changed: u64,
+}
+
+/// A record on its way into the log.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The record, but for its index and time.
+    pub record: RecordDraft,
+    /// The size of the log as of which its writer knew the state, when the record depends on it.
+    pub as_of: Option<u64>,
+    /// The tenants on whose state it depends; empty means all. Without `as_of` it says nothing.
+    pub tenants: Vec<TenantId>,
+}
+
+/// What became of a [`Pending`] record.
+#[derive(Clone, Debug)]
+pub enum Appended {
+    /// It is durable.
+    Recorded(Entry),
+    /// Left out: its writer did not know of a change of one of its tenants, or knew a log that is
+    /// gone.
+    Stale {
+        /// [`Head::changed`] at the time: whoever knows the log up to here knows the change.
+        changed: u64,
+    },
+}
+
+/// A change of state. Rows come with the revision they are to have; an update or deletion is refused
+/// as `Changed` unless the row that is kept has the revision before.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new tenant with its first keys.
+    CreateTenant(TenantRow, Vec<KeyRow>),
+    /// A tenant's new state.
+    UpdateTenant(TenantRow),
+    /// A new credential with its first version.
+    CreateCredential(CredentialRow, VersionRow),
+    /// A credential's new state, with a new version when it was rotated.
+    UpdateCredential(CredentialRow, Option<VersionRow>),
+    /// The end of a credential and of all its versions; of the row only the uid, the name and the
+    /// revision count.
+    DeleteCredential(CredentialRow),
+    /// A new virtual key.
+    CreateVirtualKey(VirtualKeyRow),
+    /// A virtual key's new state.
+    UpdateVirtualKey(VirtualKeyRow),
+}
+
+/// Which part of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only what comes after this name; empty for the start.
+    pub after: &'a str,
+    /// How many at the most.
+    pub limit: u32,
+}

@@ -1,0 +1,246 @@
+use std::fs::File;
+
+use audit::{Entry, InvalidRecord, Kind, RecordDraft, mutates};
+use domain::{Timestamp, Uid};
+use sqlx::Connection as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Appended, Change, Head, Pending, StoreError,
+    backend::{Backend, Options, Row, Value},
+    change::carry_out,
+    changes::Changes,
+    error::{is_lost, is_timeout},
+    mapping,
+    sequence::Sequence,
+};
+
+/// Work for the writer, with the way back for its outcome.
+pub(crate) enum Job {
+    Append(Vec<Pending>, Answer<Vec<Appended>>),
+    Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
+    PutCheckpoint(u64, String, Answer<()>),
+    Close,
+}
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// How much work may wait. Its callers batch, so there is seldom more than one.
+pub(crate) const QUEUE: usize = 256;
+
+/// The only one in this process that writes. It runs in a task of its own, so that a caller who
+/// stops waiting never cancels a commit: a cancelled commit has an unknown outcome.
+pub(crate) struct Writer<B: Backend> {
+    options: Options<B>,
+    connection: Option<B::Connection>,
+    /// Kept until the connection is closed.
+    _lock: Option<File>,
+}
+
+/// What one transaction does.
+enum Work {
+    Append(Vec<Pending>),
+    Apply(Box<(Change, RecordDraft)>),
+}
+
+impl<B: Backend> Writer<B> {
+    pub(crate) fn new(options: Options<B>, connection: B::Connection, lock: Option<File>) -> Self {
+        Self { options, connection: Some(connection), _lock: lock }
+    }
+
+    /// Works until it is told to close or nobody is left to send work.
+    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            let failed = match job {
+                Job::Append(batch, answer) => tell(answer, self.append(batch).await),
+                Job::Apply(change, answer) => tell(answer, self.apply(change).await),
+                Job::PutCheckpoint(size, note, answer) => {
+                    tell(answer, self.put_checkpoint(size, &note).await)
+                }
+                Job::Close => break,
+            };
+            // What waits behind a dead database would wait in vain, each for as long again.
+            if failed && refuse_waiting(&mut jobs) {
+                break;
+            }
+        }
+        // From here on senders learn that nobody takes their work on.
+        drop(jobs);
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database did not close");
+        }
+    }
+
+    async fn append(&mut self, batch: Vec<Pending>) -> Result<Vec<Appended>, StoreError> {
+        let misplaced = |kind| mutates(kind) && kind != Kind::LeaseRevoked;
+        if batch.iter().any(|pending| misplaced(pending.record.kind())) {
+            return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
+        }
+        self.transact(Work::Append(batch)).await
+    }
+
+    async fn apply(&mut self, change: Box<(Change, RecordDraft)>) -> Result<Entry, StoreError> {
+        let invalid = StoreError::InvalidRecord(InvalidRecord::Field("kind"));
+        if !mutates(change.1.kind()) {
+            return Err(invalid);
+        }
+        match self.transact(Work::Apply(change)).await?.pop() {
+            Some(Appended::Recorded(entry)) => Ok(entry),
+            // A change without a record is never committed.
+            Some(Appended::Stale { .. }) | None => Err(invalid),
+        }
+    }
+
+    async fn put_checkpoint(&mut self, size: u64, note: &str) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            INSERT INTO checkpoint (one, size, note) VALUES (1, $1, $2) \
+            ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note \
+            WHERE excluded.size >= checkpoint.size";
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
+        };
+        let values = [size.into(), Value::Text(Some(note))];
+        let written = B::execute(&mut connection, SQL, &values).await;
+        if !written.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        written.map(drop).map_err(StoreError::from_sqlx)
+    }
+
+    async fn transact(&mut self, work: Work) -> Result<Vec<Appended>, StoreError> {
+        let batch = Uid::random().map_err(|error| StoreError::unavailable(error.into()))?;
+        let (mut connection, head, now) = self.begin().await?;
+        let mut sequence = Sequence::after(head, now, batch);
+        match carry::<B>(&mut connection, &mut sequence, work).await {
+            Ok(appended) if sequence.sealed.is_empty() => {
+                self.give_up(connection).await;
+                Ok(appended)
+            }
+            Ok(appended) => match B::commit(&mut connection).await {
+                Ok(()) => {
+                    self.connection = Some(connection);
+                    Ok(appended)
+                }
+                Err(error) => {
+                    drop(connection);
+                    self.settle(&sequence, error).await.map(|()| appended)
+                }
+            },
+            Err(error) => {
+                self.give_up(connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a transaction that holds the head. A connection that was lost while nothing was under
+    /// way says little of the database, so it is replaced once.
+    async fn begin(&mut self) -> Result<(B::Connection, Head, Timestamp), StoreError> {
+        if let Some(mut connection) = self.connection.take() {
+            match B::lock(&mut connection).await {
+                Ok(row) => return self.locked(connection, row.as_ref()).await,
+                Err(error) if is_lost(&error) && !is_timeout(&error) => {}
+                Err(error) => {
+                    self.give_up(connection).await;
+                    return Err(StoreError::from_sqlx(error));
+                }
+            }
+        }
+        let mut connection = B::connect(&self.options).await.map_err(StoreError::from_sqlx)?;
+        match B::lock(&mut connection).await {
+            Ok(row) => self.locked(connection, row.as_ref()).await,
+            Err(error) => {
+                self.give_up(connection).await;
+                Err(StoreError::from_sqlx(error))
+            }
+        }
+    }
+
+    async fn locked(
+        &mut self,
+        connection: B::Connection,
+        row: Option<&Row>,
+    ) -> Result<(B::Connection, Head, Timestamp), StoreError> {
+        let read = row
+            .ok_or_else(|| StoreError::Corrupt("head".to_owned()))
+            .and_then(|row| Ok((mapping::head(row)?, mapping::now(row)?)));
+        match read {
+            Ok((head, now)) => Ok((connection, head, now)),
+            Err(error) => {
+                self.give_up(connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Rolls back and keeps the connection if that works.
+    async fn give_up(&mut self, mut connection: B::Connection) {
+        if B::rollback(&mut connection).await.is_ok() {
+            self.connection = Some(connection);
+        }
+    }
+
+    /// Finds out whether a commit whose answer was lost took place.
+    ///
+    /// The head is locked for it: the lost transaction holds that lock until it has ended one way or
+    /// the other, so that what is not found then never comes.
+    async fn settle(&mut self, sequence: &Sequence, lost: sqlx::Error) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            SELECT count(*) AS found FROM record WHERE idx >= $1 AND idx < $2 AND batch = $3";
+        tracing::warn!(error = &lost as &dyn std::error::Error, "a commit's answer was lost");
+        self.connection = None;
+        let (mut connection, _, _) = self.begin().await?;
+        let end = sequence.frontier().size();
+        let values = [sequence.first.into(), end.into(), Value::Bytes(sequence.batch.as_ref())];
+        let found = B::fetch(&mut connection, SQL, &values).await;
+        self.give_up(connection).await;
+        match found.map_err(StoreError::from_sqlx)?.first().map(mapping::count) {
+            Some(Ok(found)) if found == end - sequence.first => Ok(()),
+            Some(Ok(_)) | None => Err(StoreError::Unavailable(lost)),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+/// Does the work in the transaction that is open, up to the commit.
+async fn carry<B: Backend>(
+    connection: &mut B::Connection,
+    sequence: &mut Sequence,
+    work: Work,
+) -> Result<Vec<Appended>, StoreError> {
+    let appended = match work {
+        Work::Append(batch) => {
+            sequence.changes = Changes::read::<B>(connection, &sequence.head, &batch).await?;
+            batch.into_iter().map(|pending| sequence.append(pending)).collect()
+        }
+        Work::Apply(change) => {
+            let (change, record) = *change;
+            carry_out::<B>(connection, &change).await?;
+            vec![Appended::Recorded(sequence.record(record))]
+        }
+    };
+    if !sequence.sealed.is_empty() {
+        B::write(connection, sequence).await.map_err(StoreError::from_sqlx)?;
+    }
+    Ok(appended)
+}
+
+/// Hands the outcome over and says whether the database was unavailable.
+fn tell<T>(answer: Answer<T>, outcome: Result<T, StoreError>) -> bool {
+    let failed = matches!(outcome, Err(StoreError::Unavailable(_)));
+    // Whoever asked may have stopped waiting; what was done stays done.
+    let _ = answer.send(outcome);
+    failed
+}
+
+/// Refuses all that waits now, by dropping the ways back, and says whether to close.
+fn refuse_waiting(jobs: &mut mpsc::Receiver<Job>) -> bool {
+    let mut close = false;
+    for _ in 0..jobs.len() {
+        close |= matches!(jobs.try_recv(), Ok(Job::Close));
+    }
+    close
+}

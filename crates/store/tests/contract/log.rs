@@ -1,0 +1,237 @@
+use std::{future::ready, sync::Arc};
+
+use audit::{leaf_hash, timestamp, tree_root};
+use store::{Store, StoreError};
+use tokio::task::JoinSet;
+
+use crate::{
+    given::{
+        acme, append, at, changed, granted, pending, refusal, refused_renewal, released, renewed,
+        revoked, revoked_of,
+    },
+    place::Place,
+};
+
+pub(crate) async fn indexes_are_contiguous_under_64_writers(place: &Place) {
+    let store = place.open().await;
+    let mut writers = JoinSet::new();
+    for writer in 0..64 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            let mut indexes = Vec::new();
+            for size in 1..=3 {
+                let batch = vec![refusal(&format!("t{writer}")); size];
+                let appended = append(&*store, batch).await;
+                assert!(appended.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+                indexes.extend(appended);
+            }
+            indexes
+        });
+    }
+    let mut indexes: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
+    indexes.sort_unstable();
+    assert_eq!(indexes, (0..64 * 6).collect::<Vec<_>>());
+    check_tree(&*store, 64 * 6).await;
+}
+
+pub(crate) async fn the_frontier_is_that_of_the_leaf_hashes(place: &Place) {
+    let store = place.open().await;
+    check_tree(&*store, 0).await;
+    append(&*store, vec![refusal("a"), revoked(1)]).await;
+    acme(&*store).await;
+    append(&*store, vec![refusal("b"); 5]).await;
+    check_tree(&*store, 8).await;
+
+    let all = store.leaf_hashes(0..8).await.unwrap();
+    assert_eq!(store.leaf_hashes(2..5).await.unwrap(), all[2..5]);
+    assert_eq!(store.leaf_hashes(7..100).await.unwrap(), all[7..]);
+}
+
+pub(crate) async fn a_batch_may_have_any_size(place: &Place) {
+    let store = place.open().await;
+    assert!(store.append(&[]).await.unwrap().is_empty());
+    let mut end = 0;
+    for size in [1, 2, 3, 4, 5, 7, 16, 17, 33, 100, 200, 256, 257, 600] {
+        let records = (0..size).map(|n| granted(&format!("t{n}"), 1, at(n))).collect();
+        let indexes = append(&*store, records).await;
+        let size = u64::try_from(size).unwrap();
+        assert_eq!(indexes, (end..end + size).collect::<Vec<_>>());
+        end += size;
+    }
+    check_tree(&*store, end).await;
+}
+
+pub(crate) async fn a_change_cannot_be_recorded_without_being_made(place: &Place) {
+    let store = place.open().await;
+    let refused = store.append(&[pending(refusal("a")), pending(changed())]).await;
+    assert!(matches!(refused, Err(StoreError::InvalidRecord(_))));
+    let change = store::Change::CreateTenant(crate::given::tenant(1, "acme"), vec![]);
+    let refused = store.apply(&change, &refusal("acme")).await;
+    assert!(matches!(refused, Err(StoreError::InvalidRecord(_))));
+    check_tree(&*store, 0).await;
+}
+
+pub(crate) async fn time_never_goes_back(place: &Place) {
+    let store = place.open().await;
+    append(&*store, vec![refusal("a")]).await;
+    let now = store.head().await.unwrap().time;
+    // As if the database's clock had been ahead by an hour and was then put right.
+    place.tamper("UPDATE head SET time = time + 3600000").await;
+    append(&*store, vec![refusal("b"), refusal("c")]).await;
+
+    let records = store.records(0, 9, None).await.unwrap();
+    let times: Vec<_> = records
+        .iter()
+        .map(|entry| timestamp(&entry.record().unwrap().time.unwrap()).unwrap().as_millis())
+        .collect();
+    let ahead = now.as_millis() + 3_600_000;
+    assert_eq!(times, [now.as_millis(), ahead, ahead]);
+    assert_eq!(store.head().await.unwrap().time.as_millis(), ahead);
+}
+
+pub(crate) async fn records_come_in_pages(place: &Place) {
+    let store = place.open().await;
+    append(&*store, ["a", "b", "a", "", "a"].map(refusal).to_vec()).await;
+
+    let indexes = async |from, limit, tenant: Option<&str>| {
+        let tenant = tenant.map(|tenant| tenant.parse().unwrap());
+        let entries = store.records(from, limit, tenant.as_ref()).await.unwrap();
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>()
+    };
+    assert_eq!(indexes(0, 2, None).await, [0, 1]);
+    assert_eq!(indexes(2, 9, None).await, [2, 3, 4]);
+    assert!(indexes(5, 9, None).await.is_empty());
+    assert_eq!(indexes(0, 2, Some("a")).await, [0, 2]);
+    assert_eq!(indexes(3, 9, Some("a")).await, [4]);
+    assert!(indexes(0, 9, Some("c")).await.is_empty());
+}
+
+pub(crate) async fn changes_are_found_among_other_records(place: &Place) {
+    let store = place.open().await;
+    append(&*store, vec![refusal("a"), revoked(1), refusal("a"), revoked(2)]).await;
+    acme(&*store).await;
+
+    let indexes = async |from, limit| {
+        let entries = store.changes(from, limit).await.unwrap();
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>()
+    };
+    assert_eq!(indexes(0, 9).await, [1, 3, 4]);
+    assert_eq!(indexes(0, 2).await, [1, 3]);
+    assert_eq!(indexes(2, 9).await, [3, 4]);
+}
+
+pub(crate) async fn a_lease_is_found_by_its_hash(place: &Place) {
+    let store = place.open().await;
+    let records = vec![granted("a", 1, at(1)), granted("a", 2, at(1)), refusal("a"), revoked(1)];
+    append(&*store, records).await;
+
+    let found = store.lease_records(&[1; 32]).await.unwrap();
+    assert_eq!(found.iter().map(|entry| entry.index).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(found[0].record().unwrap().lease_hash.as_ref(), [1; 32]);
+    assert!(store.lease_records(&[3; 32]).await.unwrap().is_empty());
+}
+
+pub(crate) async fn live_leases_are_those_that_have_not_ended(place: &Place) {
+    let store = place.open().await;
+    let ends = [(1, "a", 50), (2, "a", 40), (3, "b", 50), (4, "a", 60), (5, "a", 41)];
+    let records = ends.map(|(lease, tenant, end)| granted(tenant, lease, at(end)));
+    append(&*store, records.to_vec()).await;
+
+    let indexes = async |before, limit| {
+        let tenant = "a".parse().unwrap();
+        let entries = store.live_leases(&tenant, at(40), before, limit).await.unwrap();
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>()
+    };
+    assert_eq!(indexes(None, 9).await, [4, 3, 0]);
+    assert_eq!(indexes(None, 1).await, [4]);
+    assert_eq!(indexes(Some(3), 9).await, [0]);
+}
+
+pub(crate) async fn a_lease_is_live_once_and_until_it_is_released_or_revoked(place: &Place) {
+    let store = place.open().await;
+    let grants = [1, 2, 3, 4, 5].map(|lease| granted("a", lease, at(50)));
+    append(&*store, grants.to_vec()).await;
+    // Leases 1 and 4 are renewed, the latter to an earlier end; 2 is released and 3 revoked.
+    let later = vec![
+        renewed("a", 1, at(60)),
+        released(2),
+        revoked_of("a", 3),
+        renewed("a", 4, at(40)),
+        refused_renewal("a", 5),
+    ];
+    append(&*store, later).await;
+
+    let indexes = async |now, before, limit| {
+        let tenant = "a".parse().unwrap();
+        let entries = store.live_leases(&tenant, now, before, limit).await.unwrap();
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>()
+    };
+    assert_eq!(indexes(at(39), None, 9).await, [8, 5, 4]);
+    assert_eq!(indexes(at(40), None, 9).await, [5, 4]);
+    assert_eq!(indexes(at(40), None, 1).await, [5]);
+    // The next page does not show an earlier record of the same lease.
+    assert_eq!(indexes(at(40), Some(5), 9).await, [4]);
+    append(&*store, vec![released(1), revoked(5)]).await;
+    assert!(indexes(at(40), None, 9).await.is_empty());
+}
+
+pub(crate) async fn the_checkpoint_of_the_largest_tree_stays(place: &Place) {
+    let store = place.open().await;
+    assert_eq!(store.checkpoint().await.unwrap(), None);
+    store.put_checkpoint(9, "nine").await.unwrap();
+    store.put_checkpoint(10, "ten").await.unwrap();
+    store.put_checkpoint(9, "nine again").await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("ten"));
+}
+
+pub(crate) async fn an_append_that_nobody_waits_for_is_finished(place: &Place) {
+    let store = place.open().await;
+    let batch = [pending(refusal("a"))];
+    tokio::select! {
+        biased;
+        _ = store.append(&batch) => panic!("it was to be given up"),
+        () = ready(()) => {}
+    }
+    assert_eq!(append(&*store, vec![refusal("b")]).await, [1]);
+    check_tree(&*store, 2).await;
+}
+
+pub(crate) async fn everything_is_there_after_reopening(place: &Place) {
+    let store = place.open().await;
+    let acme = acme(&*store).await;
+    append(&*store, vec![refusal("a"); 3]).await;
+    store.put_checkpoint(4, "four").await.unwrap();
+    let (deployment, root) = (store.deployment(), store.head().await.unwrap().frontier.root());
+    store.close().await;
+
+    let store = place.open().await;
+    assert_eq!(store.deployment(), deployment);
+    assert_eq!(store.head().await.unwrap().frontier.root(), root);
+    assert_eq!(store.tenant(&acme.id).await.unwrap(), Some(acme));
+    assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("four"));
+    assert_eq!(append(&*store, vec![refusal("a")]).await, [4]);
+    check_tree(&*store, 5).await;
+}
+
+pub(crate) async fn a_closed_store_is_unavailable(place: &Place) {
+    let store = place.open().await;
+    store.close().await;
+    store.close().await;
+    let refused = store.append(&[pending(refusal("a"))]).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.head().await, Err(StoreError::Unavailable(_))));
+}
+
+/// The log has this size, no gaps, and the tree that the head says.
+pub(crate) async fn check_tree(store: &dyn Store, size: u64) {
+    let entries = store.records(0, u32::MAX, None).await.unwrap();
+    assert_eq!(
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>(),
+        (0..size).collect::<Vec<_>>()
+    );
+    assert!(entries.iter().all(|entry| entry.record().is_ok()));
+    let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(&entry.body)).collect();
+    assert_eq!(store.leaf_hashes(0..size).await.unwrap(), leaves);
+    let head = store.head().await.unwrap();
+    assert_eq!((head.frontier.size(), head.frontier.root()), (size, tree_root(&leaves)));
+}

@@ -1,0 +1,76 @@
+//! One contract, kept by both back ends. `PostgreSQL` takes part when `TEST_POSTGRES_URL` names a
+//! server where schemas and databases may be made.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod changes;
+mod faults;
+mod given;
+mod log;
+mod place;
+mod postgres_only;
+mod proxy;
+mod sqlite_only;
+mod stale;
+
+/// Each line becomes one test per back end.
+macro_rules! contract {
+    ($($room:ident::$test:ident,)*) => {
+        mod sqlite {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    crate::$room::$test(&crate::place::Place::file()).await;
+                }
+            )*
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    if let Some(place) = crate::place::Place::server().await {
+                        crate::$room::$test(&place).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+contract![
+    log::indexes_are_contiguous_under_64_writers,
+    log::the_frontier_is_that_of_the_leaf_hashes,
+    log::a_batch_may_have_any_size,
+    log::a_change_cannot_be_recorded_without_being_made,
+    log::time_never_goes_back,
+    log::records_come_in_pages,
+    log::changes_are_found_among_other_records,
+    log::a_lease_is_found_by_its_hash,
+    log::live_leases_are_those_that_have_not_ended,
+    log::a_lease_is_live_once_and_until_it_is_released_or_revoked,
+    log::the_checkpoint_of_the_largest_tree_stays,
+    log::an_append_that_nobody_waits_for_is_finished,
+    log::everything_is_there_after_reopening,
+    log::a_closed_store_is_unavailable,
+    stale::what_was_decided_before_a_change_is_stale,
+    stale::a_change_of_another_tenant_makes_nothing_stale,
+    stale::a_change_in_the_same_batch_makes_its_tenant_stale,
+    stale::a_change_that_names_no_tenant_is_every_tenants,
+    stale::what_was_decided_too_many_changes_ago_is_stale,
+    stale::what_was_decided_by_a_log_that_is_gone_is_stale,
+    changes::every_row_reads_back_as_written,
+    changes::a_name_is_taken_once,
+    changes::an_update_needs_the_revision_before,
+    changes::a_deleted_credential_takes_its_versions_along,
+    changes::a_failing_change_leaves_nothing_behind,
+    changes::a_failing_record_leaves_no_change_behind,
+    changes::lists_are_ordered_by_the_bytes_of_names,
+    faults::a_corrupt_value_is_named,
+    faults::a_corrupt_head_stops_the_log,
+    faults::a_locked_database_is_unavailable_and_records_nothing,
+];

@@ -1,0 +1,104 @@
+use std::sync::Arc;
+
+use domain::Uid;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
+use store::{PostgresStore, SqliteStore, Store};
+use tempfile::TempDir;
+
+/// Where the store of one test lies.
+pub(crate) enum Place {
+    File(TempDir),
+    Server(String),
+}
+
+/// Something beside the store that holds its head locked.
+pub(crate) enum Intruder {
+    File(SqliteConnection),
+    Server(PgConnection),
+}
+
+impl Place {
+    pub(crate) fn file() -> Self {
+        Self::File(tempfile::tempdir().unwrap())
+    }
+
+    /// A schema of its own, if there is a server.
+    pub(crate) async fn server() -> Option<Self> {
+        let url = server_url()?;
+        let schema = format!("test_{}", Uid::random().unwrap());
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let sql = format!("CREATE SCHEMA {schema}");
+        connection.execute(AssertSqlSafe(sql)).await.unwrap();
+        let separator = if url.contains('?') { '&' } else { '?' };
+        Some(Self::Server(format!("{url}{separator}options[search_path]={schema}")))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::File(directory) => {
+                format!("sqlite://{}", directory.path().join("strongroom.db").display())
+            }
+            Self::Server(url) => url.clone(),
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Arc<dyn Store> {
+        match self {
+            Self::File(directory) => {
+                let path = directory.path().join("strongroom.db");
+                Arc::new(SqliteStore::open(&path).await.unwrap())
+            }
+            Self::Server(url) => Arc::new(PostgresStore::connect(url, 4).await.unwrap()),
+        }
+    }
+
+    /// Does to the database what no store would.
+    pub(crate) async fn tamper(&self, sql: &'static str) {
+        match self {
+            Self::File(_) => {
+                let mut connection = SqliteConnection::connect(&self.url()).await.unwrap();
+                connection.execute(sql).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Server(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                connection.execute(sql).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// Locks the head from outside.
+    pub(crate) async fn intrude(&self) -> Intruder {
+        match self {
+            Self::File(_) => {
+                let mut connection = SqliteConnection::connect(&self.url()).await.unwrap();
+                connection.execute("BEGIN IMMEDIATE").await.unwrap();
+                Intruder::File(connection)
+            }
+            Self::Server(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                connection.execute("BEGIN").await.unwrap();
+                connection.execute("SELECT * FROM head FOR UPDATE").await.unwrap();
+                Intruder::Server(connection)
+            }
+        }
+    }
+}
+
+impl Intruder {
+    pub(crate) async fn leave(self) {
+        match self {
+            Self::File(connection) => connection.close().await.unwrap(),
+            Self::Server(connection) => connection.close().await.unwrap(),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "which server to test with is a matter of the test run"
+)]
+pub(crate) fn server_url() -> Option<String> {
+    std::env::var("TEST_POSTGRES_URL").ok()
+}

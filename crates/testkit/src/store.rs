@@ -1,0 +1,309 @@
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use audit::{Entry, Hash, RecordDraft};
+use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use store::{
+    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
+    TenantRow, VersionRow, VirtualKeyRow,
+};
+use tokio::sync::watch;
+
+/// A store that does as another one does, until it is told to fail.
+#[derive(Debug)]
+pub struct FailingStore {
+    inner: Arc<dyn Store>,
+    cues: Mutex<Vec<Cue>>,
+    healed: watch::Sender<u64>,
+    hanging: watch::Sender<usize>,
+}
+
+/// What can be made to fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Operation {
+    /// `append`.
+    Append,
+    /// `apply`.
+    Apply,
+    /// `put_checkpoint`.
+    PutCheckpoint,
+    /// Everything that only reads, `head` too.
+    Read,
+}
+
+/// How it fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// `Unavailable`, and nothing was done.
+    Before,
+    /// `Unavailable`, although it was done.
+    AfterPersisting,
+    /// No answer until [`FailingStore::heal`]; then it is done.
+    Hang,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cue {
+    operation: Operation,
+    fault: Fault,
+    once: bool,
+}
+
+impl FailingStore {
+    /// A store that works.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            cues: Mutex::default(),
+            healed: watch::Sender::new(0),
+            hanging: watch::Sender::new(0),
+        }
+    }
+
+    /// Lets the operation fail from now on.
+    pub fn fail(&self, operation: Operation, fault: Fault) {
+        self.cues().push(Cue { operation, fault, once: false });
+    }
+
+    /// Lets the operation fail the next time only.
+    pub fn fail_once(&self, operation: Operation, fault: Fault) {
+        self.cues().push(Cue { operation, fault, once: true });
+    }
+
+    /// Lets everything work again, what hangs too.
+    pub fn heal(&self) {
+        self.cues().clear();
+        self.healed.send_modify(|times| *times += 1);
+    }
+
+    /// Returns when at least so many operations hang.
+    pub async fn until_hanging(&self, count: usize) {
+        // The sender is ours, so there is no error.
+        let _ = self.hanging.subscribe().wait_for(|hanging| *hanging >= count).await;
+    }
+
+    fn cues(&self) -> std::sync::MutexGuard<'_, Vec<Cue>> {
+        self.cues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first fault that was asked for, with what tells of the next healing.
+    fn fault(&self, operation: Operation) -> Option<(Fault, watch::Receiver<u64>)> {
+        let mut cues = self.cues();
+        let at = cues.iter().position(|cue| cue.operation == operation)?;
+        let cue = cues.get(at).copied()?;
+        if cue.once {
+            cues.remove(at);
+        }
+        // Subscribed before the lock is let go, or a healing could pass unseen.
+        Some((cue.fault, self.healed.subscribe()))
+    }
+
+    async fn pass<T>(
+        &self,
+        operation: Operation,
+        done: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let Some((fault, mut healed)) = self.fault(operation) else { return done.await };
+        match fault {
+            Fault::Before => Err(failed()),
+            Fault::AfterPersisting => {
+                done.await?;
+                Err(failed())
+            }
+            Fault::Hang => {
+                let _hanging = Hanging::one_more(&self.hanging);
+                let _ = healed.changed().await;
+                done.await
+            }
+        }
+    }
+
+    async fn read<T>(
+        &self,
+        done: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.pass(Operation::Read, done).await
+    }
+}
+
+/// Counts an operation that hangs, also when its caller gives it up.
+struct Hanging<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Hanging<'a> {
+    fn one_more(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+#[async_trait]
+impl Store for FailingStore {
+    fn deployment(&self) -> Uid {
+        self.inner.deployment()
+    }
+
+    async fn head(&self) -> Result<Head, StoreError> {
+        self.read(self.inner.head()).await
+    }
+
+    async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
+        self.pass(Operation::Append, self.inner.append(batch)).await
+    }
+
+    async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError> {
+        self.pass(Operation::Apply, self.inner.apply(change, record)).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, StoreError> {
+        self.read(self.inner.tenant(id)).await
+    }
+
+    async fn tenants(&self, page: Page<'_>) -> Result<Vec<TenantRow>, StoreError> {
+        self.read(self.inner.tenants(page)).await
+    }
+
+    async fn keys(&self, tenant: Uid, purpose: KeyPurpose) -> Result<Vec<KeyRow>, StoreError> {
+        self.read(self.inner.keys(tenant, purpose)).await
+    }
+
+    async fn credential(
+        &self,
+        tenant: &TenantId,
+        id: &CredentialId,
+    ) -> Result<Option<CredentialRow>, StoreError> {
+        self.read(self.inner.credential(tenant, id)).await
+    }
+
+    async fn credentials(
+        &self,
+        tenant: &TenantId,
+        page: Page<'_>,
+    ) -> Result<Vec<CredentialRow>, StoreError> {
+        self.read(self.inner.credentials(tenant, page)).await
+    }
+
+    async fn version(
+        &self,
+        credential: Uid,
+        version: u64,
+    ) -> Result<Option<VersionRow>, StoreError> {
+        self.read(self.inner.version(credential, version)).await
+    }
+
+    async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {
+        self.read(self.inner.virtual_key(id)).await
+    }
+
+    async fn virtual_keys(
+        &self,
+        tenant: &TenantId,
+        page: Page<'_>,
+    ) -> Result<Vec<VirtualKeyRow>, StoreError> {
+        self.read(self.inner.virtual_keys(tenant, page)).await
+    }
+
+    async fn records(
+        &self,
+        from: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.records(from, limit, tenant)).await
+    }
+
+    async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.changes(from, limit)).await
+    }
+
+    async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.lease_records(lease_hash)).await
+    }
+
+    async fn live_leases(
+        &self,
+        tenant: &TenantId,
+        now: Timestamp,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.live_leases(tenant, now, before, limit)).await
+    }
+
+    async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
+        self.read(self.inner.leaf_hashes(range)).await
+    }
+
+    async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
+        self.pass(Operation::PutCheckpoint, self.inner.put_checkpoint(size, note)).await
+    }
+
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        self.read(self.inner.checkpoint()).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+fn failed() -> StoreError {
+    StoreError::unavailable(io::Error::other("failed on cue"))
+}
+
+#[cfg(test)]
+mod tests {
+    use audit::{Kind, Reason, Record};
+    use store::SqliteStore;
+
+    use super::*;
+
+    async fn store() -> FailingStore {
+        FailingStore::new(Arc::new(SqliteStore::in_memory().await.unwrap()))
+    }
+
+    fn refusal() -> [Pending; 1] {
+        let (kind, reason) = (Kind::Refused.into(), Reason::NotPermitted.into());
+        let record = RecordDraft::new(Record { kind, reason, ..Record::default() }).unwrap();
+        [Pending { record, as_of: None, tenants: Vec::new() }]
+    }
+
+    async fn size(store: &FailingStore) -> u64 {
+        store.head().await.unwrap().frontier.size()
+    }
+
+    #[tokio::test]
+    async fn a_fault_before_does_nothing_and_one_after_does_it() {
+        let store = store().await;
+        store.fail_once(Operation::Append, Fault::Before);
+        assert!(store.append(&refusal()).await.is_err());
+        assert_eq!(size(&store).await, 0);
+        store.fail_once(Operation::Append, Fault::AfterPersisting);
+        assert!(store.append(&refusal()).await.is_err());
+        assert_eq!(size(&store).await, 1);
+        assert!(store.append(&refusal()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_hangs_goes_on_when_the_store_is_healed() {
+        let store = store().await;
+        store.fail(Operation::Append, Fault::Hang);
+        let batch = refusal();
+        let (appended, ()) = tokio::join!(store.append(&batch), async {
+            store.until_hanging(1).await;
+            assert_eq!(size(&store).await, 0);
+            store.heal();
+        });
+        assert!(appended.is_ok());
+        assert_eq!(size(&store).await, 1);
+    }
+}

@@ -1,0 +1,241 @@
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+/// A provider that answers as it is told, over HTTP/1.1 and HTTP/2, and writes down what it saw. It
+/// ends when it is dropped.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query.
+    pub path: String,
+    /// Its headers, all of them.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// A streamed answer, driven piece by piece. Dropping it ends the answer cleanly.
+#[derive(Debug)]
+pub struct StreamHandle(mpsc::Sender<Step>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    answers: Mutex<HashMap<String, Answer>>,
+    seen: Mutex<Vec<Seen>>,
+    count: watch::Sender<usize>,
+    connections: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Whole(StatusCode, HeaderMap, Bytes),
+    /// One answer only.
+    Stream(Option<mpsc::Receiver<Step>>),
+    Silence,
+}
+
+#[derive(Debug)]
+enum Step {
+    Piece(Bytes),
+    Cut,
+}
+
+impl Upstream {
+    /// Starts on a free port of the loopback address.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::<Shared>::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, _tasks: tasks })
+    }
+
+    /// Where it listens: `http://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on, answers calls of this path with this.
+    pub fn answer(&self, path: &str, status: u16, headers: &[(&str, &str)], body: &str) {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
+            .collect();
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        self.set(path, Answer::Whole(status, headers, body));
+    }
+
+    /// Answers the next call of this path with a stream of events.
+    pub fn stream(&self, path: &str) -> StreamHandle {
+        // No room beyond one piece: what was sent has left for the network.
+        let (sender, receiver) = mpsc::channel(1);
+        self.set(path, Answer::Stream(Some(receiver)));
+        StreamHandle(sender)
+    }
+
+    /// Never answers calls of this path.
+    pub fn stay_silent(&self, path: &str) {
+        self.set(path, Answer::Silence);
+    }
+
+    /// What arrived so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until this many requests have arrived.
+    pub async fn until_seen(&self, count: usize) {
+        // The sender lives as long as this does.
+        drop(self.shared.count.subscribe().wait_for(|seen| *seen >= count).await);
+    }
+
+    /// Waits until nobody is connected.
+    pub async fn until_idle(&self) {
+        drop(self.shared.connections.subscribe().wait_for(|open| *open == 0).await);
+    }
+
+    fn set(&self, path: &str, answer: Answer) {
+        let mut answers = self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.insert(path.to_owned(), answer);
+    }
+}
+
+impl StreamHandle {
+    /// Sends a piece; false when nobody reads any more.
+    pub async fn send(&self, piece: &str) -> bool {
+        self.0.send(Step::Piece(Bytes::copy_from_slice(piece.as_bytes()))).await.is_ok()
+    }
+
+    /// Breaks the connection off.
+    pub async fn cut(self) {
+        drop(self.0.send(Step::Cut).await);
+    }
+
+    /// Waits until whoever called has gone away.
+    pub async fn abandoned(&self) {
+        self.0.closed().await;
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    while let Ok((tcp, _)) = listener.accept().await {
+        drop(tcp.set_nodelay(true));
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let answering = Arc::clone(&shared);
+            let service = service_fn(move |request| respond(request, Arc::clone(&answering)));
+            let builder = auto::Builder::new(TokioExecutor::new());
+            shared.connections.send_modify(|open| *open += 1);
+            drop(builder.serve_connection(TokioIo::new(tcp), service).await);
+            shared.connections.send_modify(|open| *open -= 1);
+        });
+    }
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<Scripted>, Infallible> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let seen = Seen { method: head.method, path: path.clone(), headers: head.headers, body };
+    shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    shared.count.send_modify(|count| *count += 1);
+    let answer = {
+        let mut answers = shared.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        match answers.get_mut(&path) {
+            Some(Answer::Whole(status, headers, body)) => {
+                let mut response = Response::new(Scripted::Whole(Some(body.clone())));
+                *response.status_mut() = *status;
+                *response.headers_mut() = headers.clone();
+                Some(response)
+            }
+            Some(Answer::Stream(pieces)) => pieces.take().map(|pieces| {
+                let mut response = Response::new(Scripted::Stream(pieces));
+                let kind = http::HeaderValue::from_static("text/event-stream");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+                response
+            }),
+            Some(Answer::Silence) => None,
+            None => {
+                let mut response = Response::new(Scripted::Whole(None));
+                *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+                Some(response)
+            }
+        }
+    };
+    match answer {
+        Some(response) => Ok(response),
+        None => std::future::pending().await,
+    }
+}
+
+enum Scripted {
+    Whole(Option<Bytes>),
+    Stream(mpsc::Receiver<Step>),
+}
+
+impl Body for Scripted {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(pieces) => pieces.poll_recv(cx).map(|step| match step? {
+                Step::Piece(bytes) => Some(Ok(Frame::data(bytes))),
+                Step::Cut => Some(Err(io::ErrorKind::ConnectionAborted.into())),
+            }),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                let length = bytes.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+            }
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
