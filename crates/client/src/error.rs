@@ -1,0 +1,183 @@
+use std::{collections::HashMap, time::Duration};
+
+use thiserror::Error;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::Problem;
+
+/// Why the broker could not be used.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The broker's address is not `host:port`. Correct the configuration.
+    #[error("`{address}` is not the address of a broker")]
+    Address {
+        /// What was configured.
+        address: String,
+        /// What is wrong with it.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The TLS files cannot be used. Correct them.
+    #[error("the identity files cannot be used")]
+    Identity(#[source] mtls::LoadError),
+    /// The broker answered with an error, or could not be reached. See [`Problem`].
+    #[error("the broker did not do it")]
+    Call(#[source] Box<Status>),
+    /// The broker's answer breaks the contract. Nothing of it was used.
+    #[error("the broker's answer is wrong: {0}")]
+    BadAnswer(&'static str),
+    /// The secret is empty or too long. Nothing was sent.
+    #[error("the secret cannot be sealed")]
+    Secret(#[source] sealing::SealError),
+    /// The operating system's random source failed. Nothing was sent.
+    #[error("the operating system has no random bytes")]
+    NoRandomness,
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Call(Box::new(status))
+    }
+}
+
+/// Why there is no lease.
+#[derive(Clone, Debug, Error)]
+pub enum LeaseError {
+    /// The broker said no. Asking again within a second gives the same answer without a call.
+    #[error("the lease is refused: {message}")]
+    Refused {
+        /// The status.
+        code: Code,
+        /// The stable reason, such as `VIRTUAL_KEY_REFUSED`; empty when the broker named none.
+        reason: String,
+        /// The broker's words, without secrets.
+        message: String,
+        /// What the reason is about.
+        metadata: HashMap<String, String>,
+    },
+    /// The broker cannot be asked, or cannot lend now. Nothing is known of the key.
+    #[error("no lease can be had at the moment")]
+    Unavailable {
+        /// When it is worth another try.
+        retry_after: Duration,
+    },
+    /// What the broker sent is not a lease that may be used.
+    #[error("the broker's lease is malformed")]
+    BadLease,
+}
+
+impl LeaseError {
+    /// Whether it is a decision about the key that holds for a moment.
+    pub(crate) fn is_decision(&self) -> bool {
+        let Self::Refused { code, reason, .. } = self else { return false };
+        reason != "NO_SUCH_SESSION"
+            && matches!(
+                code,
+                Code::Unauthenticated
+                    | Code::PermissionDenied
+                    | Code::NotFound
+                    | Code::FailedPrecondition
+                    | Code::InvalidArgument
+            )
+    }
+}
+
+impl From<&Status> for LeaseError {
+    fn from(status: &Status) -> Self {
+        let passes = matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Cancelled
+                | Code::Aborted
+                | Code::Unknown
+        );
+        if passes {
+            let hinted = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            return Self::Unavailable { retry_after: hinted.unwrap_or(RETRY_AFTER) };
+        }
+        let Problem { code, reason, message, metadata } = Problem::from_status(status);
+        Self::Refused { code, reason, message, metadata }
+    }
+}
+
+impl From<ClientError> for LeaseError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Call(status) => Self::from(&*status),
+            ClientError::BadAnswer(what) => {
+                tracing::error!(what, "the broker broke the contract");
+                Self::BadLease
+            }
+            ClientError::Address { .. }
+            | ClientError::Identity(_)
+            | ClientError::Secret(_)
+            | ClientError::NoRandomness => Self::Unavailable { retry_after: RETRY_AFTER },
+        }
+    }
+}
+
+/// Why a held lease did not give its secret.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum UnsealError {
+    /// It has ended or was revoked. Ask the cache for another.
+    #[error("the lease has ended")]
+    Ended,
+    /// A word of it is not what the broker sealed. Do not use any of it.
+    #[error("the lease does not open")]
+    Broken,
+}
+
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn status(code: Code, reason: &str) -> Status {
+        let metadata = HashMap::from([("provider".to_owned(), "openai".to_owned())]);
+        let details = ErrorDetails::with_error_info(reason, "strongroom.dev", metadata);
+        Status::with_error_details(code, "words", details)
+    }
+
+    #[test]
+    fn a_refusal_keeps_reason_and_metadata() {
+        let error = LeaseError::from(&status(Code::FailedPrecondition, "NO_CREDENTIAL"));
+        assert!(error.is_decision());
+        let LeaseError::Refused { code, reason, message, metadata } = error else {
+            panic!("not a refusal");
+        };
+        assert_eq!(
+            (code, &*reason, &*message),
+            (Code::FailedPrecondition, "NO_CREDENTIAL", "words")
+        );
+        assert_eq!(metadata["provider"], "openai");
+    }
+
+    #[test]
+    fn an_outage_is_never_a_decision() {
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Unknown, Code::Cancelled] {
+            let error = LeaseError::from(&status(code, "STORE_UNAVAILABLE"));
+            assert!(matches!(error, LeaseError::Unavailable { .. }), "{code:?}");
+            assert!(!error.is_decision(), "{code:?}");
+        }
+        assert!(!LeaseError::from(&status(Code::Internal, "INTERNAL")).is_decision());
+        assert!(
+            !LeaseError::from(&status(Code::FailedPrecondition, "NO_SUCH_SESSION")).is_decision()
+        );
+    }
+
+    #[test]
+    fn the_brokers_hint_says_when_to_retry() {
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
+        let status = Status::with_error_details(Code::Unavailable, "words", details);
+        let LeaseError::Unavailable { retry_after } = LeaseError::from(&status) else {
+            panic!("not unavailable");
+        };
+        assert_eq!(retry_after, Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,285 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use domain::{
+    Clock, CredentialName, LeaseId, Origin, ProviderId, Secret, Source, TenantId, Timestamp,
+    VirtualKeyName,
+};
+use http::{HeaderName, HeaderValue, Uri};
+use sealing::LeaseContext;
+use strongroom_proto::v1;
+
+use crate::{
+    UnsealError, convert,
+    deadline::{Deadline, Moment},
+    ring::Lent,
+    session::OpenSession,
+    watch::Vitals,
+};
+
+/// A lease in this process: what it says, and its secret as ciphertext.
+///
+/// Everything it says is part of what the broker sealed, so the secret of a lease that was changed on
+/// the way does not open.
+pub struct HeldLease {
+    wire: v1::Lease,
+    id: LeaseId,
+    tenant: TenantId,
+    credential: CredentialName,
+    provider: ProviderId,
+    source: Source,
+    origins: Vec<Origin>,
+    base_uri: Uri,
+    header_name: HeaderName,
+    expire_time: Timestamp,
+    ttl: Duration,
+    virtual_key: Option<VirtualKeyName>,
+    session: Arc<OpenSession>,
+    deadline: Deadline,
+    vitals: Arc<Vitals>,
+    clock: Arc<dyn Clock>,
+    dropped: AtomicBool,
+    used: AtomicBool,
+}
+
+impl HeldLease {
+    /// Reads what the broker answered to a request sent at `sent`, or says what is wrong with it.
+    pub(crate) fn accept(
+        wire: v1::Lease,
+        session: Arc<OpenSession>,
+        sent: Moment,
+        vitals: Arc<Vitals>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, &'static str> {
+        let id: [u8; 16] = (&*wire.lease_id).try_into().map_err(|_| "a lease's ID has 16 bytes")?;
+        if wire.lease_hash.is_empty() || wire.sealed_secret.is_empty() {
+            return Err("a lease has a hash and a secret");
+        }
+        let origins: Vec<Origin> = parse_each(&wire.origins).ok_or("an origin is malformed")?;
+        let base = Origin::of_url(&wire.base_url).map_err(|_| "the base URL is malformed")?;
+        if !origins.contains(&base) {
+            return Err("the base URL is not of one of the origins");
+        }
+        HeaderValue::from_str(&wire.header_prefix)
+            .map_err(|_| "the header's prefix is malformed")?;
+        let virtual_key = match &*wire.virtual_key {
+            "" => None,
+            name => Some(name.parse().map_err(|_| "the virtual key's name is malformed")?),
+        };
+        let ttl = wire.ttl.and_then(convert::duration).ok_or("the lease has no valid ttl")?;
+        let expire_time = wire.expire_time.and_then(convert::timestamp);
+        Ok(Self {
+            id: LeaseId::from_bytes(id),
+            tenant: TenantId::from_resource(&wire.tenant).map_err(|_| "the tenant is malformed")?,
+            credential: wire.credential.parse().map_err(|_| "the credential is malformed")?,
+            provider: wire.provider.parse().map_err(|_| "the provider is malformed")?,
+            source: convert::source(wire.source()).ok_or("the lease has no source")?,
+            origins,
+            base_uri: wire.base_url.parse().map_err(|_| "the base URL is malformed")?,
+            header_name: wire.header_name.parse().map_err(|_| "the header is malformed")?,
+            expire_time: expire_time.ok_or("the lease has no valid end")?,
+            ttl,
+            virtual_key,
+            session,
+            deadline: Deadline::new(sent, ttl),
+            vitals,
+            clock,
+            dropped: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            wire,
+        })
+    }
+
+    /// Whether the lease may be used now: its time is not up, it is not revoked, and, in strict mode,
+    /// the revocation stream was heard of lately.
+    pub fn is_live(&self) -> bool {
+        !self.dropped.load(Ordering::Acquire)
+            && self.vitals.permit(&*self.clock)
+            && self.deadline.is_ahead(&*self.clock)
+    }
+
+    /// The secret in the clear, for as long as the caller keeps it. Never of a lease that has ended.
+    pub fn unseal(&self) -> Result<Secret, UnsealError> {
+        if !self.is_live() {
+            return Err(UnsealError::Ended);
+        }
+        self.session
+            .keys
+            .unseal_lease(&self.context(), &self.wire.sealed_secret)
+            .map_err(|_| UnsealError::Broken)
+    }
+
+    /// What records, lists and revocations call this lease.
+    pub fn lease_hash(&self) -> &[u8] {
+        &self.wire.lease_hash
+    }
+
+    /// For whom the call is. Differs from the credential's tenant when that is managed.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The credential that is lent.
+    pub fn credential(&self) -> &CredentialName {
+        &self.credential
+    }
+
+    /// The credential's version.
+    pub fn credential_version(&self) -> u64 {
+        self.wire.credential_version
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &ProviderId {
+        &self.provider
+    }
+
+    /// Whose credential it is.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The only places to which the secret may be sent; never empty.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// The provider's address for the dialect, of one of the origins. Paths are appended to it.
+    pub fn base_url(&self) -> &str {
+        &self.wire.base_url
+    }
+
+    /// The same address, parsed.
+    pub fn base_uri(&self) -> &Uri {
+        &self.base_uri
+    }
+
+    /// The header that carries the secret.
+    pub fn header_name(&self) -> &HeaderName {
+        &self.header_name
+    }
+
+    /// What stands before the secret in that header, such as `Bearer `.
+    pub fn header_prefix(&self) -> &str {
+        &self.wire.header_prefix
+    }
+
+    /// How often it was renewed.
+    pub fn renewals(&self) -> u32 {
+        self.wire.renewals
+    }
+
+    /// When it ends by the broker's clock. [`is_live`](Self::is_live) is what counts here.
+    pub fn expire_time(&self) -> Timestamp {
+        self.expire_time
+    }
+
+    /// The index of the record in the log that names this lease.
+    pub fn log_index(&self) -> u64 {
+        self.wire.log_index
+    }
+
+    /// The model as the provider knows it; empty for calls that name none.
+    pub fn model(&self) -> &str {
+        &self.wire.model
+    }
+
+    /// The virtual key it was acquired by.
+    pub fn virtual_key(&self) -> Option<&VirtualKeyName> {
+        self.virtual_key.as_ref()
+    }
+
+    pub(crate) fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    pub(crate) fn session(&self) -> &Arc<OpenSession> {
+        &self.session
+    }
+
+    pub(crate) fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// Ends the lease for everyone who holds it.
+    pub(crate) fn drop_now(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn mark_used(&self) {
+        // Reading first keeps the line shared between cores while it is already set.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn context(&self) -> LeaseContext<'_> {
+        LeaseContext {
+            lease_id: self.id,
+            lease_hash: &self.wire.lease_hash,
+            renewals: self.wire.renewals,
+            tenant: &self.wire.tenant,
+            credential: &self.wire.credential,
+            credential_version: self.wire.credential_version,
+            provider: &self.wire.provider,
+            source: self.source,
+            origins: &self.wire.origins,
+            base_url: &self.wire.base_url,
+            header_name: &self.wire.header_name,
+            header_prefix: &self.wire.header_prefix,
+            expire_time: self.expire_time,
+            ttl: self.ttl,
+            log_index: self.wire.log_index,
+            identity: &self.session.identity,
+            virtual_key: &self.wire.virtual_key,
+            model: &self.wire.model,
+        }
+    }
+}
+
+impl Lent for HeldLease {
+    fn log_index(&self) -> u64 {
+        self.wire.log_index
+    }
+
+    fn lease_hash(&self) -> &[u8] {
+        &self.wire.lease_hash
+    }
+
+    fn credential(&self) -> &str {
+        &self.wire.credential
+    }
+
+    fn tenant(&self) -> &str {
+        &self.wire.tenant
+    }
+
+    fn virtual_key(&self) -> &str {
+        &self.wire.virtual_key
+    }
+}
+
+impl fmt::Debug for HeldLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldLease")
+            .field("credential", &self.wire.credential)
+            .field("credential_version", &self.wire.credential_version)
+            .field("log_index", &self.wire.log_index)
+            .field("renewals", &self.wire.renewals)
+            .finish_non_exhaustive()
+    }
+}
+
+fn parse_each(origins: &[String]) -> Option<Vec<Origin>> {
+    origins.iter().map(|origin| origin.parse().ok()).collect()
+}

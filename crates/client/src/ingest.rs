@@ -1,0 +1,83 @@
+use std::sync::Arc;
+
+use domain::{CredentialId, CredentialName, Secret, TenantId};
+use sealing::{BoxContext, BoxId};
+use strongroom_proto::v1::{
+    CreateCredentialRequest, Credential, GetCredentialRequest, RotateCredentialRequest, SealedBox,
+};
+
+use crate::{Broker, ClientError, session::OpenSession};
+
+impl Broker {
+    /// Stores a credential; its secret is sealed before it leaves this function. `spec` says the
+    /// provider, priority and endpoint. Safe to repeat with the same `request_id`.
+    pub async fn create_credential(
+        &self,
+        parent: &TenantId,
+        id: &CredentialId,
+        spec: Credential,
+        secret: &Secret,
+        request_id: &str,
+    ) -> Result<Credential, ClientError> {
+        let name = CredentialName { tenant: parent.clone(), credential: id.clone() }.to_string();
+        self.in_session(|session| {
+            let (name, spec) = (&name, spec.clone());
+            async move {
+                let request = CreateCredentialRequest {
+                    parent: parent.resource(),
+                    credential_id: id.to_string(),
+                    secret: Some(seal(&session, name, &spec.provider, secret)?),
+                    credential: Some(spec),
+                    request_id: request_id.to_owned(),
+                };
+                Ok(self.credentials().create_credential(request).await?.into_inner())
+            }
+        })
+        .await
+    }
+
+    /// Stores a new version of a credential's secret, sealed, and makes it the current one. With an
+    /// `etag`, only if nothing changed since it was read. Safe to repeat with the same `request_id`.
+    pub async fn rotate_credential(
+        &self,
+        name: &CredentialName,
+        secret: &Secret,
+        etag: Option<&str>,
+        request_id: &str,
+    ) -> Result<Credential, ClientError> {
+        let name = name.to_string();
+        // The box is sealed for a provider too, and a credential's never changes.
+        let request = GetCredentialRequest { name: name.clone() };
+        let provider = self.credentials().get_credential(request).await?.into_inner().provider;
+        self.in_session(|session| {
+            let (name, provider) = (&name, &provider);
+            async move {
+                let request = RotateCredentialRequest {
+                    name: name.clone(),
+                    secret: Some(seal(&session, name, provider, secret)?),
+                    etag: etag.unwrap_or_default().to_owned(),
+                    request_id: request_id.to_owned(),
+                };
+                Ok(self.credentials().rotate_credential(request).await?.into_inner())
+            }
+        })
+        .await
+    }
+}
+
+/// Each try gets a box of its own: one box ID seals once.
+fn seal(
+    session: &Arc<OpenSession>,
+    credential: &str,
+    provider: &str,
+    secret: &Secret,
+) -> Result<SealedBox, ClientError> {
+    let box_id = BoxId::random().map_err(|_| ClientError::NoRandomness)?;
+    let context = BoxContext { box_id, credential, provider, identity: &session.identity };
+    let ciphertext = session.keys.seal_box(&context, secret).map_err(ClientError::Secret)?;
+    Ok(SealedBox {
+        session_id: session.keys.id().to_vec().into(),
+        box_id: box_id.as_bytes().to_vec().into(),
+        ciphertext: ciphertext.into(),
+    })
+}

@@ -1,0 +1,35 @@
+//! The Rust SDK of Strongroom: a channel to the broker over mutual TLS, one HPKE session per process,
+//! credentials sealed before they leave, and a cache of leases that a revocation empties at once.
+//!
+//! Leases are held as ciphertext; plaintext exists only while a caller holds what
+//! [`HeldLease::unseal`] returned. Nothing here depends on a telemetry setup: counters go through
+//! the `metrics` facade, and trace headers through [`Broker::with_metadata`].
+
+mod acquire;
+mod broker;
+mod cache;
+mod config;
+mod convert;
+mod deadline;
+mod error;
+mod held;
+mod ingest;
+mod lease_key;
+mod meters;
+mod problem;
+mod renewal;
+mod ring;
+mod session;
+mod tasks;
+mod transport;
+mod watch;
+
+pub use broker::Broker;
+pub use cache::{LeaseCache, LeaseCacheConfig};
+pub use config::ClientConfig;
+pub use error::{ClientError, LeaseError, UnsealError};
+pub use held::HeldLease;
+pub use lease_key::LeaseKey;
+pub use problem::Problem;
+pub use transport::{Outgoing, Transport};
+pub use watch::{OnStreamLoss, WatchState};

@@ -1,0 +1,123 @@
+use std::{collections::HashMap, fmt};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// What the broker's error says to programs and to people.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// The status.
+    pub code: Code,
+    /// The stable reason, such as `NO_CREDENTIAL`; empty when there is none.
+    pub reason: String,
+    /// The broker's words.
+    pub message: String,
+    /// What the reason is about.
+    pub metadata: HashMap<String, String>,
+}
+
+impl Problem {
+    /// Reads a status and its `google.rpc.ErrorInfo`, if it has one.
+    pub fn from_status(status: &Status) -> Self {
+        let (reason, metadata) = match status.get_details_error_info() {
+            Some(info) if info.domain == DOMAIN => (info.reason, info.metadata),
+            _ => (String::new(), HashMap::new()),
+        };
+        Self { code: status.code(), reason, message: status.message().to_owned(), metadata }
+    }
+
+    /// Whether the broker was not reached or could not answer, so that nothing was decided.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+            || (self.code == Code::Unknown && self.reason.is_empty())
+    }
+
+    /// One line that says what to do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        hint_for(&self.reason).or_else(|| {
+            self.is_unreachable().then_some(
+                "check that the broker runs at the configured address and accepts this identity",
+            )
+        })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.message.is_empty() { "the call failed" } else { &self.message })?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+fn hint_for(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "NOT_PERMITTED" => "ask an operator for an access rule that names this identity",
+        "UNIDENTIFIED" => "present a certificate with a SPIFFE ID of the broker's trust domain",
+        "VIRTUAL_KEY_REFUSED" => "create a new key with `strongroom keys create`",
+        "PROVIDER_NOT_IN_SCOPE" => "use a key whose providers include this one",
+        "MODEL_NOT_IN_SCOPE" => "use a key whose models include this one",
+        "NO_SUCH_MODEL" => "name the provider too: `provider/model`",
+        "NO_SUCH_PROVIDER" => "use a provider's slug, such as `openai` or `anthropic`",
+        "NO_SUCH_TENANT" => "see `strongroom tenants list`",
+        "NO_SUCH_CREDENTIAL" => "see `strongroom credentials list`",
+        "NO_SUCH_VIRTUAL_KEY" => "see `strongroom keys list`",
+        "NO_SUCH_LEASE" => "see `strongroom leases list`; leases that have ended are not in it",
+        "NO_SUCH_SESSION" => "try again; a new session is opened",
+        "NO_CREDENTIAL" => "store one with `strongroom credentials put`",
+        "CREDENTIAL_IS_DISABLED" => "enable it with `strongroom credentials enable`",
+        "DIALECT_NOT_SERVED" => "call the provider in its own format",
+        "LEASE_ENDED" => "acquire another lease",
+        "NAME_TAKEN" => "choose another name",
+        "ETAG_MISMATCH" => "it changed meanwhile; read it again and decide anew",
+        "SECRET_EMPTY" | "SECRET_TOO_LONG" => "a secret has 1 to 16384 bytes",
+        "SECRET_MALFORMED" => "check that the whole key was given, and that it is this provider's",
+        "BOX_DOES_NOT_OPEN" => "try again; if it stays, client and broker differ in version",
+        "INVALID_FIELD" => "correct the field that the message names",
+        "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",
+        "NO_CHECKPOINT" => "wait a moment; the log's first checkpoint is not signed yet",
+        "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" | "OVERLOADED" => {
+            "nothing was done; try again"
+        }
+        "KMS_REFUSED" | "STORED_DATA_CORRUPT" | "INTERNAL" => "see the broker's log",
+        "DEADLINE_PASSED" => "try again, with a longer `timeout` in the configuration",
+        "UNKNOWN_METHOD" => "the broker is older than this program; update it",
+        _ => return None,
+    })
+}
+
+const DOMAIN: &str = "strongroom.dev";
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn reason_and_hint_come_from_the_error_info() {
+        let details =
+            ErrorDetails::with_error_info("NAME_TAKEN", DOMAIN, HashMap::<String, String>::new());
+        let status = Status::with_error_details(Code::AlreadyExists, "it exists", details);
+        let problem = Problem::from_status(&status);
+        assert_eq!(problem.to_string(), "it exists (NAME_TAKEN)");
+        assert_eq!(problem.hint(), Some("choose another name"));
+        assert!(!problem.is_unreachable());
+    }
+
+    #[test]
+    fn a_foreign_error_info_is_not_taken_for_ours() {
+        let details =
+            ErrorDetails::with_error_info("NAME_TAKEN", "other.dev", HashMap::<_, _>::new());
+        let status = Status::with_error_details(Code::AlreadyExists, "it exists", details);
+        assert_eq!(Problem::from_status(&status).reason, "");
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_has_a_hint_too() {
+        let problem = Problem::from_status(&Status::unavailable("tcp connect error"));
+        assert!(problem.is_unreachable());
+        assert!(problem.hint().is_some());
+    }
+}

@@ -1,0 +1,264 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use domain::Clock;
+use serde::Deserialize;
+use strongroom_proto::v1::{WatchRevocationsRequest, WatchRevocationsResponse};
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+
+use crate::{
+    Problem,
+    cache::Inner,
+    renewal::random_below,
+    ring::{Ending, Ring},
+};
+
+/// What happens to leases while the revocation stream is lost.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStreamLoss {
+    /// Leases are used to their end: a revocation that does not arrive takes effect then.
+    #[default]
+    Available,
+    /// Leases are not used from five seconds after the broker was last heard, nor before it was
+    /// heard for the first time.
+    Strict,
+}
+
+/// Whether revocations arrive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WatchState {
+    /// The stream has not been heard of yet.
+    Connecting,
+    /// Revocations arrive.
+    Live,
+    /// The stream is lost and being brought up again.
+    Lost,
+}
+
+/// The state of the stream, as each lease looks at it.
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    on_loss: OnStreamLoss,
+    live: AtomicBool,
+    /// Milliseconds on the clock's `elapsed`; `NEVER` before the first time.
+    heard_at: AtomicU64,
+}
+
+impl Vitals {
+    pub(crate) fn new(on_loss: OnStreamLoss) -> Self {
+        Self { on_loss, live: AtomicBool::new(false), heard_at: AtomicU64::new(NEVER) }
+    }
+
+    /// Whether the state of the stream lets leases be used.
+    pub(crate) fn permit(&self, clock: &dyn Clock) -> bool {
+        match self.on_loss {
+            OnStreamLoss::Available => true,
+            OnStreamLoss::Strict => match self.heard_at.load(Ordering::Acquire) {
+                NEVER => false,
+                at => clock.elapsed().saturating_sub(Duration::from_millis(at)) < STRICT_GRACE,
+            },
+        }
+    }
+
+    pub(crate) fn state(&self) -> WatchState {
+        if self.live.load(Ordering::Acquire) {
+            WatchState::Live
+        } else if self.heard_at.load(Ordering::Acquire) == NEVER {
+            WatchState::Connecting
+        } else {
+            WatchState::Lost
+        }
+    }
+
+    fn heard(&self, clock: &dyn Clock) {
+        let at = u64::try_from(clock.elapsed().as_millis()).unwrap_or(NEVER - 1);
+        self.heard_at.store(at, Ordering::Release);
+        self.live.store(true, Ordering::Release);
+    }
+
+    fn lost(&self) -> bool {
+        self.live.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Follows the revocation stream and brings it up again, for as long as it is polled.
+pub(crate) async fn watch(inner: Arc<Inner>) {
+    let mut failures = 0;
+    loop {
+        let from = inner.watch_from();
+        let ended = follow(&inner, from, &mut failures).await;
+        if ended == Ended::CannotResume {
+            inner.start_over();
+        }
+        if inner.vitals.lost() {
+            inner.meters.streams_lost.increment(1);
+            inner.meters.watching.set(0.0);
+            tracing::warn!("the revocation stream is lost");
+        }
+        sleep(backoff(failures, random_below(1 << 16))).await;
+        failures += 1;
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ended {
+    Lost,
+    CannotResume,
+}
+
+async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
+    let request = WatchRevocationsRequest { from_index: from };
+    let mut leases = inner.broker.leases();
+    let opened = timeout(inner.broker.timeout(), leases.watch_revocations(request)).await;
+    let mut stream = match opened {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) if status.code() == Code::OutOfRange => return Ended::CannotResume,
+        Ok(Err(status)) => {
+            // At 1, 2, 4, 8 … failures in a row: often enough to be seen, and no flood.
+            if failures.saturating_add(1).is_power_of_two() {
+                let problem = Problem::from_status(&status);
+                tracing::warn!(code = ?problem.code, "no revocation stream: {problem}");
+            }
+            return Ended::Lost;
+        }
+        Err(_) => return Ended::Lost,
+    };
+    loop {
+        let message = match timeout(LONGEST_SILENCE, stream.message()).await {
+            Ok(Ok(Some(message))) => message,
+            Ok(Err(status)) if status.code() == Code::OutOfRange => return Ended::CannotResume,
+            Ok(Ok(None) | Err(_)) | Err(_) => return Ended::Lost,
+        };
+        if !inner.hear(message, from) {
+            return Ended::CannotResume;
+        }
+        *failures = 0;
+    }
+}
+
+impl Inner {
+    /// Where the stream should begin: where it was lost, or right after the oldest lease that is
+    /// held, or now.
+    fn watch_from(&self) -> Option<u64> {
+        let ring = self.ring();
+        ring.resume_at().or_else(|| {
+            self.leases.iter().map(|(_, lease)| lease.log_index().saturating_add(1)).min()
+        })
+    }
+
+    /// Applies a message of a stream that was asked for from `from` on. False when it comes from a
+    /// log that is shorter than the one followed so far.
+    fn hear(&self, message: WatchRevocationsResponse, from: Option<u64>) -> bool {
+        let endings: Vec<Ending> = message.revocations.into_iter().map(Ending::from).collect();
+        let mut ring = self.ring();
+        if !advance(&mut ring, &endings, message.next_index, from) {
+            return false;
+        }
+        self.drop_leases(|lease| {
+            ring.forgot(lease) || endings.iter().any(|ending| ending.ends(lease))
+        });
+        // Only now: in strict mode, being heard lets leases be used.
+        self.vitals.heard(&*self.clock);
+        self.meters.watching.set(1.0);
+        true
+    }
+
+    fn start_over(&self) {
+        tracing::warn!("the revocation stream cannot resume; every lease is dropped");
+        let mut ring = self.ring();
+        ring.start_over();
+        self.drop_leases(|_| true);
+    }
+}
+
+/// Takes a message into the ring; false when its log is shorter than what was seen of it.
+fn advance(ring: &mut Ring, endings: &[Ending], next_index: u64, from: Option<u64>) -> bool {
+    match ring.resume_at() {
+        Some(known) if next_index < known => return false,
+        Some(_) => {}
+        // Asked from now on, the stream does not say where that was: at its first position at latest.
+        None => ring.begin(from.unwrap_or(next_index)),
+    }
+    ring.note(endings, next_index);
+    true
+}
+
+/// From 100 ms doubling to 5 s, and of that between half and all.
+fn backoff(failures: u32, random: u32) -> Duration {
+    let most = FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE);
+    let half = most / 2;
+    half + half.saturating_mul(random & 0xffff) / 0xffff
+}
+
+const NEVER: u64 = u64::MAX;
+const STRICT_GRACE: Duration = Duration::from_secs(5);
+/// Three heartbeats of two seconds.
+const LONGEST_SILENCE: Duration = Duration::from_secs(6);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use domain::{ManualClock, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn strict_stops_five_seconds_after_the_last_word() {
+        let clock = ManualClock::at(Timestamp::from_millis(50_000));
+        let vitals = Vitals::new(OnStreamLoss::Strict);
+        assert!(!vitals.permit(&clock));
+        assert_eq!(vitals.state(), WatchState::Connecting);
+
+        vitals.heard(&clock);
+        assert_eq!(vitals.state(), WatchState::Live);
+        clock.advance(Duration::from_millis(4_999));
+        assert!(vitals.permit(&clock));
+        clock.advance(Duration::from_millis(1));
+        assert!(!vitals.permit(&clock));
+
+        assert!(vitals.lost());
+        assert!(!vitals.lost());
+        assert_eq!(vitals.state(), WatchState::Lost);
+        vitals.heard(&clock);
+        assert!(vitals.permit(&clock));
+    }
+
+    #[test]
+    fn available_goes_on_without_a_stream() {
+        let clock = ManualClock::at(Timestamp::from_millis(50_000));
+        assert!(Vitals::new(OnStreamLoss::Available).permit(&clock));
+    }
+
+    #[test]
+    fn a_log_that_became_shorter_is_noticed() {
+        let mut ring = Ring::new(4);
+        assert!(advance(&mut ring, &[], 10, None));
+        assert!(advance(&mut ring, &[], 10, None));
+        assert!(advance(&mut ring, &[], 12, Some(10)));
+        assert!(!advance(&mut ring, &[], 11, Some(12)));
+        assert_eq!(ring.resume_at(), Some(12));
+    }
+
+    #[test]
+    fn a_stream_that_began_earlier_covers_from_there() {
+        let mut ring = Ring::new(4);
+        assert!(advance(&mut ring, &[], 10, Some(4)));
+        assert_eq!(ring.resume_at(), Some(10));
+    }
+
+    #[test]
+    fn pauses_grow_to_five_seconds_and_are_spread() {
+        assert_eq!(backoff(0, 0), Duration::from_millis(50));
+        assert_eq!(backoff(0, 0xffff), Duration::from_millis(100));
+        assert_eq!(backoff(3, 0xffff), Duration::from_millis(800));
+        assert_eq!(backoff(1000, 0xffff), LONGEST_PAUSE);
+    }
+}
