@@ -1,0 +1,92 @@
+use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use audit::SignerKey;
+use domain::{Clock, Key, OnMissing, TenantId, Uid};
+use providers::Catalogue;
+use store::{Change, KeyPurpose, Store, StoreError, TenantRow};
+use tokio::fs;
+
+use crate::{
+    config::Config,
+    custody::{Custody, Sealed as _},
+};
+
+/// Reads the key that signs checkpoints, unless others can read it too.
+pub(crate) async fn signing_key(path: &Path) -> anyhow::Result<SignerKey> {
+    let file = fs::File::open(path).await.with_context(|| format!("reading {}", path.display()))?;
+    let mode = file.metadata().await?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!("{} can be read by others; make it yours alone: chmod 0400", path.display());
+    }
+    let text = zeroize::Zeroizing::new(fs::read_to_string(path).await?);
+    SignerKey::parse(text.trim_end()).with_context(|| format!("{}", path.display()))
+}
+
+/// The providers, at the addresses that the configuration gives them.
+pub(crate) fn catalogue(config: &Config) -> anyhow::Result<Catalogue> {
+    let mut catalogue = Catalogue::builtin()?;
+    for (provider, other) in &config.providers {
+        catalogue = catalogue
+            .with_base_url(provider, &other.origin)
+            .with_context(|| format!("[providers.{provider}]"))?;
+    }
+    Ok(catalogue)
+}
+
+/// The deployment's pepper. The first broker on a new store makes it, with the platform tenant that
+/// owns it; of several that start at once, one wins and the others read what it made.
+pub(crate) async fn pepper(
+    store: &Arc<dyn Store>,
+    custody: &Custody,
+    clock: &dyn Clock,
+) -> anyhow::Result<Key> {
+    loop {
+        if let Some(platform) = store.tenant(&TenantId::platform()).await? {
+            let keys = store.keys(platform.uid, KeyPurpose::Pepper).await?;
+            let row = keys.first().context("the platform tenant has lost its pepper")?;
+            let unwrapped = custody.unwrap(row).await;
+            return unwrapped.map_err(|why| anyhow::anyhow!("unwrapping the pepper: {why:?}"));
+        }
+        match make_platform(store, custody, clock).await {
+            Ok(()) => {}
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(error.context("making the platform tenant")),
+        }
+    }
+}
+
+async fn make_platform(
+    store: &Arc<dyn Store>,
+    custody: &Custody,
+    clock: &dyn Clock,
+) -> anyhow::Result<()> {
+    let now = clock.now();
+    let mut row = TenantRow {
+        uid: Uid::random()?,
+        id: TenantId::platform(),
+        display_name: "Managed credentials".to_owned(),
+        preferred_provider: None,
+        on_missing: OnMissing::Refuse,
+        revision: 1,
+        request_id: None,
+        created_at: now,
+        updated_at: now,
+        row_mac: [0; 32],
+    };
+    let new_key = async |purpose| {
+        let made = custody.new_key(row.uid, purpose, now).await;
+        made.map_err(|why| anyhow::anyhow!("asking the KMS for a key: {why:?}"))
+    };
+    let (key, kek) = new_key(KeyPurpose::Kek).await?;
+    let (_, pepper) = new_key(KeyPurpose::Pepper).await?;
+    let record = crate::custody::tenant_created(&row, &kek);
+    row.row_mac = row.mac_under(&Custody::kek_of(key, &kek));
+    let record = audit::RecordDraft::new(record)?;
+    store.apply(&Change::CreateTenant(row, vec![kek, pepper]), &record).await?;
+    Ok(())
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::Exists(_)))
+}

@@ -1,0 +1,293 @@
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use audit::{Kind, Record};
+use domain::{Clock, SystemClock};
+use futures_util::StreamExt as _;
+use mtls::ServerTls;
+use strongroom_proto::v1::{
+    audit_server::AuditServer, credentials_server::CredentialsServer, leases_server::LeasesServer,
+    tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
+};
+use telemetry::Readiness;
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{self, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::Router};
+
+use crate::{
+    access::Access,
+    bootstrap,
+    config::{Config, Limits},
+    core::{Core, Parts},
+    follower,
+    guard::Guard,
+    listener::Peer,
+    services::{
+        audit::AuditService, credentials::CredentialService, leases::LeaseService,
+        tenants::TenantService, virtual_keys::VirtualKeyService,
+    },
+    signer::Signer,
+};
+
+/// A broker with its store and KMS open and its certificates loaded, ready to serve.
+pub struct Broker {
+    core: Arc<Core>,
+    tls: Arc<ServerTls>,
+    limits: Limits,
+    reflection: bool,
+    tasks: TaskTracker,
+    /// Ends the streams and the tasks that follow the log.
+    stop: CancellationToken,
+    signer: Signer,
+    readiness: watch::Sender<Readiness>,
+}
+
+/// The longest request, in bytes: a sealed secret and room to spare.
+const LONGEST_MESSAGE: usize = 128 * 1024;
+
+/// How often certificate files are looked at.
+const RELOAD: Duration = Duration::from_secs(2);
+
+/// How often the broker asks itself whether it can do its work.
+const SELF_CHECK: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Opens everything that a configuration names, and puts the start on record.
+    ///
+    /// # Errors
+    /// When anything that is named cannot be used. Nothing is served in part.
+    pub async fn open(config: Config, config_sha256: [u8; 32]) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let access = Arc::new(Access::new(config.access.clone())?);
+        let catalogue = bootstrap::catalogue(&config)?;
+        let tls =
+            ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
+                .context("loading the certificate")?;
+        let store = store::open(&config.store).await.context("opening the store")?;
+        let kms = config.kms.open().await.context("opening the KMS")?;
+        let key = bootstrap::signing_key(&config.log.signing_key).await?;
+        let verifier_key = key.verifier().to_string();
+        // Before anything is added to it, the log must be the one that was signed.
+        let signer = Signer::open(Arc::clone(&store), key, config.log.last_checkpoint).await?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let parts = Parts {
+            access,
+            catalogue,
+            clock,
+            commit_deadline: config.log.commit_deadline,
+            kek_ttl: config.limits.kek_ttl,
+            kms,
+            plain_http_origins: config.custom_endpoints.plain_http_origins,
+            sessions: config.limits.sessions,
+            store,
+            verifier_key,
+        };
+        let core = Core::open(parts, &tasks).await?;
+        let started = Record {
+            kind: Kind::BrokerStarted.into(),
+            config_sha256: config_sha256.to_vec().into(),
+            ..Record::default()
+        };
+        let started = core.log.record(started).await;
+        started.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+        Ok(Self {
+            core: Arc::new(core),
+            tls,
+            limits: config.limits,
+            reflection: config.reflection,
+            tasks,
+            stop,
+            signer,
+            readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
+        })
+    }
+
+    /// Whether the broker can do its work, as it finds out every two seconds.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// The text form of the key that verifies this log's checkpoints.
+    pub fn verifier_key(&self) -> &str {
+        &self.core.verifier_key
+    }
+
+    /// Serves until `shutdown`, then lets calls in hand finish, within the drain time, and signs a
+    /// last checkpoint.
+    ///
+    /// # Errors
+    /// When the server cannot run. After a shutdown that is asked for there is none.
+    pub async fn serve(
+        mut self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        self.start_tasks(health);
+        let Self { core, tls, limits, reflection, tasks, stop, signer, .. } = self;
+        let (signing_ends, signing) = (CancellationToken::new(), TaskTracker::new());
+        signing.spawn(signer.run(signing_ends.clone()));
+
+        let closing = CancellationToken::new();
+        let handshakes = mtls::Limits { connections: limits.connections, ..Default::default() };
+        let ends = closing.clone().cancelled_owned();
+        let incoming = mtls::incoming(listener, Arc::clone(&tls), handshakes, ends)
+            .map(|connection| connection.map(Peer::new));
+        let router = builder(&limits)
+            .layer(Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls))
+            .add_service(health_service)
+            .add_optional_service(reflection.then(reflection_service).transpose()?);
+        let router = add_services(router, &core, &tls, (&tasks, &stop));
+
+        let draining = stop.clone();
+        let serving = router.serve_with_incoming_shutdown(incoming, async move {
+            shutdown.await;
+            tracing::info!("shutting down");
+            closing.cancel();
+            // Streams without an end would hold the drain up.
+            draining.cancel();
+        });
+        let drained = async {
+            stop.cancelled().await;
+            time::sleep(limits.drain).await;
+        };
+        let ended = tokio::select! {
+            ended = serving => ended.context("serving"),
+            () = drained => Ok(()),
+        };
+        stop.cancel();
+        let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
+        if let Err(why) = core.log.close(stopped).await {
+            tracing::error!(?why, "the stop is not on record");
+        }
+        let store = Arc::clone(&core.store);
+        // The committing task ends when the last `Log` is gone.
+        drop(core);
+        tasks.close();
+        if timeout(limits.drain, tasks.wait()).await.is_err() {
+            tracing::warn!("tasks were still running at the end of the drain");
+        }
+        signing_ends.cancel();
+        signing.close();
+        signing.wait().await;
+        store.close().await;
+        ended
+    }
+
+    /// Starts what goes on beside the calls, until the broker stops.
+    fn start_tasks(&mut self, health: HealthReporter) {
+        let core = &self.core;
+        self.tasks.spawn(follower::follow(
+            Arc::clone(&core.store),
+            Arc::clone(&core.directory),
+            core.log.clone(),
+            self.stop.clone(),
+        ));
+        let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! { () = reload => {}, () = stop.cancelled() => {} }
+        });
+        let readiness = self.readiness.clone();
+        self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
+    }
+}
+
+fn builder(limits: &Limits) -> Server {
+    Server::builder()
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_connection_age(jittered(limits.connection_age))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(32 * 1024)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+}
+
+fn add_services<L>(
+    router: Router<L>,
+    core: &Arc<Core>,
+    tls: &Arc<ServerTls>,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
+) -> Router<L> {
+    let core = || Arc::clone(core);
+    let leases = LeaseService {
+        core: core(),
+        tls: Arc::clone(tls),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    let audit = AuditService {
+        core: core(),
+        tls: Arc::clone(tls),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    router
+        .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_MESSAGE))
+        .add_service(
+            CredentialsServer::new(CredentialService(core()))
+                .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            VirtualKeysServer::new(VirtualKeyService(core()))
+                .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            TenantsServer::new(TenantService(core())).max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(AuditServer::new(audit).max_decoding_message_size(LONGEST_MESSAGE))
+}
+
+type HealthReporter = tonic_health::server::HealthReporter;
+
+/// Finds out every so often whether leases can be given, and tells those who ask.
+async fn check_self(
+    core: Arc<Core>,
+    readiness: watch::Sender<Readiness>,
+    health: HealthReporter,
+    stop: CancellationToken,
+) {
+    loop {
+        let state = match timeout(SELF_CHECK, core.store.head()).await {
+            Ok(Ok(_)) if core.log.is_whole() => Readiness::Ready,
+            Ok(Ok(_)) => Readiness::NotReady("the database has lost records".to_owned()),
+            Ok(Err(_)) | Err(_) => {
+                Readiness::NotReady("the store does not answer: no new leases".to_owned())
+            }
+        };
+        let status = match state {
+            Readiness::Ready => tonic_health::ServingStatus::Serving,
+            Readiness::NotReady(_) => tonic_health::ServingStatus::NotServing,
+        };
+        health.set_service_status("", status).await;
+        readiness.send_replace(state);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = time::sleep(SELF_CHECK) => {}
+        }
+    }
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    readiness.send_replace(Readiness::NotReady("shutting down".to_owned()));
+}
+
+fn reflection_service() -> anyhow::Result<
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(strongroom_proto::DESCRIPTORS)
+        .build_v1()
+        .context("describing the contract")
+}
+
+/// Give or take a tenth, so that connections made together are not closed together.
+fn jittered(age: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without random bytes the age is what it says, which is safe too.
+    let _ = getrandom::fill(&mut random);
+    let share = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
+    age.min(Duration::from_hours(24)).mul_f64(0.9 + 0.2 * share)
+}

@@ -1,0 +1,172 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use domain::{AccessRule, ProviderId};
+use envelope::KmsConfig;
+use mtls::{TlsFiles, TrustDomains};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use store::StoreConfig;
+use telemetry::TelemetryConfig;
+use thiserror::Error;
+
+/// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the gRPC service listens.
+    pub listen: SocketAddr,
+    /// The trust domains whose workloads may connect.
+    pub trust_domains: TrustDomains,
+    /// The broker's certificate, its key, and the CA of the workloads.
+    pub tls: TlsFiles,
+    /// What holds the root key.
+    pub kms: KmsConfig,
+    /// Where everything is kept.
+    pub store: StoreConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// Who may call what. A method that no rule names stops the start.
+    pub access: Vec<AccessRule>,
+    /// Providers at other addresses than their public ones: regional hosts, or stand-ins in tests.
+    #[serde(default)]
+    pub providers: BTreeMap<ProviderId, ProviderOverride>,
+    /// What a `custom` endpoint may be.
+    #[serde(default)]
+    pub custom_endpoints: CustomEndpoints,
+    /// What bounds the work in hand.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Logs, traces and metrics.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// Whether the contract can be read over gRPC reflection, by callers whom a rule allows it.
+    #[serde(default)]
+    pub reflection: bool,
+}
+
+/// The log's key and bounds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// The key that signs checkpoints, as `strongroom init` makes it. It must not lie in the
+    /// database, and it is refused if others can read it.
+    pub signing_key: PathBuf,
+    /// The last checkpoint this broker signed, kept apart from the database so that a restored or
+    /// rewritten database is noticed.
+    pub last_checkpoint: PathBuf,
+    /// A call whose record is not durable within this time is refused. The record may follow.
+    #[serde(default = "commit_deadline", with = "humantime_serde")]
+    pub commit_deadline: Duration,
+}
+
+/// A provider at another address.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderOverride {
+    /// Replaces scheme, host and port of the provider's addresses: `https://eu.api.openai.com`.
+    pub origin: String,
+}
+
+/// What a `custom` endpoint may be.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomEndpoints {
+    /// Origins that tenants may use with `http://`; everything else is `https://`.
+    #[serde(default)]
+    pub plain_http_origins: Vec<String>,
+}
+
+/// What bounds the work in hand.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Calls in hand at once; a tenth of them is kept for renewing, releasing and revoking.
+    pub concurrent_calls: usize,
+    /// Connections at once.
+    pub connections: usize,
+    /// Streams at once on one connection.
+    pub streams_per_connection: u32,
+    /// A connection is closed after this time, give or take a tenth, so that certificates are
+    /// checked anew.
+    #[serde(with = "humantime_serde")]
+    pub connection_age: Duration,
+    /// How long calls in hand may take to finish after SIGTERM.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// Sessions held at once.
+    pub sessions: u64,
+    /// How long an unwrapped tenant key is kept: 60 s to 1 h.
+    #[serde(with = "humantime_serde")]
+    pub kek_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            concurrent_calls: 1024,
+            connections: 1024,
+            streams_per_connection: 256,
+            connection_age: Duration::from_mins(15),
+            drain: Duration::from_secs(10),
+            sessions: 100_000,
+            kek_ttl: Duration::from_mins(5),
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file does not say what it must; the text names the key and the line.
+    #[error("{path}: {message}")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its folder.
+    pub fn load(path: &Path) -> Result<(Self, [u8; 32]), ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
+        if let Some(folder) = path.parent() {
+            config.resolve(folder);
+        }
+        Ok((config, Sha256::digest(text.as_bytes()).into()))
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        self.tls.resolve(folder);
+        self.kms.resolve(folder);
+        self.store.resolve(folder);
+        for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+fn commit_deadline() -> Duration {
+    Duration::from_millis(250)
+}

@@ -1,0 +1,193 @@
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use domain::{Clock, Key, TenantId};
+use envelope::{Keyring, KeyringSettings, Kms};
+use providers::Catalogue;
+use store::Store;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    access::Access,
+    bootstrap,
+    caller::Caller,
+    custody::Custody,
+    directory::{Directory, Tenant},
+    guard::record_refusal,
+    lending::Lent,
+    log::Log,
+    refused::{Refused, Why},
+    session::Sessions,
+};
+
+/// What every service works with. Built once, in `Broker::open`.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) access: Arc<Access>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) custody: Arc<Custody>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) lent: Lent,
+    pub(crate) log: Log,
+    /// The key of HMACs over virtual keys and lease IDs.
+    pub(crate) pepper: Key,
+    pub(crate) plain_http_origins: Vec<String>,
+    pub(crate) sessions: Sessions,
+    pub(crate) store: Arc<dyn Store>,
+    /// The text form of the key that verifies checkpoints.
+    pub(crate) verifier_key: String,
+}
+
+/// What a [`Core`] is made of.
+pub(crate) struct Parts {
+    pub(crate) access: Arc<Access>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) commit_deadline: Duration,
+    pub(crate) kek_ttl: Duration,
+    pub(crate) kms: Arc<dyn Kms>,
+    pub(crate) plain_http_origins: Vec<String>,
+    /// The most sessions at once.
+    pub(crate) sessions: u64,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) verifier_key: String,
+}
+
+impl Core {
+    /// Puts the parts together, with what a new store still lacks. The tasks that begin end with the
+    /// core.
+    pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
+        let Parts {
+            access, catalogue, clock, kms, plain_http_origins, store, verifier_key, ..
+        } = parts;
+        let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
+        let keyring = Keyring::new(Arc::clone(&kms), Arc::clone(&clock), settings);
+        let custody = Arc::new(Custody::new(Arc::clone(&store), kms, keyring));
+        let pepper = bootstrap::pepper(&store, &custody, &*clock).await?;
+        let head = store.head().await.context("reading the log")?;
+        let size = head.frontier.size();
+        let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, tasks);
+        let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
+        let replayed = directory.catch_up(head.changed).await;
+        replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
+        Ok(Self {
+            sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
+            lent: Lent::new(),
+            access,
+            catalogue,
+            clock,
+            custody,
+            directory,
+            log,
+            pepper,
+            plain_http_origins,
+            store,
+            verifier_key,
+        })
+    }
+
+    /// Answers a call. A refusal is put on record before it is answered.
+    pub(crate) async fn answer<T>(
+        &self,
+        caller: &Caller,
+        work: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<Response<T>, Status> {
+        match work.await {
+            Ok(message) => Ok(Response::new(message)),
+            Err(refused) => {
+                record_refusal(&self.log, caller, &refused).await;
+                Err(refused.into())
+            }
+        }
+    }
+
+    /// Brings what is cached up to the log's end, for a call that changes what it reads.
+    pub(crate) async fn catch_up(&self) -> Result<(), Why> {
+        let known = self.log.size();
+        let head = self.store.head().await?;
+        self.log.saw(known, head.frontier.size());
+        self.directory.catch_up(head.changed).await
+    }
+
+    /// Where a reader of the log begins: at its end unless told, and not beyond it.
+    pub(crate) async fn start_at(&self, from: Option<u64>) -> Result<u64, Why> {
+        self.catch_up().await?;
+        let size = self.log.size();
+        match from {
+            Some(from) if from > size => Err(Why::NotInTree),
+            Some(from) => Ok(from),
+            None => Ok(size),
+        }
+    }
+
+    /// A tenant that the caller may act for. One that is not there and one that is out of bounds
+    /// look alike to who may not see all.
+    pub(crate) async fn tenant(&self, caller: &Caller, id: &TenantId) -> Result<Arc<Tenant>, Why> {
+        self.access.permit(caller, id)?;
+        self.directory.tenant(id).await?.ok_or(Why::NoSuchTenant)
+    }
+}
+
+/// Takes a request apart: who calls, and what is asked.
+pub(crate) fn accept<M>(request: Request<M>) -> Result<(Caller, M), Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    // Absent only if a service were reachable past the guard: then nothing is answered.
+    let caller = caller.ok_or_else(|| Status::from(Refused::from(Why::Unidentified)))?;
+    Ok((caller, request.into_inner()))
+}
+
+/// How many to list: 100 unless told, 1000 at the most.
+pub(crate) fn page_size(asked: i32) -> Result<u32, Why> {
+    match u32::try_from(asked) {
+        Ok(0) => Ok(100),
+        Ok(asked) => Ok(asked.min(1000)),
+        Err(_) => Err(Why::InvalidField("page_size must not be negative".into())),
+    }
+}
+
+/// Where the next page begins: after the last name, if there may be more.
+pub(crate) fn next_page<T>(rows: &[T], limit: u32, name: impl Fn(&T) -> String) -> String {
+    match rows.last() {
+        Some(last) if rows.len() >= limit as usize => name(last),
+        Some(_) | None => String::new(),
+    }
+}
+
+/// Reads a request field that must have a form of its own.
+pub(crate) fn parse<T>(text: &str) -> Result<T, Why>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| Why::InvalidField(error.to_string()))
+}
+
+/// Reads a request field that may be empty.
+pub(crate) fn parse_optional<T>(text: &str) -> Result<Option<T>, Why>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// A name for people, 128 bytes at most, on one line.
+pub(crate) fn display_name(text: &str) -> Result<String, Why> {
+    if text.len() <= 128 && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(Why::InvalidField("display_name is one line of 128 bytes at most".into()))
+    }
+}
+
+/// Refuses unless the caller has read the state that it changes.
+pub(crate) fn check_etag(asked: &str, revision: u64) -> Result<(), Why> {
+    if asked.is_empty() || asked == etag(revision) { Ok(()) } else { Err(Why::EtagMismatch) }
+}
+
+/// The etag of a revision.
+pub(crate) fn etag(revision: u64) -> String {
+    format!("r{revision}")
+}

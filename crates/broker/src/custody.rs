@@ -1,0 +1,259 @@
+use std::sync::Arc;
+
+use audit::{Kind, Record};
+use domain::{Fields, Key, Permit, Secret, Timestamp, Uid};
+use envelope::{Context, Kek, KeyContext, Keyring, Kms, WrappedKey};
+use store::{CredentialRow, KeyPurpose, KeyRow, Store, TenantRow, VersionRow, VirtualKeyRow};
+
+use crate::refused::Why;
+
+/// Opens and seals what is stored: the one place in the broker where stored ciphertext becomes a
+/// secret, and where rows are checked against their MAC.
+#[derive(Debug)]
+pub(crate) struct Custody {
+    deployment: Uid,
+    store: Arc<dyn Store>,
+    kms: Arc<dyn Kms>,
+    keyring: Keyring,
+}
+
+impl Custody {
+    pub(crate) fn new(store: Arc<dyn Store>, kms: Arc<dyn Kms>, keyring: Keyring) -> Self {
+        Self { deployment: store.deployment(), store, kms, keyring }
+    }
+
+    /// A new key for a tenant, wrapped by the KMS.
+    pub(crate) async fn new_key(
+        &self,
+        tenant: Uid,
+        purpose: KeyPurpose,
+        now: Timestamp,
+    ) -> Result<(Key, KeyRow), Why> {
+        let mut row = KeyRow {
+            uid: Uid::random()?,
+            tenant_uid: tenant,
+            purpose,
+            version: 1,
+            wrapped: Vec::new(),
+            created_at: now,
+        };
+        let (key, wrapped) = self.kms.generate(&self.key_context(&row)).await?;
+        row.wrapped = wrapped.as_bytes().to_vec();
+        Ok((key, row))
+    }
+
+    /// Makes a new key usable before it has been read back from the store.
+    pub(crate) fn kek_of(key: Key, row: &KeyRow) -> Kek {
+        Kek::new(row.uid, row.version, key)
+    }
+
+    /// Unwraps a key that is kept for as long as the broker runs.
+    pub(crate) async fn unwrap(&self, row: &KeyRow) -> Result<Key, Why> {
+        let wrapped = WrappedKey::from_bytes(row.wrapped.clone());
+        Ok(self.kms.unwrap(&self.key_context(row), &wrapped).await?)
+    }
+
+    /// The key of a tenant that encrypts, cached.
+    pub(crate) async fn kek(&self, keys: &[KeyRow]) -> Result<Arc<Kek>, Why> {
+        let newest = keys.first().ok_or_else(|| Why::Corrupt("a tenant without a key".into()))?;
+        self.kek_of_row(newest).await
+    }
+
+    /// Seals a secret for storage.
+    pub(crate) fn seal(
+        &self,
+        kek: &Kek,
+        row: &CredentialRow,
+        version: u64,
+        secret: &Secret,
+    ) -> Result<Vec<u8>, Why> {
+        kek.seal(&self.context(row, version), secret)
+            .map_err(|error| Why::Internal(format!("sealing for storage: {error}")))
+    }
+
+    /// Opens a stored version. Asks for a permit, so that no path leads here past the policy.
+    pub(crate) async fn open(
+        &self,
+        _permit: &Permit,
+        keys: &[KeyRow],
+        row: &CredentialRow,
+        version: &VersionRow,
+    ) -> Result<(Secret, Arc<Kek>), Why> {
+        let corrupt = || Why::Corrupt(format!("{} version {}", row.name(), version.version));
+        let (uid, number) = envelope::key_reference(&version.envelope).ok_or_else(corrupt)?;
+        let key =
+            keys.iter().find(|key| key.uid == uid && key.version == number).ok_or_else(corrupt)?;
+        let kek = self.kek_of_row(key).await?;
+        let context = self.context(row, version.version);
+        let secret = kek.open(&context, &version.envelope).map_err(|_| corrupt())?;
+        Ok((secret, kek))
+    }
+
+    /// A stored version's ciphertext.
+    pub(crate) async fn version(&self, row: &CredentialRow) -> Result<VersionRow, Why> {
+        self.store
+            .version(row.uid, row.current_version)
+            .await?
+            .ok_or_else(|| Why::Corrupt(format!("{} has lost its version", row.name())))
+    }
+
+    async fn kek_of_row(&self, row: &KeyRow) -> Result<Arc<Kek>, Why> {
+        let wrapped = WrappedKey::from_bytes(row.wrapped.clone());
+        Ok(self.keyring.kek(&self.key_context(row), &wrapped).await?)
+    }
+
+    fn key_context(&self, row: &KeyRow) -> KeyContext {
+        KeyContext {
+            deployment: self.deployment,
+            owner: row.tenant_uid,
+            key: row.uid,
+            version: row.version,
+            purpose: match row.purpose {
+                KeyPurpose::Kek => envelope::KeyPurpose::Kek,
+                KeyPurpose::Pepper => envelope::KeyPurpose::Pepper,
+            },
+        }
+    }
+
+    /// Rebuilt from the row that was asked for, never read from the envelope.
+    fn context(&self, row: &CredentialRow, version: u64) -> Context {
+        Context {
+            deployment: self.deployment,
+            tenant: row.tenant_uid,
+            credential: row.uid,
+            provider: row.provider.clone(),
+            version,
+            purpose: "secret",
+        }
+    }
+}
+
+/// The record of a new tenant.
+pub(crate) fn tenant_created(row: &TenantRow, kek: &KeyRow) -> Record {
+    Record {
+        kind: Kind::TenantCreated.into(),
+        tenant: row.id.to_string(),
+        revision: row.revision,
+        kek_id: kek.uid.as_bytes().to_vec().into(),
+        kek_version: kek.version,
+        ..Record::default()
+    }
+}
+
+/// A row whose every column is under a MAC, so that nobody who can write to the database un-revokes
+/// a key or sends one elsewhere.
+pub(crate) trait Sealed {
+    /// The columns, but for the MAC.
+    fn columns(&self) -> Vec<u8>;
+
+    /// The MAC column.
+    fn mac(&self) -> &[u8; 32];
+
+    /// What the row is called in an error.
+    fn called(&self) -> String;
+
+    /// The MAC over the columns.
+    fn mac_under(&self, kek: &Kek) -> [u8; 32] {
+        kek.row_mac(&self.columns())
+    }
+
+    /// Checks the MAC.
+    fn verify(&self, kek: &Kek) -> Result<(), Why> {
+        if kek.row_is_genuine(&self.columns(), self.mac()) {
+            Ok(())
+        } else {
+            Err(Why::Corrupt(format!("{} was changed past the broker", self.called())))
+        }
+    }
+}
+
+impl Sealed for TenantRow {
+    fn columns(&self) -> Vec<u8> {
+        Fields::new("strongroom tenant row v1")
+            .field(1, self.uid)
+            .field(2, self.id.as_str())
+            .field(3, &self.display_name)
+            .field(4, self.preferred_provider.as_ref().map_or("", |provider| provider.as_str()))
+            .field(5, self.on_missing.as_str())
+            .number(6, self.revision)
+            .field(7, self.request_id.as_ref().map_or("", |id| id.as_str()))
+            .field(8, self.created_at.as_millis().to_be_bytes())
+            .field(9, self.updated_at.as_millis().to_be_bytes())
+            .finish()
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.row_mac
+    }
+
+    fn called(&self) -> String {
+        self.id.resource()
+    }
+}
+
+impl Sealed for CredentialRow {
+    fn columns(&self) -> Vec<u8> {
+        Fields::new("strongroom credential row v1")
+            .field(1, self.uid)
+            .field(2, self.tenant_uid)
+            .field(3, self.tenant.as_str())
+            .field(4, self.id.as_str())
+            .field(5, self.provider.as_str())
+            .field(6, [u8::from(self.enabled)])
+            .field(7, self.priority.to_be_bytes())
+            .field(8, self.base_url.as_deref().unwrap_or_default())
+            .field(9, list(self.models.iter().map(String::as_str)))
+            .field(10, &self.last_four)
+            .number(11, self.current_version)
+            .number(12, self.revision)
+            .field(13, self.created_at.as_millis().to_be_bytes())
+            .field(14, self.updated_at.as_millis().to_be_bytes())
+            .finish()
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.row_mac
+    }
+
+    fn called(&self) -> String {
+        self.name().to_string()
+    }
+}
+
+impl Sealed for VirtualKeyRow {
+    fn columns(&self) -> Vec<u8> {
+        let expires_at = self.expires_at.map(|time| time.as_millis().to_be_bytes().to_vec());
+        Fields::new("strongroom virtual key row v1")
+            .field(1, self.id.as_str())
+            .field(2, self.tenant_uid)
+            .field(3, self.tenant.as_str())
+            .field(4, &self.display_name)
+            .field(5, self.verifier)
+            .field(6, list(self.scope.providers.iter().map(domain::ProviderId::as_str)))
+            .field(7, list(self.scope.models.iter().map(domain::ModelPattern::as_str)))
+            .field(8, expires_at.unwrap_or_default())
+            .field(9, [u8::from(self.revoked)])
+            .number(10, self.revision)
+            .field(11, self.created_at.as_millis().to_be_bytes())
+            .field(12, self.updated_at.as_millis().to_be_bytes())
+            .finish()
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.row_mac
+    }
+
+    fn called(&self) -> String {
+        format!("virtual key {}", self.id)
+    }
+}
+
+/// A list as one field: each item with its length before it.
+fn list<'a>(items: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for item in items {
+        bytes.extend_from_slice(&u32::try_from(item.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(item.as_bytes());
+    }
+    bytes
+}

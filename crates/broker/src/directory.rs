@@ -1,0 +1,258 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use audit::{Kind, Record};
+use domain::{CredentialId, LONGEST_TTL, TenantId, VirtualKeyId};
+use moka::sync::Cache;
+use store::{CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRow, VirtualKeyRow};
+use tokio::sync::{OnceCell, watch};
+
+use crate::{
+    custody::{Custody, Sealed as _},
+    refused::Why,
+};
+
+/// Tenants, credentials and virtual keys as of a known place in the log.
+///
+/// The log is what keeps these caches honest: every change of state is a record, a change that has
+/// been applied here has thrown out what it concerns, and a lease is appended only if there is no
+/// change after the place as of which it was decided ([`store::Pending::as_of`]). So a warm lease
+/// reads no row, and yet none is granted on a state that no longer holds.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    store: Arc<dyn Store>,
+    custody: Arc<Custody>,
+    /// Every change before this index has been applied.
+    applied: AtomicU64,
+    /// The same, for those who wait for it to rise.
+    progress: watch::Sender<u64>,
+    /// Held while a change is applied and while something loaded is put in, never across an await:
+    /// a load that began before a change does not get in after it.
+    gate: Mutex<()>,
+    tenants: Cache<TenantId, Arc<Tenant>>,
+    /// `None` for an id that nobody has, so that asking for it again costs no more than one that is.
+    virtual_keys: Cache<VirtualKeyId, Option<Arc<VirtualKeyRow>>>,
+    /// The revision that the log says each row has, or had when it was deleted. A row that is older
+    /// has been put back.
+    revisions: Mutex<HashMap<Named, u64>>,
+    /// Leases that were revoked one by one; kept for as long as one can live.
+    ended_leases: Cache<Vec<u8>, ()>,
+}
+
+/// What has revisions.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Named {
+    Tenant(String),
+    Credential(Vec<u8>),
+    VirtualKey(String),
+}
+
+/// A tenant with all that a route needs. Every row's MAC has been checked.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) row: TenantRow,
+    pub(crate) keys: Vec<KeyRow>,
+    /// By name.
+    pub(crate) credentials: Vec<Held>,
+}
+
+/// A credential, with its ciphertext once that was needed.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) row: CredentialRow,
+    version: OnceCell<VersionRow>,
+}
+
+/// Tenants in memory; more are read again when they are needed.
+const TENANTS: u64 = 20_000;
+
+/// Virtual keys in memory.
+const VIRTUAL_KEYS: u64 = 200_000;
+
+/// How many rows one read of the store asks for.
+const PAGE: u32 = 1000;
+
+impl Directory {
+    /// An empty directory that has applied nothing yet.
+    pub(crate) fn new(store: Arc<dyn Store>, custody: Arc<Custody>) -> Self {
+        Self {
+            store,
+            custody,
+            applied: AtomicU64::new(0),
+            progress: watch::Sender::new(0),
+            revisions: Mutex::default(),
+            gate: Mutex::new(()),
+            tenants: Cache::new(TENANTS),
+            virtual_keys: Cache::new(VIRTUAL_KEYS),
+            ended_leases: Cache::builder().time_to_live(LONGEST_TTL).build(),
+        }
+    }
+
+    /// The place in the log as of which an answer given from now on holds, or a later one. Read it
+    /// before the answers that a decision rests on.
+    pub(crate) fn as_of(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Applies every change up to `changed`, if that is not done yet.
+    pub(crate) async fn catch_up(&self, changed: u64) -> Result<(), Why> {
+        loop {
+            let applied = self.as_of();
+            if applied >= changed {
+                return Ok(());
+            }
+            let entries = self.store.changes(applied, PAGE).await?;
+            let mut records = Vec::with_capacity(entries.len());
+            for entry in &entries {
+                records.push(entry.record().map_err(|error| Why::Corrupt(error.to_string()))?);
+            }
+            let full = records.len() == PAGE as usize;
+            let reached = match entries.last() {
+                Some(last) if full => last.index + 1,
+                Some(last) => changed.max(last.index + 1),
+                None => changed,
+            };
+            let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            for record in &records {
+                self.raise(record);
+                if let Ok(tenant) = record.tenant.parse::<TenantId>() {
+                    self.tenants.invalidate(&tenant);
+                }
+                if let Ok(key) = record.virtual_key.parse::<VirtualKeyId>() {
+                    self.virtual_keys.invalidate(&key);
+                }
+                if record.kind() == Kind::LeaseRevoked {
+                    self.ended_leases.insert(record.lease_hash.to_vec(), ());
+                }
+            }
+            let before = self.applied.fetch_max(reached, Ordering::Release);
+            self.progress.send_replace(reached.max(before));
+        }
+    }
+
+    /// Whether a lease was revoked. One that was revoked longer ago than a lease can live counts as
+    /// not: it has ended by itself.
+    pub(crate) fn lease_ended(&self, hash: &[u8; 32]) -> bool {
+        self.ended_leases.contains_key(hash.as_slice())
+    }
+
+    /// Tells whenever changes have been applied.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// A tenant by name.
+    pub(crate) async fn tenant(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, Why> {
+        if let Some(tenant) = self.tenants.get(id) {
+            return Ok(Some(tenant));
+        }
+        let as_of = self.as_of();
+        let Some(tenant) = self.load_tenant(id).await?.map(Arc::new) else { return Ok(None) };
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.as_of() == as_of {
+            self.tenants.insert(id.clone(), Arc::clone(&tenant));
+        }
+        Ok(Some(tenant))
+    }
+
+    /// A virtual key by the id inside it.
+    pub(crate) async fn virtual_key(
+        &self,
+        id: &VirtualKeyId,
+    ) -> Result<Option<Arc<VirtualKeyRow>>, Why> {
+        if let Some(known) = self.virtual_keys.get(id) {
+            return Ok(known);
+        }
+        let as_of = self.as_of();
+        let row = self.load_virtual_key(id).await?.map(Arc::new);
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.as_of() == as_of {
+            self.virtual_keys.insert(id.clone(), row.clone());
+        }
+        Ok(row)
+    }
+
+    async fn load_virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, Why> {
+        let Some(row) = self.store.virtual_key(id).await? else { return Ok(None) };
+        let tenant = self.tenant(&row.tenant).await?.ok_or_else(|| orphan(&row))?;
+        if tenant.row.uid != row.tenant_uid {
+            return Err(orphan(&row));
+        }
+        row.verify(&*self.custody.kek(&tenant.keys).await?)?;
+        self.check_age(&Named::VirtualKey(row.id.to_string()), row.revision)?;
+        Ok(Some(row))
+    }
+
+    /// Takes note of the revision that a change made.
+    fn raise(&self, record: &Record) {
+        let named = if !record.virtual_key.is_empty() {
+            Named::VirtualKey(record.virtual_key.clone())
+        } else if !record.credential_uid.is_empty() {
+            Named::Credential(record.credential_uid.to_vec())
+        } else {
+            Named::Tenant(record.tenant.clone())
+        };
+        if record.kind() != Kind::LeaseRevoked {
+            let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = revisions.entry(named).or_default();
+            *known = record.revision.max(*known);
+        }
+    }
+
+    /// Refuses a row that is older than the log says: a genuine one, but put back.
+    fn check_age(&self, named: &Named, revision: u64) -> Result<(), Why> {
+        let revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        match revisions.get(named) {
+            Some(known) if revision < *known => Err(Why::Corrupt(format!(
+                "{named:?} has revision {revision}, and had {known}: an old row was put back"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn load_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, Why> {
+        let Some(row) = self.store.tenant(id).await? else { return Ok(None) };
+        let keys = self.store.keys(row.uid, KeyPurpose::Kek).await?;
+        let kek = self.custody.kek(&keys).await?;
+        row.verify(&kek)?;
+        self.check_age(&Named::Tenant(row.id.to_string()), row.revision)?;
+        let mut credentials: Vec<Held> = Vec::new();
+        loop {
+            let after = credentials.last().map(|held| held.row.id.to_string()).unwrap_or_default();
+            let page = Page { after: &after, limit: PAGE };
+            let rows = self.store.credentials(id, page).await?;
+            let full = rows.len() == PAGE as usize;
+            for row in rows {
+                row.verify(&kek)?;
+                self.check_age(&Named::Credential(row.uid.as_bytes().to_vec()), row.revision)?;
+                credentials.push(Held { row, version: OnceCell::new() });
+            }
+            if !full {
+                return Ok(Some(Tenant { row, keys, credentials }));
+            }
+        }
+    }
+}
+
+impl Tenant {
+    /// A credential of the tenant by name.
+    pub(crate) fn credential(&self, id: &CredentialId) -> Option<&Held> {
+        self.credentials.iter().find(|held| held.row.id == *id)
+    }
+}
+
+impl Held {
+    /// The current version's ciphertext.
+    pub(crate) async fn version(&self, custody: &Custody) -> Result<&VersionRow, Why> {
+        self.version.get_or_try_init(|| custody.version(&self.row)).await
+    }
+}
+
+fn orphan(row: &VirtualKeyRow) -> Why {
+    Why::Corrupt(format!("virtual key {} is of a tenant that is not there", row.id))
+}

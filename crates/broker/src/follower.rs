@@ -1,0 +1,48 @@
+use std::{sync::Arc, time::Duration};
+
+use store::Store;
+use tokio::{select, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{directory::Directory, log::Log, refused::Why};
+
+/// How often the database is asked for what other brokers have written.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Learns of other brokers' records until `stop`. This broker's own changes do not wait for it.
+///
+/// Leases do not depend on it being quick: one that was decided on an older state is refused by the
+/// append and decided again. Watchers of revocations do.
+pub(crate) async fn follow(
+    store: Arc<dyn Store>,
+    directory: Arc<Directory>,
+    log: Log,
+    stop: CancellationToken,
+) {
+    let mut failing = false;
+    loop {
+        select! {
+            () = stop.cancelled() => return,
+            () = time::sleep(POLL) => {}
+        }
+        // Said once when it begins and once when it ends, not five times a second.
+        match look(&*store, &directory, &log).await {
+            Ok(()) if failing => {
+                tracing::info!("following the log again");
+                failing = false;
+            }
+            Err(why) if !failing => {
+                tracing::error!(?why, "cannot follow the log");
+                failing = true;
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+async fn look(store: &dyn Store, directory: &Directory, log: &Log) -> Result<(), Why> {
+    let known = log.size();
+    let head = store.head().await?;
+    log.saw(known, head.frontier.size());
+    directory.catch_up(head.changed).await
+}

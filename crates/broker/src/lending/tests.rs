@@ -1,0 +1,317 @@
+use std::{sync::Arc, time::Duration};
+
+use audit::{Kind, Reason};
+use domain::{
+    AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
+    Timestamp,
+};
+use envelope::LocalKms;
+use sealing::{BoxContext, BoxId, ClientKeys, Session};
+use store::{SqliteStore, Store};
+use strongroom_proto::v1;
+use testkit::{FailingKms, FailingStore, Fault, KmsFailure, Operation};
+use tokio_util::task::TaskTracker;
+use tonic::Code;
+
+use super::{Ask, Target};
+use crate::{
+    access::Access,
+    caller::Caller,
+    core::{Core, Parts},
+    refused::{Refused, Why},
+    session::OpenSession,
+};
+
+const SECRET: &[u8] = b"sk-proj-0123456789abcdefghijklmnop";
+
+/// A core with tenant `acme` and its credential `openai`, and one workload's session.
+struct Fixture {
+    core: Core,
+    clock: Arc<ManualClock>,
+    kms: Arc<FailingKms>,
+    store: Arc<FailingStore>,
+    caller: Caller,
+    client: Session,
+    session: Arc<OpenSession>,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key_file = folder.path().join("kms.key");
+        LocalKms::create_new(&key_file, None).unwrap();
+        let kms = Arc::new(FailingKms::over(Arc::new(LocalKms::open(&key_file, None).unwrap())));
+        let store = Arc::new(SqliteStore::in_memory().await.unwrap());
+        let store = Arc::new(FailingStore::new(store));
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+        let core = core(Arc::clone(&store) as _, &kms, &clock).await;
+        let caller = caller("Leases/AcquireLease");
+        let keys = ClientKeys::generate().unwrap();
+        let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
+        let client = keys.open(&encapsulated, session.session.id()).unwrap();
+        let fixture = Self { core, clock, kms, store, caller, client, session };
+        fixture.furnish().await;
+        fixture
+    }
+
+    async fn furnish(&self) {
+        let admin = caller("Tenants/CreateTenant");
+        let request = v1::CreateTenantRequest { tenant_id: "acme".into(), ..Default::default() };
+        self.core.create_tenant(&admin, request).await.unwrap();
+        let request = v1::CreateCredentialRequest {
+            parent: "tenants/acme".into(),
+            credential_id: "openai".into(),
+            credential: Some(v1::Credential { provider: "openai".into(), ..Default::default() }),
+            secret: Some(self.sealed(SECRET)),
+            request_id: String::new(),
+        };
+        let admin = caller("Credentials/CreateCredential");
+        self.core.create_credential(&admin, request).await.unwrap();
+    }
+
+    fn sealed(&self, secret: &[u8]) -> v1::SealedBox {
+        let box_id = BoxId::random().unwrap();
+        let context = BoxContext {
+            box_id,
+            credential: &name().to_string(),
+            provider: "openai",
+            identity: self.caller.identity.as_str(),
+        };
+        let sealed = self.client.seal_box(&context, &Secret::new(secret.to_vec())).unwrap();
+        v1::SealedBox {
+            session_id: self.session.session.id().to_vec().into(),
+            box_id: box_id.as_bytes().to_vec().into(),
+            ciphertext: sealed.into(),
+        }
+    }
+
+    async fn lend(&self) -> Result<v1::Lease, Refused> {
+        self.core.lend(&self.caller, &self.session, ask(), None).await
+    }
+
+    async fn renew(&self, lease: &v1::Lease) -> Result<v1::Lease, Refused> {
+        let id = LeaseId::from_bytes(lease.lease_id.as_ref().try_into().unwrap());
+        self.core.renew(&self.caller, &self.session, id, None).await
+    }
+
+    async fn disable(&self) {
+        let admin = caller("Credentials/DisableCredential");
+        self.core.switch(&admin, &name().to_string(), "", false).await.unwrap();
+    }
+
+    /// How many records of a kind are durable.
+    async fn recorded(&self, kind: Kind) -> usize {
+        let entries = self.store.records(0, 1000, None).await.unwrap();
+        entries.iter().filter(|entry| entry.record().unwrap().kind() == kind).count()
+    }
+}
+
+async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualClock>) -> Core {
+    let methods = ["Audit", "Credentials", "Leases", "Tenants", "VirtualKeys"];
+    let rule = AccessRule {
+        identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
+        methods: methods.iter().map(|service| format!("{service}/*")).collect(),
+        tenants: vec!["acme".into()],
+        providers: vec!["*".into()],
+        longest_lease_seconds: LONGEST_TTL,
+    };
+    let parts = Parts {
+        access: Arc::new(Access::new(vec![rule]).unwrap()),
+        catalogue: providers::Catalogue::builtin().unwrap(),
+        clock: Arc::clone(clock) as _,
+        commit_deadline: Duration::from_secs(5),
+        kek_ttl: Duration::from_mins(5),
+        kms: Arc::clone(kms) as _,
+        plain_http_origins: vec![],
+        sessions: 10,
+        store,
+        verifier_key: String::new(),
+    };
+    Core::open(parts, &TaskTracker::new()).await.unwrap()
+}
+
+fn caller(method: &'static str) -> Caller {
+    Caller {
+        identity: "spiffe://a.b/w/service".parse().unwrap(),
+        certificate_sha256: [1; 32],
+        method,
+        trace_id: None,
+        recorded: Arc::default(),
+    }
+}
+
+fn name() -> CredentialName {
+    "tenants/acme/credentials/openai".parse().unwrap()
+}
+
+fn ask() -> Ask {
+    Ask {
+        target: Target::Credential(name()),
+        dialect: Dialect::OpenAi,
+        ttl: None,
+        request_id: String::new(),
+    }
+}
+
+#[track_caller]
+fn check(refused: Result<v1::Lease, Refused>, code: Code, reason: Reason) {
+    let why = refused.unwrap_err().why;
+    assert_eq!((why.code(), why.reason()), (code, reason), "{why:?}");
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_recorded_is_not_lent() {
+    let fixture = Fixture::new().await;
+    assert!(fixture.lend().await.is_ok(), "the control: with a log it is lent");
+    for fault in [Fault::Before, Fault::AfterPersisting] {
+        fixture.store.fail_once(Operation::Append, fault);
+        check(fixture.lend().await, Code::Unavailable, Reason::LogUnavailable);
+    }
+    assert!(fixture.lend().await.is_ok(), "and again once the log is back");
+    // The one that failed after it was persisted is on record too: recorded and never delivered.
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 3);
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_refuses_the_call_and_is_not_cancelled() {
+    let fixture = Fixture::new().await;
+    fixture.store.fail_once(Operation::Append, Fault::Hang);
+    // Time runs to the deadline by itself while everything waits.
+    tokio::time::pause();
+    check(fixture.lend().await, Code::Unavailable, Reason::LogUnavailable);
+    tokio::time::resume();
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 0);
+    fixture.store.heal();
+    // The next record waits in line behind the one that hung.
+    fixture.lend().await.unwrap();
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 2);
+}
+
+#[tokio::test]
+async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
+    let fixture = Fixture::new().await;
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    // Another broker on the same store has the credential cached before it is disabled here.
+    let other = core(Arc::clone(&fixture.store) as _, &fixture.kms, &clock).await;
+    let keys = ClientKeys::generate().unwrap();
+    let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
+    other.lend(&fixture.caller, &session, ask(), None).await.unwrap();
+    fixture.disable().await;
+    let late = other.lend(&fixture.caller, &session, ask(), None).await;
+    check(late, Code::FailedPrecondition, Reason::CredentialIsDisabled);
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 1);
+}
+
+#[tokio::test]
+async fn warm_leases_ask_neither_kms_nor_rows() {
+    let fixture = Fixture::new().await;
+    fixture.lend().await.unwrap();
+    let calls = fixture.kms.calls();
+    fixture.store.fail(Operation::Read, Fault::Before);
+    for _ in 0..100 {
+        fixture.lend().await.unwrap();
+    }
+    assert_eq!(fixture.kms.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_cold_key_and_no_kms_is_unavailable() {
+    let fixture = Fixture::new().await;
+    fixture.kms.fail(KmsFailure::Unavailable);
+    assert!(fixture.lend().await.is_ok(), "the key is still cached");
+    fixture.clock.advance(Duration::from_mins(6));
+    check(fixture.lend().await, Code::Unavailable, Reason::KmsUnavailable);
+    fixture.kms.recover();
+    assert!(fixture.lend().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_row_that_was_changed_past_the_broker_is_refused() {
+    let fixture = Fixture::new().await;
+    fixture.disable().await;
+    // What someone with access to the database would do to get the key lent again.
+    let mut row =
+        fixture.store.credential(&name().tenant, &name().credential).await.unwrap().unwrap();
+    row.enabled = true;
+    row.revision += 1;
+    let change = store::Change::UpdateCredential(row, None);
+    let record = audit::Record {
+        kind: Kind::CredentialEnabled.into(),
+        ..fixture.store.changes(0, 100).await.unwrap().last().unwrap().record().unwrap()
+    };
+    let record = audit::Record { index: 0, time: None, revision: record.revision + 1, ..record };
+    fixture.store.apply(&change, &audit::RecordDraft::new(record).unwrap()).await.unwrap();
+    check(fixture.lend().await, Code::DataLoss, Reason::StoredDataCorrupt);
+}
+
+#[tokio::test]
+async fn a_lease_can_be_renewed_until_it_ends() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lend().await.unwrap();
+    let renewed = fixture.renew(&lease).await.unwrap();
+    assert_eq!((renewed.renewals, &renewed.lease_id), (1, &lease.lease_id));
+    assert_ne!(renewed.sealed_secret, lease.sealed_secret);
+    fixture.clock.advance(Duration::from_secs(61));
+    check(fixture.renew(&lease).await, Code::FailedPrecondition, Reason::LeaseEnded);
+}
+
+#[tokio::test]
+async fn renewals_at_once_never_seal_with_one_number() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lend().await.unwrap();
+    let (one, other) = tokio::join!(fixture.renew(&lease), fixture.renew(&lease));
+    assert_ne!(one.unwrap().renewals, other.unwrap().renewals);
+}
+
+#[tokio::test]
+async fn a_revoked_lease_is_not_renewed() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lend().await.unwrap();
+    let request = v1::RevokeLeaseRequest { lease_hash: lease.lease_hash.clone() };
+    let admin = caller("Leases/RevokeLease");
+    fixture.core.revoke_lease(&admin, &request).await.unwrap();
+    check(fixture.renew(&lease).await, Code::FailedPrecondition, Reason::LeaseEnded);
+}
+
+#[tokio::test]
+async fn a_lease_is_its_session_s_alone() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lend().await.unwrap();
+    let keys = ClientKeys::generate().unwrap();
+    let (other, _) = fixture.core.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
+    let id = LeaseId::from_bytes(lease.lease_id.as_ref().try_into().unwrap());
+    let stolen = fixture.core.renew(&fixture.caller, &other, id, None).await;
+    check(stolen, Code::NotFound, Reason::NoSuchLease);
+    let stranger =
+        Caller { identity: "spiffe://a.b/w/stranger".parse().unwrap(), ..fixture.caller.clone() };
+    let session = fixture.core.sessions.of(&stranger, &fixture.session.session.id());
+    assert!(matches!(session, Err(Why::NoSuchSession)));
+}
+
+#[tokio::test]
+async fn a_box_is_stored_once() {
+    let fixture = Fixture::new().await;
+    let secret = fixture.sealed(b"sk-proj-another-0123456789");
+    let rotate = |secret: &v1::SealedBox| {
+        let request = v1::RotateCredentialRequest {
+            name: name().to_string(),
+            secret: Some(secret.clone()),
+            ..Default::default()
+        };
+        let admin = caller("Credentials/RotateCredential");
+        let core = &fixture.core;
+        async move { core.rotate_credential(&admin, request).await }
+    };
+    rotate(&secret).await.unwrap();
+    let why = rotate(&secret).await.unwrap_err().why;
+    assert_eq!(why.reason(), Reason::BoxDoesNotOpen);
+}
+
+#[tokio::test]
+async fn the_platform_tenant_is_not_in_reach_by_default() {
+    let fixture = Fixture::new().await;
+    let target = Target::Provider { tenant: TenantId::platform(), provider: "openai".into() };
+    let ask = Ask { target, ..ask() };
+    let refused = fixture.core.lend(&fixture.caller, &fixture.session, ask, None).await;
+    check(refused, Code::PermissionDenied, Reason::NotPermitted);
+}

@@ -1,0 +1,78 @@
+//! The `broker` binary.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use broker::{Broker, Config};
+use clap::{Parser, Subcommand};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+#[global_allocator]
+static ALLOCATOR: hardening::WipingAllocator = hardening::WipingAllocator::new();
+
+/// Lends provider credentials over gRPC, and records every loan.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, default_value = "broker.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Checks the configuration file, and stops.
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    hardening::silence_panics();
+    let args = Args::parse();
+    // Before there are threads, so that every one of them is hardened.
+    let hardened = hardening::harden_process().context("hardening the process");
+    let ran = Runtime::new().context("starting").and_then(|it| it.block_on(run(args, hardened)));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the broker stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
+    let loaded = Config::load(&args.config);
+    let telemetry = loaded.as_ref().map(|(config, _)| config.telemetry.clone()).unwrap_or_default();
+    let guard = telemetry::init(&telemetry, "strongroom-broker")?;
+    hardened?;
+    let (config, sha256) = loaded.context("loading the configuration")?;
+    if matches!(args.command, Some(Command::CheckConfig)) {
+        tracing::info!(config = %args.config.display(), "the configuration can be used");
+        return Ok(());
+    }
+    let listen = config.listen;
+    let broker = Broker::open(config, sha256).await?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+    tracing::info!(address = %listener.local_addr()?, vkey = broker.verifier_key(), "listening");
+    let mut ops = tokio::task::JoinSet::new();
+    if let Some(address) = telemetry.metrics_listen {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let (metrics, readiness) = (guard.metrics(), broker.readiness());
+        ops.spawn(telemetry::serve_ops(listener, metrics, readiness, std::future::pending()));
+    }
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    };
+    broker.serve(listener, shutdown).await?;
+    guard.flush().await;
+    Ok(())
+}

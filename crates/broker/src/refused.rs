@@ -1,0 +1,195 @@
+use std::fmt;
+
+use audit::{Kind, Reason, Record};
+use domain::{CredentialName, ProviderId, TenantId, VirtualKeyId};
+use envelope::KmsError;
+use store::StoreError;
+use tonic::Code;
+
+/// A call that is refused, and why: one variant for each thing a caller can do about it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) why: Why,
+    /// What the call was about, for the record. Only names that have been parsed stand here.
+    pub(crate) about: About,
+}
+
+/// The reason, with what the caller may know of it.
+#[derive(Debug)]
+pub(crate) enum Why {
+    NotPermitted,
+    Unidentified,
+    UnknownMethod,
+    Overloaded,
+    DeadlineMissing,
+    DeadlinePassed,
+    VirtualKeyRefused,
+    ProviderNotInScope(ProviderId),
+    ModelNotInScope {
+        model: String,
+        models: Vec<String>,
+    },
+    NoSuchModel {
+        model: String,
+        models: Vec<String>,
+    },
+    NoSuchProvider(String),
+    NoSuchTenant,
+    NoSuchCredential,
+    NoSuchVirtualKey,
+    NoSuchLease,
+    NoSuchSession,
+    NoCredential(ProviderId),
+    CredentialDisabled(ProviderId),
+    DialectNotServed {
+        provider: ProviderId,
+        dialect: &'static str,
+    },
+    LeaseEnded,
+    NameTaken(String),
+    EtagMismatch,
+    SecretEmpty,
+    SecretTooLong,
+    SecretMalformed,
+    BoxDoesNotOpen,
+    PublicKeyMalformed,
+    InvalidField(String),
+    NotInTree,
+    NoCheckpoint,
+    /// What is stored is not what was written. The text says what, for the operator only.
+    Corrupt(String),
+    Kms(KmsError),
+    Store(StoreError),
+    LogUnavailable,
+    Internal(String),
+}
+
+/// What a refused call was about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About {
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) credential: Option<CredentialName>,
+    pub(crate) virtual_key: Option<VirtualKeyId>,
+    pub(crate) provider: Option<ProviderId>,
+}
+
+impl Refused {
+    /// Refuses with what is known of the call.
+    pub(crate) fn about(why: impl Into<Why>, about: &About) -> Self {
+        Self { why: why.into(), about: about.clone() }
+    }
+
+    /// The record of the refusal; who and how is added by the caller.
+    pub(crate) fn record(&self) -> Record {
+        let text = |name: Option<String>| name.unwrap_or_default();
+        Record {
+            kind: Kind::Refused.into(),
+            reason: self.why.reason().into(),
+            tenant: text(self.about.tenant.as_ref().map(ToString::to_string)),
+            credential: text(self.about.credential.as_ref().map(ToString::to_string)),
+            virtual_key: text(self.about.virtual_key.as_ref().map(ToString::to_string)),
+            provider: text(self.about.provider.as_ref().map(ToString::to_string)),
+            ..Record::default()
+        }
+    }
+}
+
+impl Why {
+    /// The stable reason: in the record, and in the `ErrorInfo` under the same name.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::NotPermitted => Reason::NotPermitted,
+            Self::Unidentified => Reason::Unidentified,
+            Self::UnknownMethod => Reason::UnknownMethod,
+            Self::Overloaded => Reason::Overloaded,
+            Self::DeadlineMissing => Reason::DeadlineMissing,
+            Self::DeadlinePassed => Reason::DeadlinePassed,
+            Self::VirtualKeyRefused => Reason::VirtualKeyRefused,
+            Self::ProviderNotInScope(_) => Reason::ProviderNotInScope,
+            Self::ModelNotInScope { .. } => Reason::ModelNotInScope,
+            Self::NoSuchModel { .. } => Reason::NoSuchModel,
+            Self::NoSuchProvider(_) => Reason::NoSuchProvider,
+            Self::NoSuchTenant => Reason::NoSuchTenant,
+            Self::NoSuchCredential => Reason::NoSuchCredential,
+            Self::NoSuchVirtualKey => Reason::NoSuchVirtualKey,
+            Self::NoSuchLease => Reason::NoSuchLease,
+            Self::NoSuchSession => Reason::NoSuchSession,
+            Self::NoCredential(_) => Reason::NoCredential,
+            Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
+            Self::DialectNotServed { .. } => Reason::DialectNotServed,
+            Self::LeaseEnded => Reason::LeaseEnded,
+            Self::NameTaken(_) => Reason::NameTaken,
+            Self::EtagMismatch => Reason::EtagMismatch,
+            Self::SecretEmpty => Reason::SecretEmpty,
+            Self::SecretTooLong => Reason::SecretTooLong,
+            Self::SecretMalformed => Reason::SecretMalformed,
+            Self::BoxDoesNotOpen => Reason::BoxDoesNotOpen,
+            Self::PublicKeyMalformed => Reason::PublicKeyMalformed,
+            Self::InvalidField(_) => Reason::InvalidField,
+            Self::NotInTree => Reason::NotInTree,
+            Self::NoCheckpoint => Reason::NoCheckpoint,
+            Self::Corrupt(_) | Self::Kms(KmsError::Corrupt) => Reason::StoredDataCorrupt,
+            Self::Kms(KmsError::Unavailable(_)) => Reason::KmsUnavailable,
+            Self::Kms(KmsError::Refused(_)) => Reason::KmsRefused,
+            Self::Store(error) => match error {
+                StoreError::Exists(_) => Reason::NameTaken,
+                StoreError::Changed(_) => Reason::EtagMismatch,
+                StoreError::Unavailable(_) => Reason::StoreUnavailable,
+                StoreError::Corrupt(_) => Reason::StoredDataCorrupt,
+                StoreError::InvalidRecord(_) | StoreError::Misconfigured(_) => Reason::Internal,
+            },
+            Self::LogUnavailable => Reason::LogUnavailable,
+            Self::Internal(_) => Reason::Internal,
+        }
+    }
+
+    /// Whether the fault is the deployment's, so that an operator should see it in the log file.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(
+            self.code(),
+            Code::Unavailable | Code::Internal | Code::DataLoss | Code::ResourceExhausted
+        )
+    }
+}
+
+impl From<Why> for Refused {
+    fn from(why: Why) -> Self {
+        Self { why, about: About::default() }
+    }
+}
+
+impl From<StoreError> for Why {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<KmsError> for Why {
+    fn from(error: KmsError) -> Self {
+        Self::Kms(error)
+    }
+}
+
+impl From<getrandom::Error> for Why {
+    fn from(error: getrandom::Error) -> Self {
+        Self::Internal(format!("the operating system gave no random bytes: {error}"))
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Why::from(error).into()
+    }
+}
+
+impl fmt::Display for Refused {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of most, the reason's name says it all")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            Why::Corrupt(what) | Why::Internal(what) => f.write_str(what),
+            Why::Kms(error) => write!(f, "the KMS: {error}"),
+            Why::Store(error) => write!(f, "the store: {error}"),
+            _ => f.write_str(self.why.reason().as_str_name()),
+        }
+    }
+}

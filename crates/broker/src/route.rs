@@ -1,0 +1,183 @@
+use std::sync::Arc;
+
+use domain::{
+    Candidate, Dialect, NoRoute, OnMissing, Origin, ProviderId, RouteRequest, Scope, Source,
+    TenantId, route,
+};
+use providers::Endpoint;
+
+use crate::{
+    core::Core,
+    directory::{Held, Tenant},
+    refused::Why,
+};
+
+/// What a call asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The model as the caller wrote it, perhaps with a `provider/` in front; or empty.
+    pub(crate) model: &'a str,
+    /// The provider that the caller names, or empty.
+    pub(crate) provider: &'a str,
+    pub(crate) dialect: Dialect,
+    /// What the caller's virtual key may reach.
+    pub(crate) scope: &'a Scope,
+}
+
+/// The decision: this credential, at this address.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) owner: Arc<Tenant>,
+    at: usize,
+    pub(crate) source: Source,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) origin: Origin,
+    /// The model as the provider knows it.
+    pub(crate) model: String,
+}
+
+impl Decided {
+    /// The credential; always there, because `at` was its place when this was made.
+    pub(crate) fn held(&self) -> Result<&Held, Why> {
+        self.owner
+            .credentials
+            .get(self.at)
+            .ok_or_else(|| Why::Internal("a route to no credential".into()))
+    }
+}
+
+impl Core {
+    /// Chooses a credential for a tenant's call.
+    pub(crate) async fn decide(
+        &self,
+        tenant: &Arc<Tenant>,
+        wanted: Wanted<'_>,
+    ) -> Result<Decided, Why> {
+        let (in_front, bare) = self.catalogue.split_model(wanted.model);
+        let named = match wanted.provider {
+            "" => in_front,
+            name => Some(self.provider_named(name)?),
+        };
+        let models = |scope: &Scope| self.known_models(scope);
+        if !wanted.scope.allows_model(bare) && !wanted.scope.allows_model(wanted.model) {
+            let model = wanted.model.to_owned();
+            return Err(Why::ModelNotInScope { model, models: models(wanted.scope) });
+        }
+        let request = RouteRequest {
+            model: bare,
+            named: named.as_ref(),
+            by_path: !wanted.provider.is_empty(),
+            detected: self.catalogue.detect(bare),
+            preferred: tenant.row.preferred_provider.as_ref(),
+            on_missing: tenant.row.on_missing,
+        };
+        let platform = self.platform(&request).await?;
+        let own = candidates(tenant);
+        let managed = platform.as_ref().map(|tenant| candidates(tenant)).unwrap_or_default();
+        let chosen = route(&request, &own, &managed).map_err(|none| match none {
+            NoRoute::UnknownModel => {
+                Why::NoSuchModel { model: wanted.model.to_owned(), models: models(wanted.scope) }
+            }
+            NoRoute::NoCredential(provider) => Why::NoCredential(provider),
+            NoRoute::AllDisabled(provider) => Why::CredentialDisabled(provider),
+        })?;
+        let owner = match (chosen.source, platform) {
+            (Source::Managed, Some(platform)) => platform,
+            (Source::Byok | Source::Custom | Source::Managed, _) => Arc::clone(tenant),
+        };
+        self.address(owner, chosen.index, chosen.source, bare, wanted)
+    }
+
+    /// Takes one credential that the caller names, or the provider's first.
+    pub(crate) fn decide_named(
+        &self,
+        tenant: &Arc<Tenant>,
+        name: &domain::CredentialName,
+        dialect: Dialect,
+    ) -> Result<Decided, Why> {
+        if name.tenant != tenant.row.id {
+            return Err(Why::InvalidField("the credential is not of the tenant".into()));
+        }
+        let at = tenant.credentials.iter().position(|held| held.row.id == name.credential);
+        let at = at.ok_or(Why::NoSuchCredential)?;
+        let row = &tenant.credentials.get(at).ok_or(Why::NoSuchCredential)?.row;
+        if !row.enabled {
+            return Err(Why::CredentialDisabled(row.provider.clone()));
+        }
+        let source = if row.base_url.is_some() { Source::Custom } else { Source::Byok };
+        let scope = Scope::default();
+        let wanted = Wanted { model: "", provider: "", dialect, scope: &scope };
+        self.address(Arc::clone(tenant), at, source, "", wanted)
+    }
+
+    /// The models that a scope allows and that are known here by name, for people.
+    pub(crate) fn known_models(&self, scope: &Scope) -> Vec<String> {
+        let known = self.catalogue.providers().iter().flat_map(|provider| {
+            provider
+                .models()
+                .iter()
+                .filter(|model| scope.allows_provider(provider.id()) && scope.allows_model(model))
+        });
+        let exact = scope.models.iter().filter_map(|pattern| pattern.exact());
+        let mut models: Vec<String> = exact.map(str::to_owned).chain(known.cloned()).collect();
+        models.sort_unstable();
+        models.dedup();
+        models.truncate(20);
+        models
+    }
+
+    fn provider_named(&self, name: &str) -> Result<ProviderId, Why> {
+        let provider = self.catalogue.named(name);
+        provider.map(|known| known.id().clone()).ok_or_else(|| {
+            Why::NoSuchProvider(name.chars().filter(char::is_ascii_graphic).take(63).collect())
+        })
+    }
+
+    /// The platform's credentials, when the tenant's policy may need them.
+    async fn platform(&self, request: &RouteRequest<'_>) -> Result<Option<Arc<Tenant>>, Why> {
+        match request.on_missing {
+            OnMissing::Managed => self.directory.tenant(&TenantId::platform()).await,
+            OnMissing::Refuse => Ok(None),
+        }
+    }
+
+    fn address(
+        &self,
+        owner: Arc<Tenant>,
+        at: usize,
+        source: Source,
+        model: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Decided, Why> {
+        let held = owner.credentials.get(at).ok_or(Why::NoSuchCredential)?;
+        let provider = &held.row.provider;
+        if !wanted.scope.allows_provider(provider) {
+            return Err(Why::ProviderNotInScope(provider.clone()));
+        }
+        let known = self
+            .catalogue
+            .provider(provider)
+            .ok_or_else(|| Why::NoSuchProvider(provider.to_string()))?;
+        let endpoint = match &held.row.base_url {
+            Some(base_url) => known.endpoint_at(wanted.dialect, base_url),
+            None => known.endpoint(wanted.dialect),
+        };
+        let endpoint = endpoint.ok_or_else(|| Why::DialectNotServed {
+            provider: provider.clone(),
+            dialect: wanted.dialect.as_str(),
+        })?;
+        let origin = Origin::of_url(&endpoint.base_url)
+            .map_err(|error| Why::Internal(format!("the address of {provider}: {error}")))?;
+        Ok(Decided { at, source, endpoint, origin, model: model.to_owned(), owner })
+    }
+}
+
+fn candidates(tenant: &Tenant) -> Vec<Candidate> {
+    let candidate = |held: &Held| Candidate {
+        provider: held.row.provider.clone(),
+        enabled: held.row.enabled,
+        priority: held.row.priority,
+        models: held.row.models.clone(),
+    };
+    tenant.credentials.iter().map(candidate).collect()
+}

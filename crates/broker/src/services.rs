@@ -1,0 +1,8 @@
+//! One file for each service of the contract: take the request apart, ask the policy, do the work,
+//! answer.
+
+pub(crate) mod audit;
+pub(crate) mod credentials;
+pub(crate) mod leases;
+pub(crate) mod tenants;
+pub(crate) mod virtual_keys;

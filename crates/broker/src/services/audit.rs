@@ -1,0 +1,251 @@
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+
+use ::audit::{Checkpoint, Entry, Node, ProofPlan, VerifierKey, tree_root};
+use bytes::Bytes;
+use domain::TenantId;
+use futures_util::Stream;
+use mtls::ServerTls;
+use strongroom_proto::v1::{self, audit_server::Audit};
+use tokio::{sync::mpsc, time};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    caller::Caller,
+    core::{Core, accept},
+    live::Live,
+    refused::{Refused, Why},
+};
+
+/// `strongroom.v1.Audit`.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditService {
+    pub(crate) core: Arc<Core>,
+    pub(crate) tls: Arc<ServerTls>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Records read at a time for a tail.
+const STEP: u32 = 256;
+
+/// A tail hears from the broker at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+#[tonic::async_trait]
+impl Audit for AuditService {
+    async fn list_records(
+        &self,
+        request: Request<v1::ListRecordsRequest>,
+    ) -> Result<Response<v1::ListRecordsResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.list_records(&caller, &request)).await
+    }
+
+    type TailRecordsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::TailRecordsResponse, Status>> + Send>>;
+
+    async fn tail_records(
+        &self,
+        request: Request<v1::TailRecordsRequest>,
+    ) -> Result<Response<Self::TailRecordsStream>, Status> {
+        let live = Live::of(&request, &self.tls)?;
+        let (caller, request) = accept(request)?;
+        let work = async {
+            let readable = self.core.readable(&caller, &request.tenant)?;
+            Ok::<_, Refused>((readable, self.core.start_at(request.from_index).await?))
+        };
+        let (Readable(tenant), from) = self.core.answer(&caller, work).await?.into_inner();
+        let (answers, stream) = mpsc::channel(16);
+        let tail = Tail { core: Arc::clone(&self.core), tenant, live, answers };
+        self.tasks.spawn(tail.run(from, self.stop.clone()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        let (caller, _) = accept(request)?;
+        let work = async {
+            let checkpoint = self.core.store.checkpoint().await?.ok_or(Why::NoCheckpoint)?;
+            let verifier_key = self.core.verifier_key.clone();
+            Ok::<_, Refused>(v1::GetCheckpointResponse { checkpoint, verifier_key })
+        };
+        self.core.answer(&caller, work).await
+    }
+
+    async fn prove_inclusion(
+        &self,
+        request: Request<v1::ProveInclusionRequest>,
+    ) -> Result<Response<v1::ProveInclusionResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.prove_inclusion(&caller, &request)).await
+    }
+
+    async fn prove_consistency(
+        &self,
+        request: Request<v1::ProveConsistencyRequest>,
+    ) -> Result<Response<v1::ProveConsistencyResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        let work = async {
+            let plan = ProofPlan::consistency(request.old_size, request.new_size);
+            let plan = plan.map_err(|_| Why::NotInTree)?;
+            self.core.in_tree(request.new_size)?;
+            let hashes = self.core.prove(&plan).await?;
+            Ok::<_, Refused>(v1::ProveConsistencyResponse { hashes })
+        };
+        self.core.answer(&caller, work).await
+    }
+}
+
+/// Whose records may be read: one tenant's, or all.
+pub(crate) struct Readable(Option<TenantId>);
+
+impl Core {
+    /// Whose records the caller asks for, if it may read them.
+    fn readable(&self, caller: &Caller, tenant: &str) -> Result<Readable, Why> {
+        if tenant.is_empty() {
+            self.access.permit_all(caller)?;
+            return Ok(Readable(None));
+        }
+        let tenant = TenantId::from_resource(tenant)
+            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        self.access.permit(caller, &tenant)?;
+        Ok(Readable(Some(tenant)))
+    }
+
+    async fn list_records(
+        &self,
+        caller: &Caller,
+        request: &v1::ListRecordsRequest,
+    ) -> Result<v1::ListRecordsResponse, Refused> {
+        let Readable(tenant) = self.readable(caller, &request.tenant)?;
+        let limit = match u32::try_from(request.page_size) {
+            Ok(0) => 256,
+            Ok(asked) => asked.min(4096),
+            Err(_) => return Err(Why::InvalidField("page_size must not be negative".into()).into()),
+        };
+        let from = self.start_at(Some(request.from_index)).await?;
+        // The size first: what is read after it may hold more, never less.
+        let tree_size = self.log.size();
+        let entries = self.store.records(from, limit, tenant.as_ref()).await?;
+        let full = entries.len() >= limit as usize;
+        let next_index = match entries.last() {
+            Some(last) if full => last.index + 1,
+            Some(last) => tree_size.max(last.index + 1),
+            None => tree_size,
+        };
+        Ok(v1::ListRecordsResponse {
+            entries: entries.into_iter().map(log_entry).collect(),
+            next_index,
+            tree_size: tree_size.max(next_index),
+        })
+    }
+
+    async fn prove_inclusion(
+        &self,
+        caller: &Caller,
+        request: &v1::ProveInclusionRequest,
+    ) -> Result<v1::ProveInclusionResponse, Refused> {
+        let note = self.store.checkpoint().await?;
+        let newest = note.as_deref().and_then(|note| {
+            let key: VerifierKey = self.verifier_key.parse().ok()?;
+            Checkpoint::verify(note, &key).ok()
+        });
+        let tree_size = match (request.tree_size, &newest) {
+            (0, None) => return Err(Why::NoCheckpoint.into()),
+            (0, Some(newest)) => newest.size,
+            (size, _) => size,
+        };
+        self.in_tree(tree_size)?;
+        let plan = ProofPlan::inclusion(request.index, tree_size).map_err(|_| Why::NotInTree)?;
+        let entry = self.store.records(request.index, 1, None).await?;
+        let entry = entry.into_iter().next().ok_or(Why::NotInTree)?;
+        let record = entry.record().map_err(|error| Why::Corrupt(error.to_string()))?;
+        if !self.access.shows(caller, &record) {
+            return Err(Why::NotPermitted.into());
+        }
+        let signed = newest.is_some_and(|newest| newest.size == tree_size);
+        Ok(v1::ProveInclusionResponse {
+            hashes: self.prove(&plan).await?,
+            entry: Some(log_entry(entry)),
+            tree_size,
+            checkpoint: note.filter(|_| signed).unwrap_or_default(),
+        })
+    }
+
+    fn in_tree(&self, size: u64) -> Result<(), Why> {
+        if size <= self.log.size() { Ok(()) } else { Err(Why::NotInTree) }
+    }
+
+    async fn prove(&self, plan: &ProofPlan) -> Result<Vec<Bytes>, Why> {
+        let mut roots: HashMap<Node, ::audit::Hash> = HashMap::new();
+        for node in plan.nodes() {
+            let leaves = self.store.leaf_hashes(node.range()).await?;
+            roots.insert(node, tree_root(&leaves));
+        }
+        let hashes = plan.assemble(|node| roots.get(&node).copied().ok_or(Why::NotInTree))?;
+        Ok(hashes.into_iter().map(|hash| hash.to_vec().into()).collect())
+    }
+}
+
+/// One stream of records.
+struct Tail {
+    core: Arc<Core>,
+    tenant: Option<TenantId>,
+    live: Live,
+    answers: mpsc::Sender<Result<v1::TailRecordsResponse, Status>>,
+}
+
+impl Tail {
+    /// Sends records from an index on until the reader or the broker goes.
+    async fn run(self, mut from: u64, stop: CancellationToken) {
+        let mut growth = self.core.log.growth();
+        loop {
+            let reached = *growth.borrow_and_update();
+            while from < reached {
+                let Some(next) = self.send_records(from, reached).await else { return };
+                from = next;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.answers.closed() => return,
+                changed = growth.changed() => if changed.is_err() { return },
+                () = time::sleep(HEARTBEAT) => {
+                    if self.send(from, vec![]).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends one step of records; gives where the next one begins, or nothing when the stream ends.
+    async fn send_records(&self, from: u64, reached: u64) -> Option<u64> {
+        let entries = match self.core.store.records(from, STEP, self.tenant.as_ref()).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                // Who is gone need not hear of it.
+                let _ = self.answers.send(Err(Refused::from(error).into())).await;
+                return None;
+            }
+        };
+        let full = entries.len() == STEP as usize;
+        let last = entries.last().map_or(0, |entry| entry.index + 1);
+        let next = if full { last } else { last.max(reached) };
+        self.send(next, entries.into_iter().map(log_entry).collect()).await.map(|()| next)
+    }
+
+    async fn send(&self, next_index: u64, entries: Vec<v1::LogEntry>) -> Option<()> {
+        let answer = self.live.check().map(|()| v1::TailRecordsResponse { entries, next_index });
+        let ended = answer.is_err();
+        let sent = self.answers.send(answer).await;
+        (sent.is_ok() && !ended).then_some(())
+    }
+}
+
+fn log_entry(entry: Entry) -> v1::LogEntry {
+    v1::LogEntry { index: entry.index, body: entry.body.into() }
+}

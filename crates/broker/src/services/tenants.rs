@@ -1,0 +1,223 @@
+use std::sync::Arc;
+
+use audit::{Kind, Record, proto_time};
+use domain::{OnMissing, RequestId, TenantId, Uid};
+use store::{Change, KeyPurpose, Page, TenantRow};
+use strongroom_proto::v1::{self, tenant, tenants_server::Tenants};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    caller::Caller,
+    core::{Core, accept, check_etag, display_name, etag, page_size, parse, parse_optional},
+    custody::{Custody, Sealed as _, tenant_created},
+    refused::{About, Refused, Why},
+};
+
+/// `strongroom.v1.Tenants`.
+#[derive(Clone, Debug)]
+pub(crate) struct TenantService(pub(crate) Arc<Core>);
+
+/// Tenants read at a time.
+const STEP: u32 = 256;
+
+#[tonic::async_trait]
+impl Tenants for TenantService {
+    async fn create_tenant(
+        &self,
+        request: Request<v1::CreateTenantRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.create_tenant(&caller, request)).await
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<v1::GetTenantRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let (caller, request) = accept(request)?;
+        let work = async {
+            let id = named(&request.name)?;
+            let about = About { tenant: Some(id.clone()), ..About::default() };
+            let tenant = self.0.tenant(&caller, &id).await;
+            tenant.map(|tenant| message(&tenant.row)).map_err(|why| Refused::about(why, &about))
+        };
+        self.0.answer(&caller, work).await
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<v1::ListTenantsRequest>,
+    ) -> Result<Response<v1::ListTenantsResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.list_tenants(&caller, &request)).await
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<v1::UpdateTenantRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.update_tenant(&caller, request)).await
+    }
+}
+
+impl Core {
+    pub(crate) async fn create_tenant(
+        &self,
+        caller: &Caller,
+        request: v1::CreateTenantRequest,
+    ) -> Result<v1::Tenant, Refused> {
+        let id: TenantId = parse(&request.tenant_id)?;
+        let about = About { tenant: Some(id.clone()), ..About::default() };
+        let refused = |why: Why| Refused::about(why, &about);
+        self.access.permit(caller, &id).map_err(refused)?;
+        self.catch_up().await.map_err(refused)?;
+        let request_id = parse_optional::<RequestId>(&request.request_id).map_err(refused)?;
+        if let Some(existing) = self.directory.tenant(&id).await.map_err(refused)? {
+            // The same request again: its answer may have been lost.
+            return if request_id.is_some() && existing.row.request_id == request_id {
+                Ok(message(&existing.row))
+            } else {
+                Err(refused(Why::NameTaken(id.resource())))
+            };
+        }
+        let asked = request.tenant.unwrap_or_default();
+        let now = self.clock.now();
+        let mut row = TenantRow {
+            uid: Uid::random().map_err(Why::from)?,
+            display_name: display_name(&asked.display_name).map_err(refused)?,
+            preferred_provider: self.preferred(&asked.preferred_provider).map_err(refused)?,
+            on_missing: on_missing(asked.on_missing()),
+            revision: 1,
+            request_id,
+            created_at: now,
+            updated_at: now,
+            row_mac: [0; 32],
+            id,
+        };
+        self.add_tenant(caller, &mut row).await.map_err(refused)?;
+        Ok(message(&row))
+    }
+
+    /// Adds a tenant with its first key.
+    async fn add_tenant(&self, caller: &Caller, row: &mut TenantRow) -> Result<(), Why> {
+        let new_key = self.custody.new_key(row.uid, KeyPurpose::Kek, row.created_at);
+        let (key, key_row) = new_key.await?;
+        let record = tenant_created(row, &key_row);
+        row.row_mac = row.mac_under(&Custody::kek_of(key, &key_row));
+        self.change(caller, &Change::CreateTenant(row.clone(), vec![key_row]), record).await
+    }
+
+    async fn list_tenants(
+        &self,
+        caller: &Caller,
+        request: &v1::ListTenantsRequest,
+    ) -> Result<v1::ListTenantsResponse, Refused> {
+        let limit = page_size(request.page_size)?;
+        let (mut after, mut visible) = (request.page_token.clone(), Vec::new());
+        // One more than asked for tells whether there is more; what the caller may not see is passed
+        // over and is in no page token either.
+        while visible.len() <= limit as usize {
+            let rows = self.store.tenants(Page { after: &after, limit: STEP }).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.id.to_string();
+            let full = rows.len() >= STEP as usize;
+            let allowed = |row: &TenantRow| self.access.permit(caller, &row.id).is_ok();
+            visible.extend(rows.into_iter().filter(allowed));
+            if !full {
+                break;
+            }
+        }
+        let more = visible.len() > limit as usize;
+        visible.truncate(limit as usize);
+        let next = visible.last().filter(|_| more).map(|row| row.id.to_string());
+        Ok(v1::ListTenantsResponse {
+            tenants: visible.iter().map(message).collect(),
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+
+    async fn update_tenant(
+        &self,
+        caller: &Caller,
+        request: v1::UpdateTenantRequest,
+    ) -> Result<v1::Tenant, Refused> {
+        let asked = request.tenant.unwrap_or_default();
+        let id = named(&asked.name)?;
+        let about = About { tenant: Some(id.clone()), ..About::default() };
+        let refused = |why: Why| Refused::about(why, &about);
+        self.catch_up().await.map_err(refused)?;
+        let tenant = self.tenant(caller, &id).await.map_err(refused)?;
+        check_etag(&asked.etag, tenant.row.revision).map_err(refused)?;
+        let mut row = tenant.row.clone();
+        for path in request.update_mask.unwrap_or_default().paths {
+            match &*path {
+                "display_name" => {
+                    row.display_name = display_name(&asked.display_name).map_err(refused)?;
+                }
+                "preferred_provider" => {
+                    row.preferred_provider =
+                        self.preferred(&asked.preferred_provider).map_err(refused)?;
+                }
+                "on_missing" => row.on_missing = on_missing(asked.on_missing()),
+                _ => {
+                    let what = "update_mask may name display_name, preferred_provider, on_missing";
+                    return Err(refused(Why::InvalidField(what.into())));
+                }
+            }
+        }
+        row.revision += 1;
+        row.updated_at = self.clock.now();
+        let kek = self.custody.kek(&tenant.keys).await.map_err(refused)?;
+        row.row_mac = row.mac_under(&kek);
+        let record = Record {
+            kind: Kind::TenantUpdated.into(),
+            tenant: row.id.to_string(),
+            revision: row.revision,
+            ..Record::default()
+        };
+        let change = Change::UpdateTenant(row.clone());
+        self.change(caller, &change, record).await.map_err(refused)?;
+        Ok(message(&row))
+    }
+
+    fn preferred(&self, name: &str) -> Result<Option<domain::ProviderId>, Why> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let known = self.catalogue.named(name);
+        let unknown = || Why::InvalidField("preferred_provider is not a provider".into());
+        known.map(|known| Some(known.id().clone())).ok_or_else(unknown)
+    }
+}
+
+fn named(name: &str) -> Result<TenantId, Why> {
+    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
+}
+
+fn on_missing(asked: tenant::OnMissing) -> OnMissing {
+    match asked {
+        tenant::OnMissing::Managed => OnMissing::Managed,
+        tenant::OnMissing::Unspecified | tenant::OnMissing::Refuse => OnMissing::Refuse,
+    }
+}
+
+fn message(row: &TenantRow) -> v1::Tenant {
+    let on_missing = match row.on_missing {
+        OnMissing::Refuse => tenant::OnMissing::Refuse,
+        OnMissing::Managed => tenant::OnMissing::Managed,
+    };
+    v1::Tenant {
+        name: row.id.resource(),
+        display_name: row.display_name.clone(),
+        preferred_provider: row
+            .preferred_provider
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        on_missing: on_missing.into(),
+        create_time: Some(proto_time(row.created_at)),
+        update_time: Some(proto_time(row.updated_at)),
+        etag: etag(row.revision),
+    }
+}

@@ -1,0 +1,172 @@
+use std::collections::HashMap;
+
+use audit::Reason;
+use envelope::KmsError;
+use store::StoreError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::refused::{Refused, Why};
+
+/// The domain of every `ErrorInfo`.
+const DOMAIN: &str = "strongroom.dev";
+
+impl Why {
+    /// The gRPC code. The one place where a refusal becomes one.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::NotPermitted | Self::ProviderNotInScope(_) | Self::ModelNotInScope { .. } => {
+                Code::PermissionDenied
+            }
+            Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
+            Self::UnknownMethod => Code::Unimplemented,
+            Self::Overloaded => Code::ResourceExhausted,
+            Self::NoSuchModel { .. }
+            | Self::NoSuchProvider(_)
+            | Self::NoSuchTenant
+            | Self::NoSuchCredential
+            | Self::NoSuchVirtualKey
+            | Self::NoSuchLease
+            | Self::NoCheckpoint => Code::NotFound,
+            Self::NoSuchSession
+            | Self::NoCredential(_)
+            | Self::CredentialDisabled(_)
+            | Self::DialectNotServed { .. }
+            | Self::LeaseEnded => Code::FailedPrecondition,
+            Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
+            Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
+            Self::DeadlineMissing
+            | Self::SecretEmpty
+            | Self::SecretTooLong
+            | Self::SecretMalformed
+            | Self::BoxDoesNotOpen
+            | Self::PublicKeyMalformed
+            | Self::InvalidField(_) => Code::InvalidArgument,
+            Self::NotInTree => Code::OutOfRange,
+            Self::DeadlinePassed => Code::DeadlineExceeded,
+            Self::Corrupt(_)
+            | Self::Kms(KmsError::Corrupt)
+            | Self::Store(StoreError::Corrupt(_)) => Code::DataLoss,
+            Self::Kms(KmsError::Unavailable(_) | KmsError::Refused(_))
+            | Self::Store(StoreError::Unavailable(_))
+            | Self::LogUnavailable => Code::Unavailable,
+            Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
+            | Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    /// What the caller may know.
+    #[expect(clippy::too_many_lines, reason = "a table: one entry for each refusal")]
+    fn public(&self) -> String {
+        let text = match self {
+            Self::NotPermitted => "not permitted; the broker's access rules decide this",
+            Self::Unidentified => "the client certificate is no longer valid",
+            Self::UnknownMethod => "no such method",
+            Self::Overloaded => "the broker is at its limit; try again shortly",
+            Self::DeadlineMissing => "a deadline of 30 s at most is required (grpc-timeout)",
+            Self::DeadlinePassed => {
+                "the deadline has passed; what was asked for may have been done"
+            }
+            Self::VirtualKeyRefused => "the virtual key is unknown, expired or revoked",
+            Self::ProviderNotInScope(provider) => {
+                return format!("the virtual key is not for provider `{provider}`");
+            }
+            Self::ModelNotInScope { model, models } => {
+                return format!(
+                    "the virtual key is not for model `{model}`; it is for {}",
+                    listed(models)
+                );
+            }
+            Self::NoSuchModel { model, models } => {
+                return format!(
+                    "no provider is known for model `{model}`; try {}, or name the provider: \
+                     `provider/model`",
+                    listed(models)
+                );
+            }
+            Self::NoSuchProvider(provider) => return format!("no provider `{provider}`"),
+            Self::NoSuchTenant => "no such tenant",
+            Self::NoSuchCredential => "no such credential",
+            Self::NoSuchVirtualKey => "no such virtual key",
+            Self::NoSuchLease => "no such lease",
+            Self::NoSuchSession => "no such session at this broker; open another",
+            Self::NoCredential(provider) => {
+                return format!(
+                    "the tenant has no credential for `{provider}`; store one, or allow managed \
+                     ones in the tenant's policy"
+                );
+            }
+            Self::CredentialDisabled(provider) => {
+                return format!("every credential of the tenant for `{provider}` is disabled");
+            }
+            Self::DialectNotServed { provider, dialect } => {
+                return format!("`{provider}` does not serve the {dialect} format");
+            }
+            Self::LeaseEnded => "the lease has ended; acquire another",
+            Self::NameTaken(name) | Self::Store(StoreError::Exists(name)) => {
+                return format!("`{name}` exists already");
+            }
+            Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => {
+                "it has changed since it was read; read it again"
+            }
+            Self::SecretEmpty => "the secret is empty",
+            Self::SecretTooLong => "the secret is longer than 16384 bytes",
+            Self::SecretMalformed => "the secret has characters that no header can carry",
+            Self::BoxDoesNotOpen => "the sealed secret does not open for this credential",
+            Self::PublicKeyMalformed => "the public key is not 32 bytes of an X25519 key",
+            Self::InvalidField(what) => return what.clone(),
+            Self::NotInTree => "the log does not reach that far",
+            Self::NoCheckpoint => "no checkpoint has been signed yet; try again in a second",
+            Self::Corrupt(_)
+            | Self::Kms(KmsError::Corrupt)
+            | Self::Store(StoreError::Corrupt(_)) => {
+                "what is stored is not what was written; the operator has been told"
+            }
+            Self::Kms(KmsError::Unavailable(_)) => "the KMS does not answer; try again",
+            Self::Kms(KmsError::Refused(_)) => "the KMS refuses to unwrap the tenant's key",
+            Self::Store(StoreError::Unavailable(_)) => "the store does not answer; try again",
+            Self::LogUnavailable => "the log cannot be written, so nothing is lent; try again",
+            Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
+            | Self::Internal(_) => "internal error",
+        };
+        text.to_owned()
+    }
+
+    /// What programs may want beside the reason.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few name what a program could act on")]
+    fn metadata(&self) -> HashMap<String, String> {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        match self {
+            Self::ModelNotInScope { model, models } | Self::NoSuchModel { model, models } => {
+                HashMap::from([pair("model", model), pair("models", &models.join(","))])
+            }
+            Self::ProviderNotInScope(provider)
+            | Self::NoCredential(provider)
+            | Self::CredentialDisabled(provider) => {
+                HashMap::from([pair("provider", provider.as_str())])
+            }
+            Self::DialectNotServed { provider, dialect } => {
+                HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
+            }
+            _ => HashMap::new(),
+        }
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let why = &refused.why;
+        let details =
+            ErrorDetails::with_error_info(reason_name(why.reason()), DOMAIN, why.metadata());
+        Self::with_error_details(why.code(), why.public(), details)
+    }
+}
+
+/// The name of a reason on the wire.
+fn reason_name(reason: Reason) -> &'static str {
+    reason.as_str_name()
+}
+
+fn listed(models: &[String]) -> String {
+    if models.is_empty() { "none that is known here".to_owned() } else { models.join(", ") }
+}

@@ -1,0 +1,9 @@
+//! The broker as its clients and its operators meet it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, what cannot go on has failed")]
+
+mod config;
+mod harness;
+mod hostile;
+mod lending;
+mod process;

@@ -1,0 +1,181 @@
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use setup::Layout;
+use strongroom_proto::v1;
+
+use crate::harness::{connect, layout, verified};
+
+/// The real binary, until it is dropped.
+struct Process {
+    child: Child,
+    address: String,
+}
+
+impl Process {
+    fn start(layout: &Layout) -> Self {
+        let mut child = command(layout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().unwrap().unwrap();
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let text = |key| event.get(key).and_then(serde_json::Value::as_str);
+            if text("message") == Some("listening") {
+                break text("address").unwrap().to_owned();
+            }
+        };
+        // Somebody has to read on, or the broker would stand still at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already in the good case.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(layout: &Layout) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("--config").arg(&layout.broker_config);
+    command
+}
+
+fn listening_anywhere() -> (tempfile::TempDir, Layout) {
+    let (folder, layout) = layout();
+    let text = fs::read_to_string(&layout.broker_config).unwrap();
+    fs::write(&layout.broker_config, text.replace("127.0.0.1:7443", "127.0.0.1:0")).unwrap();
+    (folder, layout)
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_cleanly_and_it_starts_again_on_the_same_log() {
+    let (_folder, layout) = listening_anywhere();
+    for starts in 1..=2 {
+        let mut broker = Process::start(&layout);
+        let admin = connect(&layout, &broker.address, "admin");
+        let request = v1::GetTenantRequest { name: "tenants/platform".into() };
+        admin.tenants().get_tenant(request).await.unwrap();
+        let verifier = fs::read_to_string(&layout.log_verifier).unwrap();
+        let records = verified(&admin, &verifier.trim().parse().unwrap()).await;
+        let started = |record: &&audit::Record| record.kind() == audit::Kind::BrokerStarted;
+        assert_eq!(records.iter().filter(started).count(), starts);
+        broker.signal(Signal::TERM);
+        assert!(broker.child.wait().unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_it_has_lost_no_acknowledged_write() {
+    let (_folder, layout) = listening_anywhere();
+    let verifier = fs::read_to_string(&layout.log_verifier).unwrap().trim().parse().unwrap();
+    let mut acknowledged = Vec::new();
+    for round in 0..5 {
+        let broker = Process::start(&layout);
+        let admin = connect(&layout, &broker.address, "admin");
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..4 {
+            let admin = admin.clone();
+            writers.spawn(async move {
+                let mut written = Vec::new();
+                for number in 0.. {
+                    let id = format!("t-{round}-{writer}-{number}");
+                    let request =
+                        v1::CreateTenantRequest { tenant_id: id.clone(), ..Default::default() };
+                    match admin.tenants().create_tenant(request).await {
+                        Ok(_) => written.push(id),
+                        Err(_) => return written,
+                    }
+                }
+                written
+            });
+        }
+        // Killed as soon as something has been written, in the middle of more.
+        let growing = admin.tenants().list_tenants(v1::ListTenantsRequest::default()).await;
+        growing.unwrap();
+        for _ in 0..=round {
+            let page = v1::ListRecordsRequest { page_size: 1, ..Default::default() };
+            admin.audit().list_records(page).await.unwrap();
+        }
+        broker.signal(Signal::KILL);
+        while let Some(written) = writers.join_next().await {
+            acknowledged.extend(written.unwrap());
+        }
+    }
+    assert!(!acknowledged.is_empty());
+    let broker = Process::start(&layout);
+    let admin = connect(&layout, &broker.address, "admin");
+    for id in &acknowledged {
+        let request = v1::GetTenantRequest { name: format!("tenants/{id}") };
+        admin.tenants().get_tenant(request).await.unwrap();
+    }
+    let records = verified(&admin, &verifier).await;
+    for id in &acknowledged {
+        assert!(records.iter().any(|record| record.tenant == *id), "{id} has no record");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_said_and_ends_it() {
+    let (_folder, layout) = listening_anywhere();
+    let check = |text: &str, expected: &str| {
+        let before = fs::read_to_string(&layout.broker_config).unwrap();
+        fs::write(&layout.broker_config, text).unwrap();
+        let output = command(&layout).output().unwrap();
+        fs::write(&layout.broker_config, before).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    };
+    let text = fs::read_to_string(&layout.broker_config).unwrap();
+    check("listen = 5", "listen");
+    check(&text.replace("\"Audit/*\",", ""), "no [[access]] rule names Audit/");
+    check(&text.replace("\"Audit/*\",", "\"Audit/*\", \"Audit/Everything\","), "Audit/Everything");
+    check(&text.replace("pki/broker.pem", "pki/no-such.pem"), "no-such.pem");
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for exposed in [0, 1, 2] {
+        let (_folder, layout) = listening_anywhere();
+        let key = layout.pki.join("broker.key");
+        let path = [&layout.kms_key, &layout.log_key, &key][exposed];
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        let output = command(&layout).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(said.contains(&name), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_lost_what_was_signed_is_refused() {
+    let (_folder, layout) = listening_anywhere();
+    let mut broker = Process::start(&layout);
+    broker.signal(Signal::TERM);
+    assert!(broker.child.wait().unwrap().success());
+    for entry in fs::read_dir(&layout.data).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("strongroom.db") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let output = command(&layout).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("does not continue the checkpoint"), "{said}");
+}
