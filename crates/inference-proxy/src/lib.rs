@@ -1,0 +1,37 @@
+//! The HTTP gateway that puts leased keys on outgoing calls.
+//!
+//! An application calls it with a virtual key in OpenAI's, Anthropic's or a provider's own format. The
+//! proxy gets a lease for that key and model, puts the real credential on the outgoing request, and
+//! streams the answer back byte for byte. It stores nothing, and there is no way by which something a
+//! caller sends could change where a credential goes.
+
+mod body;
+mod brokered;
+mod busy;
+mod config;
+mod egress;
+mod gateway;
+mod head_deadline;
+mod leak;
+mod lease_refusal;
+mod leases;
+mod listener_tls;
+mod meters;
+mod models;
+mod outgoing;
+mod presented;
+mod proxy;
+mod redact;
+mod refusal;
+mod reply;
+mod request_id;
+mod route;
+mod scan;
+mod server;
+mod upstream_error;
+
+pub use config::{Config, ConfigError, EgressConfig, Limits, ListenerTls};
+pub use egress::RootsError;
+pub use leases::{Leases, Loan};
+pub use listener_tls::ListenerTlsError;
+pub use proxy::{OpenError, Proxy};
