@@ -1,0 +1,148 @@
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    audit_export, audit_prove, audit_tail, audit_verify,
+    context::Context,
+    credentials,
+    failure::Failure,
+    init, keys, leases,
+    output::{self, Output},
+    tenants,
+};
+
+/// Strongroom lends keys, and can prove every loan.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 verification failed, 4 the broker is
+/// not reachable.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// The configuration. Without it: `./.strongroom/strongroom.toml`, then
+    /// `~/.config/strongroom/strongroom.toml`.
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Prints one JSON document on stdout; errors as JSON on stderr.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lays out a deployment: identities, keys and configuration.
+    Init(init::Init),
+    /// Customer accounts.
+    #[command(subcommand)]
+    Tenants(tenants::Verb),
+    /// The provider keys that tenants own.
+    #[command(subcommand)]
+    Credentials(credentials::Verb),
+    /// The virtual keys that applications hold.
+    #[command(subcommand)]
+    Keys(keys::Verb),
+    /// What is lent at the moment.
+    #[command(subcommand)]
+    Leases(leases::Verb),
+    /// The log: who used which key, and the proof of it.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Prints a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Audit {
+    /// Prints records as they are written, until interrupted; with `--json`, one on each line.
+    Tail(audit_tail::Tail),
+    /// Saves the log and its signed checkpoint. Run again, it goes on where it stopped.
+    Export(audit_export::Export),
+    /// Verifies an export, without a network.
+    Verify(audit_verify::Verify),
+    /// Saves the proof that a record is in the log.
+    Prove(audit_prove::Prove),
+    /// Verifies a proof, without a network.
+    VerifyProof(audit_prove::VerifyProof),
+}
+
+impl Args {
+    pub(crate) async fn run(self, output: Output) -> Result<(), Failure> {
+        let context = Context::new(self.config, output);
+        match self.command {
+            Command::Init(init) => init.run(output),
+            Command::Tenants(verb) => verb.run(&context).await,
+            Command::Credentials(verb) => verb.run(&context).await,
+            Command::Keys(verb) => verb.run(&context).await,
+            Command::Leases(verb) => verb.run(&context).await,
+            Command::Audit(Audit::Tail(tail)) => tail.run(&context).await,
+            Command::Audit(Audit::Export(export)) => export.run(&context).await,
+            Command::Audit(Audit::Verify(verify)) => verify.run(output),
+            Command::Audit(Audit::Prove(prove)) => prove.run(&context).await,
+            Command::Audit(Audit::VerifyProof(verify)) => verify.run(output),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "strongroom", &mut script);
+                output::raw(&script)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, valid: bool) {
+        let parsed = Args::try_parse_from(line.split(' '));
+        assert_eq!(parsed.is_ok(), valid, "{line}: {:?}", parsed.err());
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_parses() {
+        check("strongroom init here", true);
+        check("strongroom init here --production --trust-domain acme.internal", true);
+        check("strongroom tenants create acme --on-missing managed", true);
+        check("strongroom tenants list --json", true);
+        check("strongroom tenants update acme --display-name Acme", true);
+        check("strongroom credentials put acme/openai --provider openai --priority 5", true);
+        check("strongroom credentials get tenants/acme/credentials/openai", true);
+        check("strongroom credentials delete acme/openai --yes", true);
+        check("strongroom keys create acme --expires 30d --models gpt-4o,claude-*", true);
+        check("strongroom keys revoke acme/aaaaaaaaaaaaaaaa", true);
+        check("strongroom leases revoke 00ff", true);
+        check("strongroom audit tail --from 7", true);
+        check("strongroom audit verify export --vkey-file log.pub", true);
+        check("strongroom audit prove 7 -o proof", true);
+        check("strongroom audit prove --lease 00ff -o proof", true);
+        check("strongroom completions bash", true);
+    }
+
+    #[test]
+    fn wrong_input_is_refused_before_anyone_is_asked() {
+        check("strongroom init here --production", false);
+        check("strongroom tenants create Acme", false);
+        check("strongroom tenants update acme", false);
+        check("strongroom credentials put acme --provider openai", false);
+        check("strongroom credentials put acme/openai", false);
+        check("strongroom credentials put acme/openai sk-123 --provider openai", false);
+        check("strongroom keys create acme --expires never", false);
+        check("strongroom keys create acme --models *x", false);
+        check("strongroom leases revoke xyz", false);
+        check("strongroom audit verify export", false);
+        check("strongroom audit verify export --vkey k --vkey-file f", false);
+        check("strongroom audit prove -o proof", false);
+        check("strongroom audit prove 7 --lease 00ff -o proof", false);
+    }
+}

@@ -1,0 +1,128 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use audit::{Bundle, Checkpoint, VerifierKey, encode_bundle};
+use clap::Args;
+use serde::Serialize;
+use strongroom_client::{Broker, Transport};
+use strongroom_proto::v1::{GetCheckpointRequest, ListRecordsRequest, audit_client::AuditClient};
+
+use crate::{context::Context, failure::Failure, files, output::list};
+
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// Where to; an earlier export of the same log is continued.
+    directory: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Exported {
+    directory: PathBuf,
+    origin: String,
+    size: u64,
+    bundles_written: u64,
+    bundles_kept: u64,
+}
+
+/// The checkpoint's file in an export.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+
+/// Where checkpoints of earlier exports are kept. Verification holds the log to them.
+pub(crate) const EARLIER: &str = "earlier";
+
+impl Export {
+    /// Writes the bundles first and the checkpoint last: an export that was cut off has no checkpoint
+    /// that promises more than is there.
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let broker: Broker = context.broker()?;
+        let mut client = broker.audit();
+        let answer = client.get_checkpoint(GetCheckpointRequest {}).await?.into_inner();
+        // The key is the broker's word here, so this finds damage only; `verify` takes the key from
+        // where it is trusted.
+        let key: VerifierKey = answer
+            .verifier_key
+            .parse()
+            .map_err(|_| Failure::BadAnswer("the verifier key is malformed"))?;
+        let checkpoint = Checkpoint::verify(&answer.checkpoint, &key)
+            .map_err(|_| Failure::BadAnswer("the checkpoint is not signed by the log's key"))?;
+
+        let (mut written, mut kept) = (0, 0);
+        for bundle in Bundle::covering(checkpoint.size) {
+            let path = self.directory.join(bundle.path());
+            if is_whole(bundle, &path) {
+                kept += 1;
+            } else {
+                files::write(&path, &fetch(&mut client, bundle).await?)?;
+                written += 1;
+            }
+            let done = bundle.first_entry() + bundle.width;
+            context.output.progress(&format!("{done} of {} entries", checkpoint.size));
+        }
+        context.output.progress("");
+        keep_earlier(&self.directory, &answer.checkpoint, &key)?;
+        files::write(&self.directory.join(CHECKPOINT), answer.checkpoint.as_bytes())?;
+        let exported = Exported {
+            directory: self.directory,
+            origin: checkpoint.origin,
+            size: checkpoint.size,
+            bundles_written: written,
+            bundles_kept: kept,
+        };
+        context.output.show(&exported, human)
+    }
+}
+
+/// Whether an earlier run left this bundle complete. Files appear whole, so the form suffices.
+fn is_whole(bundle: Bundle, path: &Path) -> bool {
+    fs::read(path).is_ok_and(|bytes| bundle.decode(&bytes).is_ok())
+}
+
+async fn fetch(client: &mut AuditClient<Transport>, bundle: Bundle) -> Result<Vec<u8>, Failure> {
+    let first = bundle.first_entry();
+    let end = first + bundle.width;
+    let mut bodies = Vec::new();
+    let mut from_index = first;
+    while from_index < end {
+        let page_size = i32::try_from(end - from_index).unwrap_or(i32::MAX);
+        let request = ListRecordsRequest { from_index, page_size, tenant: String::new() };
+        let page = client.list_records(request).await?.into_inner();
+        if page.entries.is_empty() {
+            return Err(Failure::BadAnswer("entries that the checkpoint covers are missing"));
+        }
+        for entry in page.entries {
+            if entry.index != from_index {
+                return Err(Failure::BadAnswer("the entries are not consecutive"));
+            }
+            bodies.push(entry.body);
+            from_index += 1;
+        }
+    }
+    encode_bundle(bodies).map_err(|_| Failure::BadAnswer("an entry is too long for a bundle"))
+}
+
+/// Keeps the checkpoint of the last export, if it was another.
+fn keep_earlier(directory: &Path, new: &str, key: &VerifierKey) -> Result<(), Failure> {
+    let path = directory.join(CHECKPOINT);
+    let Ok(old) = files::read_text(&path) else { return Ok(()) };
+    if old == new {
+        return Ok(());
+    }
+    // What is not of this log is kept too, under a name of its own: nothing is overwritten.
+    let name = match Checkpoint::verify(&old, key) {
+        Ok(checkpoint) => checkpoint.size.to_string(),
+        Err(_) => return Err(Failure::Usage("the directory holds the export of another log")),
+    };
+    files::write(&directory.join(EARLIER).join(name), old.as_bytes())
+}
+
+fn human(exported: &Exported) -> String {
+    list([
+        ("log", exported.origin.clone()),
+        ("entries", exported.size.to_string()),
+        ("files written", exported.bundles_written.to_string()),
+        ("files kept", exported.bundles_kept.to_string()),
+        ("directory", exported.directory.display().to_string()),
+    ])
+}

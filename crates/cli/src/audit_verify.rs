@@ -1,0 +1,206 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use audit::{Bundle, CheckpointError, Kind, Report, Verifier, VerifierKey};
+use clap::Args;
+use domain::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    audit_export::{CHECKPOINT, EARLIER},
+    failure::Failure,
+    files,
+    output::{Output, list, table},
+    views,
+};
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The export.
+    directory: PathBuf,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// A checkpoint of this log from before: the log must be its continuation. Repeatable; those that
+    /// earlier exports left in the directory are held against it, too.
+    #[arg(long, value_name = "FILE")]
+    earlier: Vec<PathBuf>,
+}
+
+/// The log's key. Take it from where you trust it, not from the export.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct KeyArgs {
+    /// The log's verifier key.
+    #[arg(long, value_name = "KEY")]
+    vkey: Option<VerifierKey>,
+    /// A file with it.
+    #[arg(long, value_name = "FILE")]
+    vkey_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    #[serde(rename = "verified")]
+    holds: bool,
+    origin: String,
+    size: u64,
+    root: String,
+    first_time: String,
+    last_time: String,
+    leases: u64,
+    kinds: BTreeMap<&'static str, u64>,
+    uses: Vec<Use>,
+}
+
+/// Who was lent which key, and how often.
+#[derive(Serialize)]
+struct Use {
+    actor: String,
+    credential: String,
+    virtual_key: String,
+    granted: u64,
+    renewed: u64,
+}
+
+type Uses = BTreeMap<(String, String, String), (u64, u64)>;
+
+impl KeyArgs {
+    pub(crate) fn load(&self) -> Result<VerifierKey, Failure> {
+        match (&self.vkey, &self.vkey_file) {
+            (Some(key), _) => Ok(key.clone()),
+            (None, Some(path)) => files::read_text(path)?
+                .trim_end()
+                .parse()
+                .map_err(|_| Failure::Usage("the file does not hold a verifier key")),
+            (None, None) => Err(Failure::Usage("give the log's key with --vkey or --vkey-file")),
+        }
+    }
+}
+
+impl Verify {
+    pub(crate) fn run(self, output: Output) -> Result<(), Failure> {
+        let key = self.key.load()?;
+        let note = files::read_text(&self.directory.join(CHECKPOINT))?;
+        let mut verifier = Verifier::open(&key, &note).map_err(|error| unsigned("the", error))?;
+        for path in self.earlier.iter().cloned().chain(kept(&self.directory)?) {
+            let note = files::read_text(&path)?;
+            verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
+        }
+        let mut uses = Uses::new();
+        for bundle in verifier.bundles() {
+            let bytes = read_bundle(&self.directory, bundle)?;
+            let bodies = bundle.decode(&bytes).map_err(|_| Failure::Unverified {
+                what: format!("the file `{}` is not a bundle of entries", bundle.path()),
+                index: Some(bundle.first_entry()),
+            })?;
+            for body in bodies {
+                verifier.push(body)?;
+                count(body, &mut uses);
+            }
+            let done = bundle.first_entry() + bundle.width;
+            output.progress(&format!("{done} of {} entries", verifier.checkpoint().size));
+        }
+        output.progress("");
+        let report = verifier.finish()?;
+        output.show(&Verified::new(report, uses), human)
+    }
+}
+
+impl Verified {
+    fn new(report: Report, uses: Uses) -> Self {
+        let time = |time: Option<Timestamp>| views::time(time.map(audit::proto_time));
+        let uses =
+            uses.into_iter().map(|((actor, credential, virtual_key), (granted, renewed))| Use {
+                actor,
+                credential,
+                virtual_key,
+                granted,
+                renewed,
+            });
+        Self {
+            holds: true,
+            origin: report.origin,
+            size: report.size,
+            root: hex::encode(report.root),
+            first_time: time(report.first_time),
+            last_time: time(report.last_time),
+            leases: report.leases,
+            kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
+            uses: uses.collect(),
+        }
+    }
+}
+
+/// The checkpoints that earlier exports left.
+fn kept(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let directory = directory.join(EARLIER);
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(&directory).map_err(files::failed(&directory))?;
+    entries
+        .map(|entry| Ok(entry.map_err(files::failed(&directory))?.path()))
+        .filter(|path| !matches!(path, Ok(path) if path.extension().is_some()))
+        .collect()
+}
+
+fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
+    let path = directory.join(bundle.path());
+    if path.exists() {
+        return files::read(&path);
+    }
+    Err(Failure::Unverified {
+        what: format!("the checkpoint covers `{}`, which is missing", bundle.path()),
+        index: Some(bundle.first_entry()),
+    })
+}
+
+fn unsigned(which: &str, error: CheckpointError) -> Failure {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    let what = format!("{which} checkpoint: {error}{}", cause.unwrap_or_default());
+    Failure::Unverified { what, index: None }
+}
+
+fn count(body: &[u8], uses: &mut Uses) {
+    // What is not a record was refused by the verifier before.
+    let Ok(record) = audit::decode_record(body) else { return };
+    let kind = record.kind();
+    if !matches!(kind, Kind::LeaseGranted | Kind::LeaseRenewed) {
+        return;
+    }
+    let (granted, renewed) =
+        uses.entry((record.actor, record.credential, record.virtual_key)).or_default();
+    if kind == Kind::LeaseGranted {
+        *granted += 1;
+    } else {
+        *renewed += 1;
+    }
+}
+
+fn human(report: &Verified) -> String {
+    let mut text = list([
+        ("verified", format!("{} entries of {}", report.size, report.origin)),
+        ("root", report.root.clone()),
+        ("first", report.first_time.clone()),
+        ("last", report.last_time.clone()),
+        ("leases", report.leases.to_string()),
+    ]);
+    if !report.uses.is_empty() {
+        let row = |it: &Use| {
+            [
+                it.actor.clone(),
+                it.credential.clone(),
+                it.virtual_key.clone(),
+                it.granted.to_string(),
+                it.renewed.to_string(),
+            ]
+        };
+        text.push('\n');
+        let header = ["WHO", "CREDENTIAL", "VIRTUAL KEY", "GRANTED", "RENEWED"];
+        text.push_str(&table(header, report.uses.iter().map(row).collect()));
+    }
+    text
+}

@@ -1,0 +1,214 @@
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use clap::{Args, Subcommand};
+use domain::ProviderId;
+use serde_json::json;
+use strongroom_client::Broker;
+use strongroom_proto::v1::{
+    Credential, DeleteCredentialRequest, DisableCredentialRequest, EnableCredentialRequest,
+    GetCredentialRequest, ListCredentialsRequest,
+};
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    names::{CredentialArg, TenantArg},
+    output::{list, table},
+    secret_input,
+    views::CredentialView,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Stores a credential. Its secret comes from stdin, or from a prompt; it is sealed before it is
+    /// sent, and no call ever gives it back.
+    Put(Put),
+    /// Lists a tenant's credentials.
+    List {
+        /// The tenant, such as `acme`.
+        tenant: TenantArg,
+    },
+    /// Shows one credential, without its secret.
+    Get(Named),
+    /// Stores a new secret, from stdin or a prompt, and ends leases of the old one.
+    Rotate(Named),
+    /// Stops a credential from being lent and ends its leases.
+    Disable(Named),
+    /// Lets a disabled credential be lent again.
+    Enable(Named),
+    /// Deletes a credential and its stored versions. This cannot be undone.
+    Delete(Delete),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Put {
+    /// The credential, such as `acme/openai-prod`.
+    credential: CredentialArg,
+    /// The provider's slug, such as `openai`, or `custom`.
+    #[arg(long)]
+    provider: ProviderId,
+    /// Credentials of one provider are tried from the lowest number up; 100 when absent.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i32).range(0..=1000))]
+    priority: i32,
+    /// For `custom`: where calls go.
+    #[arg(long)]
+    base_url: Option<String>,
+    /// For `custom`: the models it serves.
+    #[arg(long, value_delimiter = ',')]
+    models: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Named {
+    /// The credential, such as `acme/openai-prod`.
+    credential: CredentialArg,
+    /// Do it only if the credential is still as it was when this was read.
+    #[arg(long)]
+    etag: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    named: Named,
+    /// Delete without being asked.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Verb {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let broker = context.broker()?;
+        let credential = match self {
+            Self::Put(put) => put.run(&broker).await?,
+            Self::List { tenant } => return list_all(context, &broker, &tenant).await,
+            Self::Get(named) => {
+                let request = GetCredentialRequest { name: named.credential.0.to_string() };
+                broker.credentials().get_credential(request).await?.into_inner()
+            }
+            Self::Rotate(named) => named.rotate(&broker).await?,
+            Self::Disable(Named { credential, etag }) => {
+                let etag = etag.unwrap_or_default();
+                let request = DisableCredentialRequest { name: credential.0.to_string(), etag };
+                broker.credentials().disable_credential(request).await?.into_inner()
+            }
+            Self::Enable(Named { credential, etag }) => {
+                let etag = etag.unwrap_or_default();
+                let request = EnableCredentialRequest { name: credential.0.to_string(), etag };
+                broker.credentials().enable_credential(request).await?.into_inner()
+            }
+            Self::Delete(delete) => return delete.run(context, &broker).await,
+        };
+        context.output.show(&CredentialView::from(credential), human)
+    }
+}
+
+impl Put {
+    async fn run(self, broker: &Broker) -> Result<Credential, Failure> {
+        let name = self.credential.0;
+        let secret = secret_input::read(&format!("The secret of {name} (not shown): "))?;
+        let spec = Credential {
+            provider: self.provider.to_string(),
+            priority: self.priority,
+            base_url: self.base_url.unwrap_or_default(),
+            models: self.models,
+            ..Credential::default()
+        };
+        let request_id = request_id()?;
+        let (tenant, id) = (&name.tenant, &name.credential);
+        Ok(broker.create_credential(tenant, id, spec, &secret, &request_id).await?)
+    }
+}
+
+impl Named {
+    async fn rotate(self, broker: &Broker) -> Result<Credential, Failure> {
+        let name = self.credential.0;
+        let secret = secret_input::read(&format!("The new secret of {name} (not shown): "))?;
+        let request_id = request_id()?;
+        Ok(broker.rotate_credential(&name, &secret, self.etag.as_deref(), &request_id).await?)
+    }
+}
+
+impl Delete {
+    async fn run(self, context: &Context, broker: &Broker) -> Result<(), Failure> {
+        let name = self.named.credential.0.to_string();
+        if !self.yes {
+            confirm(&name)?;
+        }
+        let etag = self.named.etag.unwrap_or_default();
+        let request = DeleteCredentialRequest { name: name.clone(), etag };
+        broker.credentials().delete_credential(request).await?;
+        context.output.show(&json!({ "deleted": name }), |_| format!("{name} is deleted"))
+    }
+}
+
+/// Asks on a terminal. Without one there is nobody to ask, and nothing is deleted.
+fn confirm(name: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::NotConfirmed);
+    }
+    let mut asked = io::stderr().lock();
+    write!(asked, "Delete {name} and all its versions for good? Type `delete` to confirm: ")
+        .and_then(|()| asked.flush())
+        .map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(Failure::Input)?;
+    if answer.trim() == "delete" { Ok(()) } else { Err(Failure::NotConfirmed) }
+}
+
+/// Makes a call safe to repeat for those below us that do.
+pub(crate) fn request_id() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| Failure::NoRandomness)?;
+    Ok(hex::encode(bytes))
+}
+
+async fn list_all(context: &Context, broker: &Broker, tenant: &TenantArg) -> Result<(), Failure> {
+    let mut client = broker.credentials();
+    let mut credentials: Vec<CredentialView> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let parent = tenant.0.resource();
+        let request = ListCredentialsRequest { parent, page_size: 1000, page_token };
+        let page = client.list_credentials(request).await?.into_inner();
+        credentials.extend(page.credentials.into_iter().map(CredentialView::from));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    context.output.show(&json!({ "credentials": credentials }), |_| {
+        let row = |it: &CredentialView| {
+            [
+                it.name.clone(),
+                it.provider.clone(),
+                it.state.to_owned(),
+                it.priority.to_string(),
+                it.current_version.to_string(),
+                ends_with(&it.last_four),
+            ]
+        };
+        let header = ["NAME", "PROVIDER", "STATE", "PRIORITY", "VERSION", "SECRET"];
+        table(header, credentials.iter().map(row).collect())
+    })
+}
+
+fn human(credential: &CredentialView) -> String {
+    list([
+        ("name", credential.name.clone()),
+        ("provider", credential.provider.clone()),
+        ("state", credential.state.to_owned()),
+        ("priority", credential.priority.to_string()),
+        ("version", credential.current_version.to_string()),
+        ("secret", ends_with(&credential.last_four)),
+        ("base URL", credential.base_url.clone()),
+        ("models", credential.models.join(", ")),
+        ("created", credential.create_time.clone()),
+        ("updated", credential.update_time.clone()),
+        ("etag", credential.etag.clone()),
+    ])
+}
+
+fn ends_with(last_four: &str) -> String {
+    if last_four.is_empty() { String::new() } else { format!("…{last_four}") }
+}

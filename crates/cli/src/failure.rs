@@ -1,0 +1,206 @@
+use std::{collections::BTreeMap, error::Error as _, io, path::PathBuf};
+
+use audit::Finding;
+use serde::Serialize;
+use strongroom_client::{ClientError, Problem};
+use thiserror::Error;
+use tonic::Status;
+
+/// Why a command did not do what it should. Each knows its exit code and what to do about it.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Broker(Problem),
+    #[error("{0}")]
+    Client(#[source] ClientError),
+    #[error("there is no configuration")]
+    NoConfig,
+    #[error("`{path}` is not a configuration")]
+    Config { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("`{path}` cannot be used")]
+    File { path: PathBuf, source: io::Error },
+    #[error("the deployment is not laid out")]
+    Setup(#[source] setup::SetupError),
+    #[error("{0}")]
+    Usage(&'static str),
+    #[error("the broker's answer is wrong: {0}")]
+    BadAnswer(&'static str),
+    #[error("nothing was deleted")]
+    NotConfirmed,
+    #[error("no record grants this lease")]
+    NoSuchGrant,
+    #[error("the log is not what it claims to be: {0}")]
+    Finding(Finding),
+    #[error("{what}")]
+    Unverified { what: String, index: Option<u64> },
+    #[error("the output cannot be written")]
+    Output(#[source] io::Error),
+    #[error("the secret cannot be read")]
+    Input(#[source] io::Error),
+    #[error("the operating system does not allow it")]
+    Runtime(#[source] io::Error),
+    #[error("the operating system has no random bytes")]
+    NoRandomness,
+}
+
+/// A failure for programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureView {
+    /// `refused`, `failed`, `usage`, `verification_failed` or `unreachable`.
+    kind: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.kind() {
+            "usage" => 2,
+            "verification_failed" => 3,
+            "unreachable" => 4,
+            _ => 1,
+        }
+    }
+
+    /// What happened, with its causes.
+    pub(crate) fn message(&self) -> String {
+        let mut message = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !message.ends_with(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        message
+    }
+
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Broker(problem) => problem.hint(),
+            Self::NoConfig => {
+                Some("name one with --config, or make a deployment with `strongroom init`")
+            }
+            Self::Config { .. } => Some("see `strongroom.toml` as `strongroom init` writes it"),
+            Self::Client(ClientError::Identity(_)) => {
+                Some("correct the [tls] files in the configuration; a key has mode 0600")
+            }
+            Self::Client(ClientError::Address { .. }) => {
+                Some("write `broker = \"host:port\"` in the configuration")
+            }
+            Self::Client(ClientError::Secret(_)) => Some("a secret has 1 to 16384 bytes"),
+            Self::Setup(setup::SetupError::Exists(_)) => Some("choose a directory that is empty"),
+            Self::NotConfirmed => Some("pass --yes to delete without being asked"),
+            Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
+            Self::Finding(finding) if finding.is_misconduct() => {
+                Some("the log is authentic and records what must not happen: examine that entry")
+            }
+            Self::Finding(_) => Some("keep the files: somebody changed or lost records"),
+            Self::Unverified { .. } => {
+                Some("check that the key is this log's, then distrust the files")
+            }
+            Self::Client(_)
+            | Self::File { .. }
+            | Self::Setup(_)
+            | Self::Usage(_)
+            | Self::BadAnswer(_)
+            | Self::Output(_)
+            | Self::Input(_)
+            | Self::Runtime(_)
+            | Self::NoRandomness => None,
+        }
+    }
+
+    pub(crate) fn view(&self) -> FailureView {
+        let problem = if let Self::Broker(problem) = self { Some(problem) } else { None };
+        let metadata = problem.into_iter().flat_map(|problem| problem.metadata.clone());
+        FailureView {
+            kind: self.kind(),
+            message: self.message(),
+            reason: problem.map(|problem| problem.reason.clone()).unwrap_or_default(),
+            hint: self.hint(),
+            index: self.index(),
+            metadata: metadata.collect(),
+        }
+    }
+
+    /// Whoever read the output has gone; there is nobody to tell.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    fn index(&self) -> Option<u64> {
+        if let Self::Unverified { index, .. } = self {
+            return *index;
+        }
+        if let Self::Finding(finding) = self { finding.index() } else { None }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Broker(problem) if problem.is_unreachable() => "unreachable",
+            Self::Broker(_) => "refused",
+            Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
+            Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
+            Self::Client(_)
+            | Self::File { .. }
+            | Self::Setup(_)
+            | Self::BadAnswer(_)
+            | Self::NotConfirmed
+            | Self::NoSuchGrant
+            | Self::Output(_)
+            | Self::Input(_)
+            | Self::Runtime(_)
+            | Self::NoRandomness => "failed",
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Broker(Problem::from_status(&status))
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        if let ClientError::Call(status) = error {
+            return (*status).into();
+        }
+        Self::Client(error)
+    }
+}
+
+impl From<Finding> for Failure {
+    fn from(finding: Finding) -> Self {
+        Self::Finding(finding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_not_there_has_its_own_exit_code() {
+        assert_eq!(Failure::from(Status::unavailable("x")).exit_code(), 4);
+        assert_eq!(Failure::from(Status::not_found("x")).exit_code(), 1);
+        assert_eq!(Failure::NoConfig.exit_code(), 2);
+        assert_eq!(Failure::from(Finding::Truncated { index: 3 }).exit_code(), 3);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "no such file");
+        let failure = Failure::File { path: "x".into(), source };
+        assert_eq!(failure.message(), "`x` cannot be used: no such file");
+    }
+}

@@ -1,0 +1,48 @@
+//! `strongroom`: the admin's command line. What it does, it does through the broker like any other
+//! client; only `init`, `audit verify`, `audit verify-proof` and `completions` need none.
+
+mod args;
+mod audit_export;
+mod audit_prove;
+mod audit_tail;
+mod audit_verify;
+mod config;
+mod context;
+mod credentials;
+mod expiry;
+mod failure;
+mod files;
+mod init;
+mod keys;
+mod leases;
+mod names;
+mod output;
+mod secret_input;
+mod tenants;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{args::Args, failure::Failure, output::Output};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return output::usage(&error),
+    };
+    let output = Output::new(args.json);
+    match run(args, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output.fail(&failure),
+    }
+}
+
+fn run(args: Args, output: Output) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(args.run(output))
+}

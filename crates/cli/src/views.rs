@@ -1,0 +1,213 @@
+use prost_types::Timestamp;
+use serde::Serialize;
+use strongroom_proto::v1::{
+    Credential, LeaseInfo, Record, Source, Tenant, VirtualKey, credential, tenant, virtual_key,
+};
+
+/// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
+#[derive(Debug, Serialize)]
+pub(crate) struct TenantView {
+    pub(crate) name: String,
+    pub(crate) display_name: String,
+    pub(crate) preferred_provider: String,
+    pub(crate) on_missing: &'static str,
+    pub(crate) create_time: String,
+    pub(crate) update_time: String,
+    pub(crate) etag: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CredentialView {
+    pub(crate) name: String,
+    pub(crate) provider: String,
+    pub(crate) state: &'static str,
+    pub(crate) priority: i32,
+    pub(crate) base_url: String,
+    pub(crate) models: Vec<String>,
+    pub(crate) last_four: String,
+    pub(crate) current_version: u64,
+    pub(crate) create_time: String,
+    pub(crate) update_time: String,
+    pub(crate) etag: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct KeyView {
+    pub(crate) name: String,
+    pub(crate) display_name: String,
+    pub(crate) providers: Vec<String>,
+    pub(crate) models: Vec<String>,
+    pub(crate) state: &'static str,
+    pub(crate) expire_time: String,
+    pub(crate) create_time: String,
+    pub(crate) update_time: String,
+    pub(crate) etag: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LeaseView {
+    pub(crate) lease_hash: String,
+    pub(crate) credential: String,
+    pub(crate) credential_version: u64,
+    pub(crate) holder: String,
+    pub(crate) virtual_key: String,
+    pub(crate) grant_time: String,
+    pub(crate) expire_time: String,
+    pub(crate) log_index: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RecordView {
+    pub(crate) index: u64,
+    pub(crate) time: String,
+    pub(crate) kind: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) actor: String,
+    pub(crate) method: String,
+    pub(crate) tenant: String,
+    pub(crate) credential: String,
+    pub(crate) credential_version: u64,
+    pub(crate) provider: String,
+    pub(crate) source: &'static str,
+    pub(crate) virtual_key: String,
+    pub(crate) lease_hash: String,
+    pub(crate) lease_expire_time: String,
+    pub(crate) lease_renewals: u32,
+    pub(crate) certificate_sha256: String,
+    pub(crate) session_key_sha256: String,
+    pub(crate) trace_id: String,
+    pub(crate) request_id: String,
+}
+
+impl From<Tenant> for TenantView {
+    fn from(tenant: Tenant) -> Self {
+        let on_missing = match tenant.on_missing() {
+            tenant::OnMissing::Unspecified | tenant::OnMissing::Refuse => "refuse",
+            tenant::OnMissing::Managed => "managed",
+        };
+        Self {
+            on_missing,
+            name: tenant.name,
+            display_name: tenant.display_name,
+            preferred_provider: tenant.preferred_provider,
+            create_time: time(tenant.create_time),
+            update_time: time(tenant.update_time),
+            etag: tenant.etag,
+        }
+    }
+}
+
+impl From<Credential> for CredentialView {
+    fn from(credential: Credential) -> Self {
+        let state = match credential.state() {
+            credential::State::Unspecified => "unknown",
+            credential::State::Enabled => "enabled",
+            credential::State::Disabled => "disabled",
+        };
+        Self {
+            state,
+            name: credential.name,
+            provider: credential.provider,
+            priority: credential.priority,
+            base_url: credential.base_url,
+            models: credential.models,
+            last_four: credential.last_four,
+            current_version: credential.current_version,
+            create_time: time(credential.create_time),
+            update_time: time(credential.update_time),
+            etag: credential.etag,
+        }
+    }
+}
+
+impl From<VirtualKey> for KeyView {
+    fn from(key: VirtualKey) -> Self {
+        let state = match key.state() {
+            virtual_key::State::Unspecified => "unknown",
+            virtual_key::State::Active => "active",
+            virtual_key::State::Revoked => "revoked",
+        };
+        Self {
+            state,
+            name: key.name,
+            display_name: key.display_name,
+            providers: key.providers,
+            models: key.models,
+            expire_time: time(key.expire_time),
+            create_time: time(key.create_time),
+            update_time: time(key.update_time),
+            etag: key.etag,
+        }
+    }
+}
+
+impl From<LeaseInfo> for LeaseView {
+    fn from(lease: LeaseInfo) -> Self {
+        Self {
+            lease_hash: hex::encode(&lease.lease_hash),
+            credential: lease.credential,
+            credential_version: lease.credential_version,
+            holder: lease.holder,
+            virtual_key: lease.virtual_key,
+            grant_time: time(lease.grant_time),
+            expire_time: time(lease.expire_time),
+            log_index: lease.log_index,
+        }
+    }
+}
+
+impl From<Record> for RecordView {
+    fn from(record: Record) -> Self {
+        let reason = match record.reason {
+            0 => "",
+            _ => record.reason().as_str_name(),
+        };
+        let source = match record.source() {
+            Source::Unspecified => "",
+            Source::Byok => "byok",
+            Source::Managed => "managed",
+            Source::Custom => "custom",
+        };
+        Self {
+            index: record.index,
+            time: time(record.time),
+            kind: record.kind().as_str_name(),
+            reason,
+            source,
+            actor: record.actor,
+            method: record.method,
+            tenant: record.tenant,
+            credential: record.credential,
+            credential_version: record.credential_version,
+            provider: record.provider,
+            virtual_key: record.virtual_key,
+            lease_hash: hex::encode(&record.lease_hash),
+            lease_expire_time: time(record.lease_expire_time),
+            lease_renewals: record.lease_renewals,
+            certificate_sha256: hex::encode(&record.certificate_sha256),
+            session_key_sha256: hex::encode(&record.session_key_sha256),
+            trace_id: hex::encode(&record.trace_id),
+            request_id: record.request_id,
+        }
+    }
+}
+
+/// RFC 3339; empty for a time that is absent.
+pub(crate) fn time(time: Option<Timestamp>) -> String {
+    time.and_then(|time| jiff::Timestamp::new(time.seconds, time.nanos).ok())
+        .map(|time| time.to_string())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let moment = Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 };
+        assert_eq!(time(Some(moment)), "2023-11-14T22:13:20.005Z");
+        assert_eq!(time(None), "");
+        assert_eq!(time(Some(Timestamp { seconds: i64::MAX, nanos: 0 })), "");
+    }
+}

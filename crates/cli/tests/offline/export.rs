@@ -1,0 +1,105 @@
+//! An export made by hand, of the bytes that a broker would write.
+
+use std::{fs, path::PathBuf};
+
+use audit::{
+    Bundle, Checkpoint, Hash, Kind, ProofPlan, Record, RecordDraft, RecordProof, SignerKey,
+    encode_bundle, leaf_hash, tree_root,
+};
+use domain::Timestamp;
+use tempfile::TempDir;
+
+pub(crate) struct Log {
+    pub(crate) directory: TempDir,
+    pub(crate) granted: u64,
+    key: SignerKey,
+    bodies: Vec<Vec<u8>>,
+}
+
+impl Log {
+    /// One credential, then leases of it.
+    pub(crate) fn new(size: u64) -> Self {
+        let log = Self {
+            directory: TempDir::new().unwrap(),
+            granted: size - 1,
+            key: SignerKey::generate("test.internal/log").unwrap(),
+            bodies: (0..size).map(body).collect(),
+        };
+        log.write();
+        log
+    }
+
+    pub(crate) fn vkey(&self) -> String {
+        self.key.verifier().to_string()
+    }
+
+    /// Signs the log's beginning as if it were all of it.
+    pub(crate) fn cut_to(&self, size: usize) {
+        let (kept, _) = self.bodies.split_at(size);
+        write(&self.directory, kept, &self.key);
+    }
+
+    pub(crate) fn write_proof(&self, index: u64) -> PathBuf {
+        let leaves: Vec<Hash> = self.bodies.iter().map(|body| leaf_hash(body)).collect();
+        let size = u64::try_from(leaves.len()).unwrap();
+        let plan = ProofPlan::inclusion(index, size).unwrap();
+        let hashes = plan
+            .assemble(|node| {
+                let range = node.range();
+                let (from, to) = (usize::try_from(range.start), usize::try_from(range.end));
+                Ok::<_, ()>(tree_root(&leaves[from.unwrap()..to.unwrap()]))
+            })
+            .unwrap();
+        let checkpoint = Checkpoint::sign(size, &tree_root(&leaves), &self.key).unwrap();
+        let proof = RecordProof { index, hashes, checkpoint };
+        let path = self.directory.path().join("proof");
+        fs::write(&path, proof.encode()).unwrap();
+        let body = &self.bodies[usize::try_from(index).unwrap()];
+        fs::write(self.directory.path().join("proof.record"), body).unwrap();
+        path
+    }
+
+    fn write(&self) {
+        write(&self.directory, &self.bodies, &self.key);
+    }
+}
+
+fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
+    let size = u64::try_from(bodies.len()).unwrap();
+    for bundle in Bundle::covering(size) {
+        let first = usize::try_from(bundle.first_entry()).unwrap();
+        let width = usize::try_from(bundle.width).unwrap();
+        let path = directory.path().join(bundle.path());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, encode_bundle(&bodies[first..first + width]).unwrap()).unwrap();
+    }
+    let leaves: Vec<Hash> = bodies.iter().map(|body| leaf_hash(body)).collect();
+    let checkpoint = Checkpoint::sign(size, &tree_root(&leaves), key).unwrap();
+    fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
+}
+
+fn body(index: u64) -> Vec<u8> {
+    let time = Timestamp::from_millis(1_700_000_000_000 + i64::try_from(index).unwrap());
+    let kind = if index == 0 { Kind::CredentialCreated } else { Kind::LeaseGranted };
+    let mut record = Record {
+        kind: kind.into(),
+        actor: "spiffe://test.internal/inference-proxy".into(),
+        tenant: "acme".into(),
+        credential: "tenants/acme/credentials/openai".into(),
+        credential_uid: vec![7; 16].into(),
+        credential_version: 1,
+        revision: 1,
+        provider: "openai".into(),
+        ..Record::default()
+    };
+    if index > 0 {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&index.to_be_bytes());
+        record.lease_hash = hash.to_vec().into();
+        let ends = Timestamp::from_millis(time.as_millis() + 60_000);
+        record.lease_expire_time = Some(audit::proto_time(ends));
+        record.source = 1;
+        record.virtual_key = "aaaaaaaaaaaaaaaa".into();
+    }
+    RecordDraft::new(record).unwrap().seal_at(index, time).body
+}

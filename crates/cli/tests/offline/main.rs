@@ -1,0 +1,222 @@
+//! The program as a process: verbs that need no broker, usage errors and exit codes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail the test"
+)]
+
+mod export;
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::export::Log;
+
+fn strongroom(arguments: &[&str]) -> Output {
+    strongroom_in(Path::new("/"), arguments, b"")
+}
+
+fn strongroom_in(directory: &Path, arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("HOME", directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that refuses its arguments does not read.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn error(output: &Output) -> Value {
+    assert!(output.stdout.is_empty(), "{}", stdout(output));
+    serde_json::from_slice::<Value>(&output.stderr).unwrap()["error"].clone()
+}
+
+fn path(directory: &TempDir) -> &str {
+    directory.path().to_str().unwrap()
+}
+
+#[test]
+fn help_is_on_stdout_and_names_every_verb() {
+    let output = strongroom(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for verb in ["init", "tenants", "credentials", "keys", "leases", "audit", "completions"] {
+        assert!(stdout(&output).contains(verb), "{verb}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_in_both_forms() {
+    let output = strongroom(&["tenants", "create", "Not-A-Name"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("starting with a letter"), "{}", stderr(&output));
+
+    let output = strongroom(&["--json", "tenants", "create", "Not-A-Name"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(error(&output)["kind"], "usage");
+}
+
+#[test]
+fn without_a_configuration_it_says_how_to_get_one() {
+    let empty = TempDir::new().unwrap();
+    let output = strongroom_in(empty.path(), &["tenants", "list"], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("strongroom init"), "{}", stderr(&output));
+}
+
+#[test]
+fn init_lays_out_a_deployment_that_the_tool_finds_by_itself() {
+    let home = TempDir::new().unwrap();
+    let output = strongroom_in(home.path(), &["init", ".strongroom", "--json"], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let layout: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(Path::new(layout["cli_config"].as_str().unwrap()).exists());
+
+    // No broker listens there: that has an exit code of its own.
+    let output = strongroom_in(home.path(), &["tenants", "list", "--json"], b"");
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert_eq!(error(&output)["kind"], "unreachable");
+
+    // What is there already is not touched.
+    let output = strongroom_in(home.path(), &["init", ".strongroom"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("exists already"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_empty_secret_is_refused_before_anyone_is_asked() {
+    let home = TempDir::new().unwrap();
+    strongroom_in(home.path(), &["init", ".strongroom"], b"");
+    let put = ["credentials", "put", "acme/openai", "--provider", "openai"];
+    let output = strongroom_in(home.path(), &put, b"\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("empty"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_secret_is_in_no_message() {
+    let home = TempDir::new().unwrap();
+    strongroom_in(home.path(), &["init", ".strongroom"], b"");
+    let put = ["credentials", "put", "acme/openai", "--provider", "openai", "--json"];
+    let output = strongroom_in(home.path(), &put, b"sk-live-0123456789\n");
+    assert_eq!(output.status.code(), Some(4));
+    assert!(!stdout(&output).contains("sk-live") && !stderr(&output).contains("sk-live"));
+}
+
+#[test]
+fn deleting_without_a_terminal_needs_yes() {
+    let home = TempDir::new().unwrap();
+    strongroom_in(home.path(), &["init", ".strongroom"], b"");
+    let output = strongroom_in(home.path(), &["credentials", "delete", "acme/openai"], b"delete\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_true_export_verifies_and_tells_who_used_which_key() {
+    let log = Log::new(300);
+    let output = strongroom(&["audit", "verify", path(&log.directory), "--vkey", &log.vkey()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("300 entries of test.internal/log"), "{}", stdout(&output));
+
+    let key_file = log.directory.path().join("log.pub");
+    std::fs::write(&key_file, format!("{}\n", log.vkey())).unwrap();
+    let key_file = key_file.to_str().unwrap();
+    let output =
+        strongroom(&["audit", "verify", path(&log.directory), "--vkey-file", key_file, "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["verified"], &report["size"]), (&true.into(), &300.into()));
+    assert_eq!(report["uses"][0]["actor"], "spiffe://test.internal/inference-proxy");
+    assert_eq!(report["uses"][0]["credential"], "tenants/acme/credentials/openai");
+    assert_eq!(report["uses"][0]["granted"], log.granted);
+}
+
+#[test]
+fn a_changed_export_does_not_verify() {
+    let log = Log::new(300);
+    let first = log.directory.path().join("tile/entries/000");
+    let good = std::fs::read(&first).unwrap();
+    for at in [2, 100, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&first, bad).unwrap();
+        let output =
+            strongroom(&["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"]);
+        assert_eq!(output.status.code(), Some(3), "{at}: {}", stderr(&output));
+        assert_eq!(error(&output)["kind"], "verification_failed");
+    }
+}
+
+#[test]
+fn a_missing_file_names_the_first_bad_index() {
+    let log = Log::new(300);
+    std::fs::remove_file(log.directory.path().join("tile/entries/001.p/44")).unwrap();
+    let output =
+        strongroom(&["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(error(&output)["index"], 256);
+}
+
+#[test]
+fn anothers_key_verifies_nothing() {
+    let (log, other) = (Log::new(3), Log::new(3));
+    let output = strongroom(&["audit", "verify", path(&log.directory), "--vkey", &other.vkey()]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("checkpoint"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_log_that_was_cut_back_is_found_by_the_checkpoint_of_before() {
+    let log = Log::new(300);
+    let before = log.directory.path().join("before");
+    std::fs::copy(log.directory.path().join("checkpoint"), &before).unwrap();
+    log.cut_to(200);
+    let verify = ["audit", "verify", path(&log.directory), "--vkey", &log.vkey()];
+    assert_eq!(strongroom(&verify).status.code(), Some(0));
+    let mut with_earlier = verify.to_vec();
+    with_earlier.extend(["--earlier", before.to_str().unwrap()]);
+    assert_eq!(strongroom(&with_earlier).status.code(), Some(3));
+}
+
+#[test]
+fn a_proof_stands_alone_and_a_changed_record_breaks_it() {
+    let log = Log::new(300);
+    let proof = log.write_proof(7);
+    let verify = ["audit", "verify-proof", proof.to_str().unwrap(), "--vkey", &log.vkey()];
+    let output = strongroom(&verify);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("verified"), "{}", stdout(&output));
+
+    let record = log.directory.path().join("proof.record");
+    let mut body = std::fs::read(&record).unwrap();
+    *body.last_mut().unwrap() ^= 1;
+    std::fs::write(&record, body).unwrap();
+    assert_eq!(strongroom(&verify).status.code(), Some(3));
+}
+
+#[test]
+fn completions_come_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = strongroom(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("strongroom"), "{shell}");
+    }
+}
