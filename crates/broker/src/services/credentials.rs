@@ -375,9 +375,8 @@ impl Core {
             self.catch_up().await?;
             let (_, mut row) = self.found(caller, &name).await?;
             check_etag(&request.etag, row.revision)?;
-            // The store deletes the row as it is known; the record tells of the revision after it.
-            let change = Change::DeleteCredential(row.clone());
             row.revision += 1;
+            let change = Change::DeleteCredential(row.clone());
             self.change(caller, &change, record(Kind::CredentialDeleted, &row)).await?;
             Ok::<_, Why>(v1::DeleteCredentialResponse {})
         };
