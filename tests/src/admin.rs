@@ -1,0 +1,79 @@
+use domain::{CredentialId, CredentialName, Secret, TenantId, Uid, VirtualKey};
+use strongroom_client::ClientError;
+use strongroom_proto::v1;
+
+use crate::Deployment;
+
+/// A credential to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCredential<'a> {
+    /// Whose it is: the last segment of the tenant's name.
+    pub tenant: &'a str,
+    /// What it is to be called.
+    pub id: &'a str,
+    /// The provider's slug.
+    pub provider: &'a str,
+    /// The secret.
+    pub secret: &'a str,
+}
+
+impl Deployment {
+    /// Makes a tenant.
+    pub async fn create_tenant(&self, id: &str) -> v1::Tenant {
+        let request = v1::CreateTenantRequest {
+            tenant_id: id.to_owned(),
+            tenant: Some(v1::Tenant::default()),
+            request_id: String::new(),
+        };
+        self.admin().tenants().create_tenant(request).await.unwrap().into_inner()
+    }
+
+    /// Stores a credential.
+    pub async fn store(&self, new: NewCredential<'_>) -> Result<v1::Credential, ClientError> {
+        let tenant: TenantId = new.tenant.parse().unwrap();
+        let id: CredentialId = new.id.parse().unwrap();
+        let spec =
+            v1::Credential { provider: new.provider.to_owned(), ..v1::Credential::default() };
+        let secret = Secret::new(new.secret.as_bytes().to_vec());
+        self.admin().create_credential(&tenant, &id, spec, &secret, &request_id()).await
+    }
+
+    /// Puts another secret in a credential's place.
+    pub async fn rotate(&self, name: &str, secret: &str) -> v1::Credential {
+        let name: CredentialName = name.parse().unwrap();
+        let secret = Secret::new(secret.as_bytes().to_vec());
+        self.admin().rotate_credential(&name, &secret, None, &request_id()).await.unwrap()
+    }
+
+    /// Stops a credential from being lent.
+    pub async fn disable(&self, name: &str) -> v1::Credential {
+        let request = v1::DisableCredentialRequest { name: name.to_owned(), etag: String::new() };
+        self.admin().credentials().disable_credential(request).await.unwrap().into_inner()
+    }
+
+    /// Makes a virtual key, limited to these models if any are named: the key and its name.
+    pub async fn create_key(&self, tenant: &str, models: &[&str]) -> (String, String) {
+        let key = VirtualKey::generate().unwrap();
+        let request = v1::CreateVirtualKeyRequest {
+            parent: format!("tenants/{tenant}"),
+            virtual_key_id: key.id().to_string(),
+            virtual_key: Some(v1::VirtualKey {
+                models: models.iter().map(|model| (*model).to_owned()).collect(),
+                ..v1::VirtualKey::default()
+            }),
+            key_sha256: key.digest().as_bytes().to_vec().into(),
+        };
+        let made = self.admin().virtual_keys().create_virtual_key(request).await.unwrap();
+        (key.expose().to_owned(), made.into_inner().name)
+    }
+
+    /// Revokes a virtual key.
+    pub async fn revoke_key(&self, name: &str) -> v1::VirtualKey {
+        let request = v1::RevokeVirtualKeyRequest { name: name.to_owned() };
+        self.admin().virtual_keys().revoke_virtual_key(request).await.unwrap().into_inner()
+    }
+}
+
+fn request_id() -> String {
+    Uid::random().unwrap().to_string()
+}

@@ -1,0 +1,217 @@
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use broker::Broker;
+use domain::SystemClock;
+use inference_proxy::Proxy;
+use setup::{Layout, Pki};
+use strongroom_client::ClientConfig;
+use tempfile::TempDir;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use toml::{Table, Value};
+
+use crate::{Backing, Export, Upstream, backing::table, export, logs};
+
+/// A broker and a proxy that run in this process, and the stand-in provider they call.
+#[derive(Debug)]
+pub struct Deployment {
+    folder: TempDir,
+    layout: Layout,
+    upstream: Upstream,
+    admin: strongroom_client::Broker,
+    broker: Server,
+    proxy: Server,
+}
+
+/// A server of this process, and how to end it.
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinSet<anyhow::Result<()>>,
+}
+
+impl Deployment {
+    /// Lays a deployment out and starts it.
+    pub async fn start(backing: Backing) -> Self {
+        logs();
+        let folder = tempfile::tempdir().unwrap();
+        let layout =
+            Layout::development(&folder.path().join("strongroom"), Arc::new(SystemClock)).unwrap();
+        // Clients that are not ours check a DNS name.
+        pki(&layout).issue_to_server(&layout.pki, "broker", "broker", &["localhost"], DAY).unwrap();
+        let upstream = Upstream::start().await;
+        configure_broker(&layout, backing, &upstream).await;
+        let broker = start_broker(&layout, LOOPBACK).await;
+        configure_proxy(&layout, broker.address);
+        let proxy = start_proxy(&layout, LOOPBACK).await;
+        let admin = connect(&layout, broker.address, "admin");
+        Self { folder, layout, upstream, admin, broker, proxy }
+    }
+
+    /// An administrator's connection to the broker.
+    pub fn admin(&self) -> &strongroom_client::Broker {
+        &self.admin
+    }
+
+    /// Where the broker listens.
+    pub fn broker(&self) -> SocketAddr {
+        self.broker.address
+    }
+
+    /// Where the proxy listens.
+    pub fn proxy(&self) -> SocketAddr {
+        self.proxy.address
+    }
+
+    /// Where everything is.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The folder that holds everything this deployment writes, but for another's database.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The stand-in provider.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// The authority of this deployment.
+    pub fn pki(&self) -> Pki {
+        pki(&self.layout)
+    }
+
+    /// Another workload's connection, with the files `<name>.pem` and `<name>.key` of the authority.
+    pub fn connect(&self, name: &str) -> strongroom_client::Broker {
+        connect(&self.layout, self.broker.address, name)
+    }
+
+    /// Ends the broker as SIGTERM would and starts it again on the same port.
+    pub async fn restart_broker(&mut self) {
+        let address = self.broker.address;
+        let ended = std::mem::replace(&mut self.broker, Server::none(address));
+        ended.end().await;
+        self.broker = start_broker(&self.layout, address).await;
+    }
+
+    /// Reads and verifies the whole log, then ends everything. Each test ends with this.
+    pub async fn end(self) -> Export {
+        let verifier = fs::read_to_string(&self.layout.log_verifier).unwrap();
+        let export = export(&self.admin, verifier.trim()).await;
+        export.verify().expect("the log verifies");
+        self.proxy.end().await;
+        self.broker.end().await;
+        export
+    }
+}
+
+impl Server {
+    fn none(address: SocketAddr) -> Self {
+        Self { address, stop: oneshot::channel().0, serving: JoinSet::new() }
+    }
+
+    async fn end(mut self) {
+        // Gone already only if it ended by itself, which the next line tells.
+        let _ = self.stop.send(());
+        while let Some(ended) = self.serving.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+fn pki(layout: &Layout) -> Pki {
+    Pki::open(&layout.pki, &layout.trust_domain, Arc::new(SystemClock)).unwrap()
+}
+
+async fn configure_broker(layout: &Layout, backing: Backing, upstream: &Upstream) {
+    let mut config: Table = fs::read_to_string(&layout.broker_config).unwrap().parse().unwrap();
+    config.insert("telemetry".to_owned(), Value::Table(Table::new()));
+    let stand_in = table(&[("origin", &upstream.origin())]);
+    let providers = ["openai", "anthropic"].map(|name| (name.to_owned(), stand_in.clone()));
+    config.insert("providers".to_owned(), Value::Table(providers.into_iter().collect()));
+    // A workload that asks for leases itself, without a proxy.
+    let rule = r#"
+        identities = ["spiffe://strongroom.local/service"]
+        methods = ["Leases/OpenSession", "Leases/AcquireLease", "Leases/ReleaseLease"]
+        tenants = ["acme"]
+    "#;
+    let rule = Value::Table(rule.parse().unwrap());
+    config.get_mut("access").and_then(Value::as_array_mut).unwrap().push(rule);
+    backing.configure(&mut config, layout.data.parent().unwrap()).await;
+    fs::write(&layout.broker_config, config.to_string()).unwrap();
+    pki(layout).issue(&layout.pki, "service", "service", DAY).unwrap();
+}
+
+async fn start_broker(layout: &Layout, address: SocketAddr) -> Server {
+    let (config, sha256) = broker::Config::load(&layout.broker_config).unwrap();
+    let broker = Broker::open(config, sha256).await.expect("the broker opens");
+    let (listener, stop, stopped) = listen(address).await;
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    // A sender that is gone ends the server too: so is its test.
+    serving.spawn(broker.serve(listener, async { drop(stopped.await) }));
+    Server { address, stop, serving }
+}
+
+fn configure_proxy(layout: &Layout, broker: SocketAddr) {
+    let mut config: Table = fs::read_to_string(&layout.proxy_config).unwrap().parse().unwrap();
+    config.insert("telemetry".to_owned(), Value::Table(Table::new()));
+    let settings = config.get_mut("broker").and_then(Value::as_table_mut).unwrap();
+    settings.insert("broker".to_owned(), broker.to_string().into());
+    // The stand-in is on loopback, where no provider is.
+    let egress = Table::from_iter([("allow".to_owned(), vec!["127.0.0.0/8"].into())]);
+    config.insert("egress".to_owned(), Value::Table(egress));
+    fs::write(&layout.proxy_config, config.to_string()).unwrap();
+}
+
+async fn start_proxy(layout: &Layout, address: SocketAddr) -> Server {
+    let config = inference_proxy::Config::load(&layout.proxy_config).unwrap();
+    let proxy = Proxy::open(&config).expect("the proxy opens");
+    let (listener, stop, stopped) = listen(address).await;
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        proxy.serve(listener, async { drop(stopped.await) }).await.map_err(Into::into)
+    });
+    Server { address, stop, serving }
+}
+
+async fn listen(address: SocketAddr) -> (TcpListener, oneshot::Sender<()>, oneshot::Receiver<()>) {
+    let (stop, stopped) = oneshot::channel();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // A port that was just given up may not be free yet.
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return (listener, stop, stopped),
+            Err(error) => assert!(Instant::now() < deadline, "{address}: {error}"),
+        }
+        sleep_until(Instant::now() + Duration::from_millis(20)).await;
+    }
+}
+
+fn connect(layout: &Layout, broker: SocketAddr, name: &str) -> strongroom_client::Broker {
+    let pki = layout.pki.display();
+    let domain = &layout.trust_domain;
+    let config = format!(
+        r#"
+        broker = "{broker}"
+        trust_domains = ["{domain}"]
+        broker_id = "spiffe://{domain}/broker"
+        timeout = "10s"
+        tls = {{ certificate = "{pki}/{name}.pem", key = "{pki}/{name}.key", ca = "{pki}/ca.pem" }}
+        "#
+    );
+    let config: ClientConfig = toml::from_str(&config).unwrap();
+    strongroom_client::Broker::connect(&config, Arc::new(SystemClock)).unwrap()
+}
+
+const DAY: Duration = Duration::from_hours(24);
+const LOOPBACK: SocketAddr =
+    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0));
