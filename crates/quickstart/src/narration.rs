@@ -1,0 +1,108 @@
+use audit::{Kind, Reason, Record, decode_record, timestamp};
+use strongroom_client::Broker;
+use strongroom_proto::v1::TailRecordsRequest;
+
+use crate::speech::say;
+
+/// Tells each record as it becomes durable, from an index on, until the broker ends the stream.
+pub(crate) async fn narrate(admin: Broker, from_index: u64) {
+    let request = TailRecordsRequest { from_index: Some(from_index), tenant: String::new() };
+    let Ok(mut records) =
+        admin.audit().tail_records(request).await.map(tonic::Response::into_inner)
+    else {
+        say("  The log cannot be followed.");
+        return;
+    };
+    while let Ok(Some(page)) = records.message().await {
+        for entry in page.entries {
+            if let Ok(record) = decode_record(&entry.body) {
+                say(line(&record));
+            }
+        }
+    }
+}
+
+/// One line on a record. A record has no free text in it, so nothing needs to be escaped.
+fn line(record: &Record) -> String {
+    let time = record.time.as_ref().and_then(timestamp);
+    let time = time.and_then(|time| jiff::Timestamp::from_millisecond(time.as_millis()).ok());
+    let time = time.map(|time| time.strftime("%H:%M:%S").to_string()).unwrap_or_default();
+    format!("  log {:>4}  {time}  {}{}", record.index, what(record), actor(record))
+}
+
+fn what(record: &Record) -> String {
+    let (credential, key) = (&record.credential, &record.virtual_key);
+    match record.kind() {
+        Kind::Unspecified => "something".to_owned(),
+        Kind::BrokerStarted => "the broker started".to_owned(),
+        Kind::BrokerStopped => "the broker stopped".to_owned(),
+        Kind::SessionOpened => "session opened".to_owned(),
+        Kind::Refused => format!("refused: {}", reason(record)),
+        Kind::LeaseGranted => {
+            format!("lent {credential} v{}{}", record.credential_version, by(key))
+        }
+        Kind::LeaseRenewed => format!("lease of {credential} renewed{}", by(key)),
+        Kind::LeaseReleased => format!("lease of {credential} given back"),
+        Kind::LeaseRevoked => "lease revoked".to_owned(),
+        Kind::TenantCreated => format!("tenant {} created", record.tenant),
+        Kind::TenantUpdated => format!("tenant {} changed", record.tenant),
+        Kind::CredentialCreated => format!("{credential} stored"),
+        Kind::CredentialRotated => {
+            format!("{credential} rotated to v{}", record.credential_version)
+        }
+        Kind::CredentialDisabled => format!("{credential} disabled"),
+        Kind::CredentialEnabled => format!("{credential} enabled"),
+        Kind::CredentialDeleted => format!("{credential} deleted"),
+        Kind::VirtualKeyCreated => format!("virtual key {key} created"),
+        Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
+    }
+}
+
+fn reason(record: &Record) -> String {
+    let reason = Reason::try_from(record.reason).unwrap_or_default();
+    let place = if record.method.is_empty() { "" } else { " at " };
+    format!("{}{place}{}", reason.as_str_name(), record.method)
+}
+
+fn by(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!(" by virtual key {key}") }
+}
+
+fn actor(record: &Record) -> String {
+    let path = record.actor.strip_prefix("spiffe://").and_then(|id| id.split_once('/'));
+    path.map(|(_, path)| format!(" · {path}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_told_with_who_and_what() {
+        let record = Record {
+            index: 7,
+            kind: Kind::LeaseGranted.into(),
+            time: Some(audit::proto_time(domain::Timestamp::from_millis(3_661_000))),
+            actor: "spiffe://strongroom.local/inference-proxy".to_owned(),
+            credential: "tenants/a/credentials/b".to_owned(),
+            credential_version: 2,
+            virtual_key: "abc".to_owned(),
+            ..Record::default()
+        };
+        assert_eq!(
+            line(&record),
+            "  log    7  01:01:01  lent tenants/a/credentials/b v2 by virtual key abc · inference-proxy"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_reason() {
+        let record = Record {
+            kind: Kind::Refused.into(),
+            reason: Reason::VirtualKeyRefused.into(),
+            method: "Leases/AcquireLease".to_owned(),
+            ..Record::default()
+        };
+        assert!(line(&record).ends_with("refused: VIRTUAL_KEY_REFUSED at Leases/AcquireLease"));
+    }
+}
