@@ -1,0 +1,58 @@
+//! The `bench` binary: what a lease and a proxied call cost, each beside bare servers in the same
+//! run. Servers, clients and upstreams are processes of their own, started from this binary.
+
+mod deployment;
+mod lease;
+mod process;
+mod proxy;
+mod table;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+/// Measures CPU and rates; see `docs/benchmarks.md`.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// CPU per lease, and leases per second.
+    Lease(lease::Args),
+    /// CPU per proxied call, calls per second, and latency.
+    Proxy(proxy::Args),
+    /// A process that the others start.
+    #[command(hide = true, subcommand)]
+    Role(Role),
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    Empty(lease::empty::Args),
+    Record(lease::record::Args),
+    Clients(lease::clients::Args),
+    Upstream,
+    Bare(proxy::bare::Args),
+    Load(proxy::load::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if cfg!(debug_assertions) && !matches!(args.command, Command::Role(_)) {
+        table::note("this build is not optimized: its figures mean nothing");
+    }
+    Runtime::new()?.block_on(async {
+        match args.command {
+            Command::Lease(args) => lease::run(args).await,
+            Command::Proxy(args) => proxy::run(args).await,
+            Command::Role(Role::Empty(args)) => lease::empty::run(args).await,
+            Command::Role(Role::Record(args)) => lease::record::run(args).await,
+            Command::Role(Role::Clients(args)) => lease::clients::run(args).await,
+            Command::Role(Role::Upstream) => proxy::upstream::run().await,
+            Command::Role(Role::Bare(args)) => proxy::bare::run(args).await,
+            Command::Role(Role::Load(args)) => proxy::load::run(args).await,
+        }
+    })
+}
