@@ -56,6 +56,8 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
         tracing::info!(config = %args.config.display(), "the configuration can be used");
         return Ok(());
     }
+    // Before anybody is told that this runs: whoever is told may end it.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listen = config.listen;
     let broker = Broker::open(config, sha256).await?;
     let listener =
@@ -68,7 +70,6 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
         let (metrics, readiness) = (guard.metrics(), broker.readiness());
         ops.spawn(telemetry::serve_ops(listener, metrics, readiness, std::future::pending()));
     }
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };

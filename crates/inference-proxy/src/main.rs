@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use inference_proxy::{Config, Proxy};
 use tokio::{
     net::TcpListener,
@@ -22,9 +22,14 @@ struct Args {
     /// The configuration file.
     #[arg(long, default_value = "proxy.toml")]
     config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
     /// Checks the configuration file, and stops.
-    #[arg(long)]
-    check: bool,
+    CheckConfig,
 }
 
 fn main() -> ExitCode {
@@ -48,10 +53,12 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     let guard = telemetry::init(&telemetry, "strongroom-inference-proxy")?;
     hardened?;
     let config = loaded.context("loading the configuration")?;
-    if args.check {
+    if matches!(args.command, Some(Command::CheckConfig)) {
         tracing::info!(config = %args.config.display(), "the configuration can be used");
         return Ok(());
     }
+    // Before anybody is told that this runs: whoever is told may end it.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let proxy = Proxy::open(&config)?;
     let listener = TcpListener::bind(config.listen).await.context("binding the listener")?;
     let mut ops = JoinSet::new();
@@ -60,7 +67,6 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
         let (metrics, readiness) = (guard.metrics(), proxy.readiness());
         ops.spawn(telemetry::serve_ops(ops_listener, metrics, readiness, std::future::pending()));
     }
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
