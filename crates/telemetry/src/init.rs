@@ -1,6 +1,7 @@
 use std::{
     io::Stderr,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -88,11 +89,25 @@ fn tracer(config: &TelemetryConfig, service: &str) -> Result<SdkTracerProvider, 
 }
 
 fn recorder() -> Result<PrometheusHandle, TelemetryError> {
-    PrometheusBuilder::new()
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|_| TelemetryError::Recorder)
+        .map_err(|_| TelemetryError::Recorder)?;
+    let upkeep = recorder.clone();
+    // For as long as the process lives, like the recorder: unscraped histograms would only grow.
+    let thread = std::thread::Builder::new().name("metrics".to_owned());
+    let thread = thread.spawn(move || {
+        loop {
+            std::thread::sleep(UPKEEP);
+            upkeep.run_upkeep();
+        }
+    });
+    thread.map_err(|_| TelemetryError::Recorder)?;
+    Ok(recorder)
 }
+
+/// How often what was recorded is summed up.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// From the broker's warm path to a long answer of a model.
 const SECONDS: [f64; 16] = [

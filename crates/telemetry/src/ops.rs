@@ -35,7 +35,7 @@ pub async fn serve_ops(
 }
 
 async fn render(State(metrics): State<PrometheusHandle>) -> impl IntoResponse {
-    // Histograms are summed up here and not by a timer: each scrape finds them current.
+    // Summed up here too, so that each scrape finds them current.
     metrics.run_upkeep();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
