@@ -42,8 +42,6 @@ impl Deployment {
         let folder = tempfile::tempdir().unwrap();
         let layout =
             Layout::development(&folder.path().join("strongroom"), Arc::new(SystemClock)).unwrap();
-        // Clients that are not ours check a DNS name.
-        pki(&layout).issue_to_server(&layout.pki, "broker", "broker", &["localhost"], DAY).unwrap();
         let upstream = Upstream::start().await;
         configure_broker(&layout, backing, &upstream).await;
         let broker = start_broker(&layout, LOOPBACK).await;

@@ -85,8 +85,8 @@ impl Layout {
 
     fn write(&self, clock: Arc<dyn Clock>) -> Result<(), SetupError> {
         let pki = Pki::create(&self.pki, &self.trust_domain, clock)?;
-        for (name, path) in IDENTITIES {
-            pki.issue(&self.pki, name, path, SVID_LIFETIME)?;
+        for (name, path, hosts) in IDENTITIES {
+            pki.issue_to_server(&self.pki, name, path, hosts, SVID_LIFETIME)?;
         }
         create_directory(&self.data)?;
         self.write_keys()?;
@@ -124,9 +124,12 @@ fn staging(dir: &Path) -> Result<PathBuf, SetupError> {
     Ok(dir.with_file_name(name))
 }
 
-/// File names and SPIFFE paths.
-const IDENTITIES: [(&str, &str); 3] =
-    [("broker", "broker"), ("inference-proxy", "inference-proxy"), ("admin", "admin/local")];
+/// File names, SPIFFE paths, and the DNS names that clients which are not ours check.
+const IDENTITIES: [(&str, &str, &[&str]); 3] = [
+    ("broker", "broker", &["localhost"]),
+    ("inference-proxy", "inference-proxy", &[]),
+    ("admin", "admin/local", &[]),
+];
 
 const DEVELOPMENT_DOMAIN: &str = "strongroom.local";
 
