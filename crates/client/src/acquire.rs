@@ -5,6 +5,7 @@ use std::{
 
 use strongroom_proto::v1::{AcquireLeaseRequest, acquire_lease_request::Target};
 use tokio::{sync::watch, time::timeout};
+use tracing::Instrument as _;
 
 use crate::{
     ClientError, HeldLease, LeaseCache, LeaseError, LeaseKey, cache::Inner, convert,
@@ -49,7 +50,8 @@ impl LeaseCache {
                 flights.insert(key.clone(), flight.clone());
                 let landing = Landing { inner: Arc::clone(&self.inner), key: key.clone() };
                 // A task of the cache's own: a caller that goes away does not end it for others.
-                self.tasks.spawn(fly(landing, landed));
+                // In the span of the call that needs the lease: its trace goes on to the broker.
+                self.tasks.spawn(fly(landing, landed).in_current_span());
                 flight
             }
         };

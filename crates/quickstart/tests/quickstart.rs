@@ -87,13 +87,25 @@ fn call(address: &str, key: &str, path: &str, body: &str) -> String {
     write!(
         connection,
         "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\ncontent-type: \
-         application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+         application/json\r\ntraceparent: 00-{TRACE}-b7ad6b7169203331-01\r\ncontent-length: \
+         {}\r\nconnection: close\r\n\r\n{body}",
         body.len(),
     )
     .unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// The trace that every call of a test belongs to.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// Everything in a folder, one file after another.
+fn contents(folder: &Path) -> Vec<u8> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .flat_map(|it| if it.is_dir() { contents(&it) } else { std::fs::read(it).unwrap() })
+        .collect()
 }
 
 const PLAIN: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hi"}]}"#;
@@ -128,6 +140,15 @@ fn a_newcomer_calls_it_and_ctrl_c_proves_the_log() {
     assert!(said.contains("answers come from a stand-in"), "{said}");
     assert!(said.contains("lent tenants/quickstart/credentials/openai-stand-in v1"), "{said}");
     assert!(said.contains("2 leases, nothing changed and nothing missing"), "{said}");
+
+    // From the application through the proxy to the broker: the record names the call's trace.
+    let trace: Vec<u8> = TRACE.as_bytes().chunks(2).map(hex_byte).collect();
+    let log = contents(&state.join("export"));
+    assert!(log.windows(trace.len()).any(|part| part == trace), "the trace is not in the log");
+}
+
+fn hex_byte(digits: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
 }
 
 #[test]
