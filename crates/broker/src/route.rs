@@ -54,15 +54,18 @@ impl Core {
         wanted: Wanted<'_>,
     ) -> Result<Decided, Why> {
         let (in_front, bare) = self.catalogue.split_model(wanted.model);
-        let named = match wanted.provider {
-            "" => in_front,
-            name => Some(self.provider_named(name)?),
+        let named = match (wanted.provider, in_front) {
+            ("", in_front) => in_front,
+            (name, in_front) => {
+                let by_path = self.provider_named(name)?;
+                if in_front.is_some_and(|in_front| in_front != by_path) {
+                    let what = "the model names another provider than the path does";
+                    return Err(Why::InvalidField(what.into()));
+                }
+                Some(by_path)
+            }
         };
         let models = |scope: &Scope| self.known_models(scope);
-        if !wanted.scope.allows_model(bare) && !wanted.scope.allows_model(wanted.model) {
-            let model = wanted.model.to_owned();
-            return Err(Why::ModelNotInScope { model, models: models(wanted.scope) });
-        }
         let request = RouteRequest {
             model: bare,
             named: named.as_ref(),
@@ -153,6 +156,15 @@ impl Core {
         let provider = &held.row.provider;
         if !wanted.scope.allows_provider(provider) {
             return Err(Why::ProviderNotInScope(provider.clone()));
+        }
+        // A scope may name a model with its provider in front: that of the decision, not the one
+        // that the caller wrote.
+        let qualified = format!("{provider}/{model}");
+        if !wanted.scope.allows_model(model)
+            && (model.is_empty() || !wanted.scope.allows_model(&qualified))
+        {
+            let (model, models) = (wanted.model.to_owned(), self.known_models(wanted.scope));
+            return Err(Why::ModelNotInScope { model, models });
         }
         let known = self
             .catalogue

@@ -230,3 +230,29 @@ async fn a_custom_endpoint_is_https_and_wins_over_everything() {
     assert_eq!(lease.provider(), &"custom".parse::<ProviderId>().unwrap());
     running.end().await;
 }
+
+#[tokio::test]
+async fn a_scope_that_names_a_provider_is_held_against_the_one_that_is_chosen() {
+    let running = Running::start().await;
+    let (tenant, _) = with_credential(&running, "acme").await;
+    let id = "anthropic".parse().unwrap();
+    let secret = Secret::new(b"sk-ant-api03-0123456789abcdef".to_vec());
+    let made = running.admin.create_credential(&tenant, &id, spec("anthropic"), &secret, "").await;
+    made.unwrap();
+    let virtual_key = with_key(&running, &tenant, &["openai/*"]).await;
+    let cache = cache(&running);
+
+    assert!(cache.lease(&key(&virtual_key, "openai/gpt-4o")).await.is_ok());
+    assert!(cache.lease(&key(&virtual_key, "gpt-4o")).await.is_ok());
+    let by_path = LeaseKey {
+        dialect: Dialect::Anthropic,
+        provider: Some("anthropic".parse().unwrap()),
+        ..key(&virtual_key, "openai/claude-opus-5")
+    };
+    let expected = (Code::InvalidArgument, "INVALID_FIELD".to_owned());
+    assert_eq!(refused(cache.lease(&by_path).await), expected);
+    let by_path = LeaseKey { model: "claude-opus-5".to_owned(), ..by_path };
+    let expected = (Code::PermissionDenied, "MODEL_NOT_IN_SCOPE".to_owned());
+    assert_eq!(refused(cache.lease(&by_path).await), expected);
+    running.end().await;
+}
