@@ -117,6 +117,9 @@ impl Drop for Reserved {
     }
 }
 
+/// Frames smaller than this are copied out of the buffer they arrived in.
+const SMALL: usize = 4096;
+
 /// How much must have arrived by then: 1 KiB a second.
 fn least_after(taken: Duration) -> usize {
     usize::try_from(taken.as_secs()).unwrap_or(usize::MAX).saturating_mul(1024)
@@ -125,6 +128,8 @@ fn least_after(taken: Duration) -> usize {
 impl Frames {
     fn push(&mut self, bytes: Bytes) {
         self.length += bytes.len();
+        // A small frame may keep a large buffer alive, which nobody has counted.
+        let bytes = if bytes.len() < SMALL { Bytes::copy_from_slice(&bytes) } else { bytes };
         if self.list.len() < MANY && self.tail.is_empty() {
             self.list.push_back(bytes);
         } else {

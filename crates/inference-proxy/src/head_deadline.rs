@@ -13,8 +13,9 @@ use tokio::{
 
 use crate::busy::ConnectionUse;
 
-/// A connection of an application that must not take for ever to say what it wants: from the first
-/// byte that arrives while no call is in hand, a whole head must come within the limit.
+/// A connection of an application that must not take for ever to say what it wants: from its
+/// beginning, and then from the first byte that arrives while no call is in hand, a whole head must
+/// come within the limit. One of HTTP/2 that has no call in hand is kept for a while only.
 ///
 /// The HTTP library has such a limit too, but counts the time between calls into it; a connection
 /// that waits for its next call would be closed under its owner's hands.
@@ -23,6 +24,7 @@ pub(crate) struct HeadDeadline<S> {
     stream: S,
     calls: ConnectionUse,
     limit: Duration,
+    keep_alive: Duration,
     /// The deadline of the head that is arriving, and how many calls there had been when it began.
     timer: Option<(usize, Pin<Box<Sleep>>)>,
     /// Whether it speaks HTTP/2, once that is known.
@@ -30,8 +32,24 @@ pub(crate) struct HeadDeadline<S> {
 }
 
 impl<S> HeadDeadline<S> {
-    pub(crate) fn new(stream: S, calls: ConnectionUse, limit: Duration) -> Self {
-        Self { stream, calls, limit, timer: None, is_two: None }
+    pub(crate) fn new(
+        stream: S,
+        calls: ConnectionUse,
+        limit: Duration,
+        keep_alive: Duration,
+    ) -> Self {
+        let timer = Some((calls.begun(), Box::pin(sleep(limit))));
+        Self { stream, calls, limit, keep_alive, timer, is_two: None }
+    }
+
+    /// Takes note that nothing has arrived.
+    fn waiting(&mut self) {
+        self.forget_whole_head();
+        let begun = self.calls.begun();
+        // Of HTTP/1 the library itself bounds the time between calls.
+        if self.timer.is_none() && self.is_two == Some(true) && self.calls.is_idle() && begun > 0 {
+            self.timer = Some((begun, Box::pin(sleep(self.keep_alive))));
+        }
     }
 
     /// Takes note of bytes that arrived.
@@ -67,7 +85,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadDeadline<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            this.waiting();
+        }
+        match read {
             Poll::Pending if this.is_late(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Ready(Ok(())) => {
                 let new = buf.filled().get(before..).unwrap_or_default();

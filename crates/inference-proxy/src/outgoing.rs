@@ -39,7 +39,9 @@ pub(crate) fn outgoing(
             headers.insert(name, value.clone());
         }
     }
-    if !headers.contains_key(CONTENT_TYPE) && request.method() == Method::POST {
+    // What was read as JSON goes on as JSON, whatever the caller calls it: another decoding could
+    // find another model in it.
+    if request.method() == Method::POST {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("strongroom"));
@@ -106,7 +108,10 @@ fn is_known_query(part: &str) -> bool {
 /// How long a wait the caller is told when nothing better is known.
 pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(1);
 
-const FORWARD: [HeaderName; 3] = [CONTENT_TYPE, ACCEPT, HeaderName::from_static("idempotency-key")];
+const FORWARD: [HeaderName; 2] = [ACCEPT, IDEMPOTENCY_KEY];
+
+/// Names a request to the provider. Two tenants on one credential must not name each other's.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[cfg(test)]
 mod tests {

@@ -262,7 +262,8 @@ impl Scanner {
         if self.held.len() > 30 || self.held.len() < 5 {
             return Ok(());
         }
-        let Some(key) = unescape(&self.held) else { return Ok(()) };
+        // What cannot be read here might be read as `model` elsewhere.
+        let key = unescape(&self.held).ok_or(BodyError::Malformed)?;
         if !key.eq_ignore_ascii_case("model") {
             return Ok(());
         }

@@ -84,7 +84,9 @@ impl Connection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Self { gateway, builder, watcher, .. } = self;
         let calls = ConnectionUse::default();
-        let stream = HeadDeadline::new(stream, calls.clone(), gateway.limits.header_read);
+        let limits = &gateway.limits;
+        let (head, idle) = (limits.header_read, limits.keep_alive);
+        let stream = HeadDeadline::new(stream, calls.clone(), head, idle);
         let service = service_fn(move |request: Request<Incoming>| {
             let (gateway, calls) = (Arc::clone(&gateway), calls.clone());
             async move { Ok::<_, Infallible>(gateway.handle(request, calls).await) }
