@@ -71,25 +71,30 @@ impl ServerTls {
         Arc::clone(&self.state.load().config)
     }
 
-    /// Reads the files again when they have changed. Files that cannot be used leave the last good
-    /// ones in force.
+    /// Reads the files again and again for as long as it is polled.
     pub(crate) async fn watch(&self) {
         let mut ticks = interval(RELOAD_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let changed = fs::read(&self.files.certificate)
-                .is_ok_and(|certificate| certificate != self.state.load().certificate);
-            if !changed {
-                continue;
+            self.renew();
+        }
+    }
+
+    /// Reads the files again when they have changed. Files that cannot be used leave the last good
+    /// ones in force.
+    fn renew(&self) {
+        let changed = fs::read(&self.files.certificate)
+            .is_ok_and(|certificate| certificate != self.state.load().certificate);
+        if !changed {
+            return;
+        }
+        match State::load(&self.files) {
+            Ok(state) => {
+                self.state.store(Arc::new(state));
+                tracing::info!("the listener has a new certificate");
             }
-            match State::load(&self.files) {
-                Ok(state) => {
-                    self.state.store(Arc::new(state));
-                    tracing::info!("the listener has a new certificate");
-                }
-                Err(error) => tracing::error!(%error, "the listener's new certificate is unusable"),
-            }
+            Err(error) => tracing::error!(%error, "the listener's new certificate is unusable"),
         }
     }
 }
@@ -126,3 +131,6 @@ fn read(path: &Path) -> Result<Vec<u8>, ListenerTlsError> {
 }
 
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
@@ -20,16 +20,19 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// A provider that answers as it is told, over HTTP/1.1 and HTTP/2, and writes down what it saw. It
 /// ends when it is dropped.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
@@ -39,6 +42,8 @@ pub struct Upstream {
 pub struct Seen {
     /// Its method.
     pub method: Method,
+    /// The HTTP it came over.
+    pub version: Version,
     /// Its path and query.
     pub path: String,
     /// Its headers, all of them.
@@ -76,17 +81,27 @@ enum Step {
 impl Upstream {
     /// Starts on a free port of the loopback address.
     pub async fn start() -> io::Result<Self> {
+        Self::listen(None).await
+    }
+
+    /// The same over TLS, with the certificate and the protocols of this configuration.
+    pub async fn start_tls(config: ServerConfig) -> io::Result<Self> {
+        Self::listen(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> io::Result<Self> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::<Shared>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, _tasks: tasks })
+        tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
+        Ok(Self { address, scheme, shared, _tasks: tasks })
     }
 
-    /// Where it listens: `http://127.0.0.1:port`.
+    /// Where it listens: `http://127.0.0.1:port`, or `https://` there.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// From now on, answers calls of this path with this.
@@ -152,20 +167,32 @@ impl StreamHandle {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         drop(tcp.set_nodelay(true));
-        let shared = Arc::clone(&shared);
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
-            let answering = Arc::clone(&shared);
-            let service = service_fn(move |request| respond(request, Arc::clone(&answering)));
-            let builder = auto::Builder::new(TokioExecutor::new());
             shared.connections.send_modify(|open| *open += 1);
-            drop(builder.serve_connection(TokioIo::new(tcp), service).await);
+            match tls {
+                None => serve(tcp, &shared).await,
+                // A caller that goes away during the handshake is what some tests are about.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(tcp).await {
+                        serve(stream, &shared).await;
+                    }
+                }
+            }
             shared.connections.send_modify(|open| *open -= 1);
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: &Arc<Shared>) {
+    let answering = Arc::clone(shared);
+    let service = service_fn(move |request| respond(request, Arc::clone(&answering)));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    drop(builder.serve_connection(TokioIo::new(stream), service).await);
 }
 
 async fn respond(
@@ -175,7 +202,13 @@ async fn respond(
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let seen = Seen { method: head.method, path: path.clone(), headers: head.headers, body };
+    let seen = Seen {
+        method: head.method,
+        version: head.version,
+        path: path.clone(),
+        headers: head.headers,
+        body,
+    };
     shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     shared.count.send_modify(|count| *count += 1);
     let answer = {

@@ -72,7 +72,11 @@ impl World {
 
     /// A proxy with more in its configuration.
     pub(crate) async fn with(extra: &str) -> Self {
-        let upstream = Upstream::start().await.unwrap();
+        Self::before(Upstream::start().await.unwrap(), extra).await
+    }
+
+    /// A proxy before this provider.
+    pub(crate) async fn before(upstream: Upstream, extra: &str) -> Self {
         let key = VirtualKey::generate().unwrap();
         let leases = Arc::new(Script {
             base: upstream.url(),

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod caller;
+mod certificates;
 mod config;
 mod harness;
+mod http2;
 mod limits;
 mod passing;
 mod refusing;
 mod streaming;
+mod tls;
