@@ -67,8 +67,18 @@ impl Custody {
             | Kind::BrokerStopped
             | Kind::SessionOpened
             | Kind::Refused
+            | Kind::Read
+            | Kind::PolicyLoaded
+            | Kind::SessionRevoked
+            | Kind::IdentityBlocked
+            | Kind::IdentityUnblocked
+            | Kind::Finding
+            | Kind::CheckpointGivenUp
+            | Kind::LogPruned
             | Kind::TenantCreated
             | Kind::TenantUpdated
+            | Kind::TenantSuspended
+            | Kind::TenantResumed
             | Kind::VirtualKeyCreated => Ok(()),
         }
     }

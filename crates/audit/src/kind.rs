@@ -1,4 +1,4 @@
-use strongroom_proto::v1::{Revocation, revocation::Target};
+use strongroom_proto::v1::{CredentialVersions, Revocation, revocation::Target};
 
 use crate::{Kind, Record};
 
@@ -6,8 +6,13 @@ use crate::{Kind, Record};
 pub fn mutates(kind: Kind) -> bool {
     match kind {
         Kind::LeaseRevoked
+        | Kind::SessionRevoked
+        | Kind::IdentityBlocked
+        | Kind::IdentityUnblocked
         | Kind::TenantCreated
         | Kind::TenantUpdated
+        | Kind::TenantSuspended
+        | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialRotated
         | Kind::CredentialDisabled
@@ -20,6 +25,11 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::BrokerStopped
         | Kind::SessionOpened
         | Kind::Refused
+        | Kind::Read
+        | Kind::PolicyLoaded
+        | Kind::Finding
+        | Kind::CheckpointGivenUp
+        | Kind::LogPruned
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
         | Kind::LeaseReleased => false,
@@ -30,8 +40,19 @@ pub fn mutates(kind: Kind) -> bool {
 pub fn revocation(record: &Record) -> Option<Revocation> {
     let target = match Kind::try_from(record.kind).ok()? {
         Kind::LeaseRevoked => Target::LeaseHash(record.lease_hash.clone()),
-        Kind::TenantUpdated => Target::Tenant(format!("tenants/{}", record.tenant)),
-        Kind::CredentialRotated | Kind::CredentialDisabled | Kind::CredentialDeleted => {
+        Kind::TenantUpdated | Kind::TenantSuspended => {
+            Target::Tenant(format!("tenants/{}", record.tenant))
+        }
+        Kind::SessionRevoked => Target::SessionKeySha256(record.session_key_sha256.clone()),
+        // A person's SPIFFE ID is not in the record: whoever serves the stream puts it in.
+        Kind::IdentityBlocked => Target::Identity(record.subject.clone()),
+        // The new version's leases go on: its grants stand after this record, but an answer may
+        // overtake the stream.
+        Kind::CredentialRotated => Target::CredentialVersions(CredentialVersions {
+            credential: record.credential.clone(),
+            below: record.credential_version,
+        }),
+        Kind::CredentialDisabled | Kind::CredentialDeleted => {
             Target::Credential(record.credential.clone())
         }
         Kind::VirtualKeyRevoked => Target::VirtualKey(format!(
@@ -43,10 +64,17 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::BrokerStopped
         | Kind::SessionOpened
         | Kind::Refused
+        | Kind::Read
+        | Kind::PolicyLoaded
+        | Kind::Finding
+        | Kind::CheckpointGivenUp
+        | Kind::LogPruned
+        | Kind::IdentityUnblocked
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
         | Kind::LeaseReleased
         | Kind::TenantCreated
+        | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialEnabled
         | Kind::VirtualKeyCreated => return None,

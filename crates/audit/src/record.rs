@@ -57,7 +57,7 @@ pub(crate) fn check(record: &Record) -> Result<Kind, InvalidRecord> {
         return Err(InvalidRecord::Missing("kind"));
     }
     let reason = Reason::try_from(record.reason).map_err(|_| InvalidRecord::Field("reason"))?;
-    match (kind == Kind::Refused, reason == Reason::Unspecified) {
+    match (matches!(kind, Kind::Refused | Kind::Finding), reason == Reason::Unspecified) {
         (true, true) => return Err(InvalidRecord::Missing("reason")),
         (false, false) => return Err(InvalidRecord::Field("reason")),
         (true, false) | (false, true) => {}
@@ -97,6 +97,7 @@ const LONGEST_NAME: usize = 256;
 fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     let texts = [
         ("actor", &record.actor, LONGEST_ACTOR),
+        ("subject", &record.subject, LONGEST_ACTOR),
         ("method", &record.method, LONGEST_NAME),
         ("tenant", &record.tenant, LONGEST_NAME),
         ("credential", &record.credential, LONGEST_NAME),
@@ -117,11 +118,23 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("trace_id", &record.trace_id, 16),
         ("kek_id", &record.kek_id, 16),
         ("config_sha256", &record.config_sha256, 32),
+        ("broker", &record.broker, 16),
+        ("policy_sha256", &record.policy_sha256, 32),
+        ("tree_root", &record.tree_root, 32),
+        ("actor_commitment", &record.actor_commitment, 32),
+        ("subject_commitment", &record.subject_commitment, 32),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
             return Err(InvalidRecord::Field(name));
         }
+    }
+    // A person stands in the record as a commitment, and nowhere else.
+    if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
+        return Err(InvalidRecord::Field("actor_commitment"));
+    }
+    if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
+        return Err(InvalidRecord::Field("subject_commitment"));
     }
     match &record.lease_expire_time {
         Some(time) if timestamp(time).is_none() => Err(InvalidRecord::Field("lease_expire_time")),
@@ -144,6 +157,12 @@ enum Required {
     LeaseHash,
     LeaseExpireTime,
     VirtualKey,
+    Method,
+    SessionKey,
+    Subject,
+    Policy,
+    TreeSize,
+    TreeRoot,
 }
 
 impl Required {
@@ -156,6 +175,12 @@ impl Required {
             Self::LeaseHash => record.lease_hash.is_empty(),
             Self::LeaseExpireTime => record.lease_expire_time.is_none(),
             Self::VirtualKey => record.virtual_key.is_empty(),
+            Self::Method => record.method.is_empty(),
+            Self::SessionKey => record.session_key_sha256.is_empty(),
+            Self::Subject => record.subject.is_empty() && record.subject_commitment.is_empty(),
+            Self::Policy => record.policy_sha256.is_empty(),
+            Self::TreeSize => record.tree_size == 0,
+            Self::TreeRoot => record.tree_root.is_empty(),
         }
     }
 
@@ -168,6 +193,12 @@ impl Required {
             Self::LeaseHash => "lease_hash",
             Self::LeaseExpireTime => "lease_expire_time",
             Self::VirtualKey => "virtual_key",
+            Self::Method => "method",
+            Self::SessionKey => "session_key_sha256",
+            Self::Subject => "subject",
+            Self::Policy => "policy_sha256",
+            Self::TreeSize => "tree_size",
+            Self::TreeRoot => "tree_root",
         }
     }
 }
@@ -179,7 +210,13 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::BrokerStarted
         | Kind::BrokerStopped
         | Kind::SessionOpened
-        | Kind::Refused => &[],
+        | Kind::Refused
+        | Kind::Finding => &[],
+        Kind::Read => &[Required::Method],
+        Kind::PolicyLoaded => &[Required::Policy],
+        Kind::SessionRevoked => &[Required::SessionKey],
+        Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],
+        Kind::CheckpointGivenUp | Kind::LogPruned => &[Required::TreeSize, Required::TreeRoot],
         Kind::LeaseGranted | Kind::LeaseRenewed => &[
             Required::LeaseHash,
             Required::LeaseExpireTime,
@@ -189,7 +226,9 @@ fn required(kind: Kind) -> &'static [Required] {
             Required::CredentialVersion,
         ],
         Kind::LeaseReleased | Kind::LeaseRevoked => &[Required::LeaseHash],
-        Kind::TenantCreated | Kind::TenantUpdated => &[Required::Tenant],
+        Kind::TenantCreated | Kind::TenantUpdated | Kind::TenantSuspended | Kind::TenantResumed => {
+            &[Required::Tenant]
+        }
         Kind::CredentialCreated | Kind::CredentialRotated => {
             &[Required::Credential, Required::CredentialUid, Required::CredentialVersion]
         }

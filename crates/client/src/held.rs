@@ -267,6 +267,18 @@ impl Lent for HeldLease {
     fn virtual_key(&self) -> &str {
         &self.wire.virtual_key
     }
+
+    fn credential_version(&self) -> u64 {
+        self.wire.credential_version
+    }
+
+    fn identity(&self) -> &str {
+        &self.session.identity
+    }
+
+    fn session_key_sha256(&self) -> &[u8] {
+        &self.session.key_sha256
+    }
 }
 
 impl fmt::Debug for HeldLease {

@@ -10,6 +10,9 @@ pub(crate) trait Lent {
     fn credential(&self) -> &str;
     fn tenant(&self) -> &str;
     fn virtual_key(&self) -> &str;
+    fn credential_version(&self) -> u64;
+    fn identity(&self) -> &str;
+    fn session_key_sha256(&self) -> &[u8];
 }
 
 /// Which leases a revocation ends.
@@ -19,6 +22,12 @@ pub(crate) enum Target {
     Credential(String),
     VirtualKey(String),
     Lease(Bytes),
+    Versions {
+        credential: String,
+        below: u64,
+    },
+    Identity(String),
+    Session(Bytes),
     /// Of a kind that this program does not know: to be safe, every lease.
     Unknown,
 }
@@ -57,6 +66,11 @@ impl Ending {
             Target::Credential(name) => lease.credential() == name,
             Target::VirtualKey(name) => lease.virtual_key() == name,
             Target::Lease(hash) => lease.lease_hash() == hash,
+            Target::Versions { credential, below } => {
+                lease.credential() == credential && lease.credential_version() < *below
+            }
+            Target::Identity(identity) => lease.identity() == identity,
+            Target::Session(key) => lease.session_key_sha256() == key,
             Target::Unknown => true,
         }
     }
@@ -69,6 +83,11 @@ impl From<Revocation> for Ending {
             Some(revocation::Target::Credential(name)) => Target::Credential(name),
             Some(revocation::Target::VirtualKey(name)) => Target::VirtualKey(name),
             Some(revocation::Target::LeaseHash(hash)) => Target::Lease(hash),
+            Some(revocation::Target::CredentialVersions(versions)) => {
+                Target::Versions { credential: versions.credential, below: versions.below }
+            }
+            Some(revocation::Target::Identity(identity)) => Target::Identity(identity),
+            Some(revocation::Target::SessionKeySha256(key)) => Target::Session(key),
             None => Target::Unknown,
         };
         Self { log_index: revocation.log_index, target }
@@ -162,6 +181,18 @@ mod tests {
         fn virtual_key(&self) -> &'static str {
             "tenants/acme/virtualKeys/k"
         }
+
+        fn credential_version(&self) -> u64 {
+            2
+        }
+
+        fn identity(&self) -> &'static str {
+            "spiffe://a.b/c"
+        }
+
+        fn session_key_sha256(&self) -> &[u8] {
+            b"key"
+        }
     }
 
     fn ending(log_index: u64, target: Target) -> Ending {
@@ -189,6 +220,14 @@ mod tests {
         check(&Target::VirtualKey("tenants/acme/virtualKeys/l".into()), false);
         check(&Target::Lease(Bytes::from_static(b"hash")), true);
         check(&Target::Lease(Bytes::from_static(b"hasH")), false);
+        let credential = || "tenants/platform/credentials/openai".to_owned();
+        check(&Target::Versions { credential: credential(), below: 3 }, true);
+        check(&Target::Versions { credential: credential(), below: 2 }, false);
+        check(&Target::Versions { credential: credential() + "2", below: 3 }, false);
+        check(&Target::Identity("spiffe://a.b/c".into()), true);
+        check(&Target::Identity("spiffe://a.b/cd".into()), false);
+        check(&Target::Session(Bytes::from_static(b"key")), true);
+        check(&Target::Session(Bytes::from_static(b"keY")), false);
         check(&Target::Unknown, true);
     }
 

@@ -1,6 +1,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use sealing::{ClientKeys, SessionId};
+use sha2::{Digest as _, Sha256};
 use strongroom_proto::v1::OpenSessionRequest;
 use tokio::sync::Mutex;
 use tonic::Status;
@@ -11,6 +12,8 @@ use crate::{Broker, ClientError, Problem};
 pub(crate) struct OpenSession {
     pub(crate) keys: sealing::Session,
     pub(crate) identity: String,
+    /// SHA-256 of this process's public key: what records and revocations call the session.
+    pub(crate) key_sha256: [u8; 32],
 }
 
 /// The session of now. One per process and broker; opened on first use, by one caller at a time.
@@ -71,6 +74,7 @@ pub(crate) fn is_unknown_session(status: &Status) -> bool {
 
 async fn open(broker: &Broker) -> Result<OpenSession, ClientError> {
     let keys = ClientKeys::generate().map_err(|_| ClientError::NoRandomness)?;
+    let key_sha256 = Sha256::digest(keys.public_key()).into();
     let request = OpenSessionRequest { public_key: keys.public_key().to_vec().into() };
     let answer = broker.leases().open_session(request).await?.into_inner();
     let id: SessionId = (&*answer.session_id)
@@ -79,5 +83,5 @@ async fn open(broker: &Broker) -> Result<OpenSession, ClientError> {
     let session = keys
         .open(&answer.encapsulated_key, id)
         .map_err(|_| ClientError::BadAnswer("the session's encapsulated key is malformed"))?;
-    Ok(OpenSession { keys: session, identity: answer.identity })
+    Ok(OpenSession { keys: session, identity: answer.identity, key_sha256 })
 }

@@ -38,6 +38,14 @@ fn what(record: &Record) -> String {
         Kind::BrokerStopped => "the broker stopped".to_owned(),
         Kind::SessionOpened => "session opened".to_owned(),
         Kind::Refused => format!("refused: {}", reason(record)),
+        Kind::Read => format!("read: {}", record.method),
+        Kind::PolicyLoaded => "access rules loaded".to_owned(),
+        Kind::SessionRevoked => "session revoked".to_owned(),
+        Kind::IdentityBlocked => format!("blocked {}", record.subject),
+        Kind::IdentityUnblocked => format!("no longer blocked: {}", record.subject),
+        Kind::Finding => format!("FOUND: {}", reason(record)),
+        Kind::CheckpointGivenUp => "a checkpoint was given up".to_owned(),
+        Kind::LogPruned => format!("records before {} pruned", record.tree_size),
         Kind::LeaseGranted => {
             format!("lent {credential} v{}{}", record.credential_version, by(key))
         }
@@ -46,6 +54,8 @@ fn what(record: &Record) -> String {
         Kind::LeaseRevoked => "lease revoked".to_owned(),
         Kind::TenantCreated => format!("tenant {} created", record.tenant),
         Kind::TenantUpdated => format!("tenant {} changed", record.tenant),
+        Kind::TenantSuspended => format!("tenant {} suspended", record.tenant),
+        Kind::TenantResumed => format!("tenant {} resumed", record.tenant),
         Kind::CredentialCreated => format!("{credential} stored"),
         Kind::CredentialRotated => {
             format!("{credential} rotated to v{}", record.credential_version)

@@ -107,6 +107,16 @@ pub(crate) fn honest() -> Vec<Record> {
         revoke_key("abcdefgh234567ab"),
         Record { virtual_key: String::new(), ..lend(Kind::LeaseGranted, 4, 2, 1, 1) },
         change(Kind::CredentialDeleted, 1, 2, 5),
+        Record { policy_sha256: vec![8; 32].into(), ..blank(Kind::PolicyLoaded) },
+        Record { method: "Audit/ListRecords".to_owned(), ..blank(Kind::Read) },
+        Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionRevoked) },
+        Record { subject: "spiffe://a.b/c".to_owned(), ..blank(Kind::IdentityBlocked) },
+        Record { subject_commitment: vec![4; 32].into(), ..blank(Kind::IdentityUnblocked) },
+        Record { revision: 3, ..tenant(Kind::TenantSuspended) },
+        Record { revision: 4, ..tenant(Kind::TenantResumed) },
+        Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },
+        Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::LogPruned) },
+        Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::CheckpointGivenUp) },
         blank(Kind::BrokerStopped),
     ]
 }

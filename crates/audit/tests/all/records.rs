@@ -4,7 +4,7 @@ use audit::{
 };
 use domain::Timestamp;
 use prost::Message as _;
-use strongroom_proto::v1::revocation::Target;
+use strongroom_proto::v1::{CredentialVersions, revocation::Target};
 
 use crate::fixture::{blank, change, end, honest, lend, revoke_key, seal};
 
@@ -43,7 +43,7 @@ fn encodings_that_are_not_canonical_are_refused() {
     assert!(decode_record(&body).is_ok());
     let refused = |body: &[u8]| decode_record(body).unwrap_err();
 
-    let unknown = [&body[..], &[0xc8, 0x01, 1]].concat();
+    let unknown = [&body[..], &[0xc0, 0x02, 1]].concat();
     assert_eq!(refused(&unknown), InvalidRecord::NotCanonical);
     let repeated = [&body[..], &[0x08, 6]].concat();
     assert_eq!(refused(&repeated), InvalidRecord::NotCanonical);
@@ -126,6 +126,22 @@ fn byte_fields_have_their_length() {
     check(Record { trace_id: bytes(1), ..kind() }, name("trace_id"));
     check(Record { kek_id: bytes(17), ..kind() }, name("kek_id"));
     check(Record { config_sha256: bytes(20), ..kind() }, name("config_sha256"));
+    check(Record { broker: bytes(32), ..kind() }, name("broker"));
+    check(Record { policy_sha256: bytes(16), ..kind() }, name("policy_sha256"));
+    check(Record { tree_root: bytes(31), ..kind() }, name("tree_root"));
+    check(Record { actor_commitment: bytes(16), ..kind() }, name("actor_commitment"));
+    check(Record { subject_commitment: bytes(33), ..kind() }, name("subject_commitment"));
+}
+
+#[test]
+fn a_person_stands_in_a_record_once() {
+    let (person, hash) = ("spiffe://a.b/jane".to_owned(), || vec![1; 32].into());
+    let kind = || blank(Kind::BrokerStarted);
+    check(Record { actor_commitment: hash(), subject_commitment: hash(), ..kind() }, None);
+    let twice = Record { actor: person.clone(), actor_commitment: hash(), ..kind() };
+    check(twice, Some(InvalidRecord::Field("actor_commitment")));
+    let twice = Record { subject: person, subject_commitment: hash(), ..kind() };
+    check(twice, Some(InvalidRecord::Field("subject_commitment")));
 }
 
 #[test]
@@ -154,6 +170,14 @@ fn a_record_says_what_its_kind_must_say() {
     check(blank(Kind::CredentialDeleted), missing("credential"));
     check(blank(Kind::VirtualKeyRevoked), missing("tenant"));
     check(blank(Kind::TenantUpdated), missing("tenant"));
+    check(blank(Kind::TenantSuspended), missing("tenant"));
+    check(blank(Kind::Read), missing("method"));
+    check(blank(Kind::PolicyLoaded), missing("policy_sha256"));
+    check(blank(Kind::SessionRevoked), missing("session_key_sha256"));
+    check(blank(Kind::IdentityBlocked), missing("subject"));
+    check(blank(Kind::Finding), missing("reason"));
+    check(blank(Kind::LogPruned), missing("tree_size"));
+    check(Record { tree_size: 1, ..blank(Kind::CheckpointGivenUp) }, missing("tree_root"));
 }
 
 #[test]
@@ -191,9 +215,14 @@ fn the_largest_record_fits_a_bundle() {
         virtual_key: name.clone(),
         trace_id: uid.clone().into(),
         request_id: name,
-        kek_id: uid.into(),
+        kek_id: uid.clone().into(),
         kek_version: u32::MAX,
-        config_sha256: hash,
+        config_sha256: hash.clone(),
+        broker: uid.clone().into(),
+        subject: "a".repeat(2048),
+        policy_sha256: hash.clone(),
+        tree_size: u64::MAX,
+        tree_root: hash,
         lease_expire_time: Some(proto_time(Timestamp::from_millis(i64::MAX))),
         ..blank(Kind::BrokerStarted)
     };
@@ -206,16 +235,26 @@ fn the_largest_record_fits_a_bundle() {
 fn revocations_name_what_must_be_dropped() {
     let target = |record: &Record| revocation(record).map(|revocation| revocation.target.unwrap());
     let credential = Target::Credential("tenants/acme/credentials/c1".to_owned());
-    for kind in [Kind::CredentialRotated, Kind::CredentialDisabled, Kind::CredentialDeleted] {
+    for kind in [Kind::CredentialDisabled, Kind::CredentialDeleted] {
         assert_eq!(target(&change(kind, 1, 2, 2)), Some(credential.clone()));
     }
+    let versions =
+        CredentialVersions { below: 2, credential: "tenants/acme/credentials/c1".into() };
+    let rotated = change(Kind::CredentialRotated, 1, 2, 2);
+    assert_eq!(target(&rotated), Some(Target::CredentialVersions(versions)));
     let key = Target::VirtualKey("tenants/acme/virtualKeys/k".to_owned());
     assert_eq!(target(&revoke_key("k")), Some(key));
     let lease = Target::LeaseHash(vec![3; 32].into());
     assert_eq!(target(&end(Kind::LeaseRevoked, 3)), Some(lease));
-    let tenant = Record { tenant: "acme".to_owned(), index: 9, ..blank(Kind::TenantUpdated) };
-    assert_eq!(target(&tenant), Some(Target::Tenant("tenants/acme".to_owned())));
-    assert_eq!(revocation(&tenant).unwrap().log_index, 9);
+    let session = Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionRevoked) };
+    assert_eq!(target(&session), Some(Target::SessionKeySha256(vec![3; 32].into())));
+    let blocked = Record { subject: "spiffe://a.b/c".to_owned(), ..blank(Kind::IdentityBlocked) };
+    assert_eq!(target(&blocked), Some(Target::Identity("spiffe://a.b/c".to_owned())));
+    for kind in [Kind::TenantUpdated, Kind::TenantSuspended] {
+        let tenant = Record { tenant: "acme".to_owned(), index: 9, ..blank(kind) };
+        assert_eq!(target(&tenant), Some(Target::Tenant("tenants/acme".to_owned())));
+        assert_eq!(revocation(&tenant).unwrap().log_index, 9);
+    }
     for kind in [Kind::CredentialCreated, Kind::CredentialEnabled, Kind::LeaseGranted] {
         assert_eq!(target(&change(kind, 1, 1, 1)), None);
     }
