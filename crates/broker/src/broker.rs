@@ -6,7 +6,8 @@ use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, credentials_server::CredentialsServer, leases_server::LeasesServer,
+    audit_server::AuditServer, credentials_server::CredentialsServer,
+    identities_server::IdentitiesServer, leases_server::LeasesServer,
     tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
@@ -27,8 +28,8 @@ use crate::{
     guard::Guard,
     listener::Peer,
     services::{
-        audit::AuditService, credentials::CredentialService, leases::LeaseService,
-        tenants::TenantService, virtual_keys::VirtualKeyService,
+        audit::AuditService, credentials::CredentialService, identities::IdentityService,
+        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
 };
@@ -228,6 +229,10 @@ fn add_services<L>(
         .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_MESSAGE))
         .add_service(
             CredentialsServer::new(CredentialService(core()))
+                .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            IdentitiesServer::new(IdentityService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
         .add_service(

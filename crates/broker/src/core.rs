@@ -18,7 +18,7 @@ use crate::{
     lending::Lent,
     log::Log,
     refused::{Refused, Why},
-    session::Sessions,
+    session::{OpenSession, Sessions},
 };
 
 /// What every service works with. Built once, in `Broker::open`.
@@ -120,6 +120,12 @@ impl Core {
             Some(from) => Ok(from),
             None => Ok(size),
         }
+    }
+
+    /// The caller's session, unless it has been ended.
+    pub(crate) fn session(&self, caller: &Caller, id: &[u8]) -> Result<Arc<OpenSession>, Why> {
+        let session = self.sessions.of(caller, id)?;
+        if self.directory.barred().ends(&session) { Err(Why::NoSuchSession) } else { Ok(session) }
     }
 
     /// A tenant that the caller may act for. One that is not there and one that is out of bounds

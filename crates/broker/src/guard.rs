@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use crate::{
     access::{Access, Class, Method, method_of},
+    barred::Barred,
     caller::Caller,
     core::Core,
     log::Log,
@@ -34,6 +35,7 @@ struct Inner {
     log: Log,
     clock: Arc<dyn Clock>,
     tls: Arc<ServerTls>,
+    barred: Arc<Barred>,
     /// Places for calls in hand, and those of them that only urgent ones may take.
     places: Semaphore,
     kept: usize,
@@ -49,6 +51,7 @@ impl Guard {
             log: core.log.clone(),
             clock: Arc::clone(&core.clock),
             tls,
+            barred: Arc::clone(core.directory.barred()),
             places: Semaphore::new(concurrent_calls.min(Semaphore::MAX_PERMITS)),
             kept: concurrent_calls / 10,
         }))
@@ -148,6 +151,9 @@ impl Inner {
     ) -> Result<Option<Duration>, Why> {
         // The connection outlives the handshake that checked the certificate.
         self.tls.recheck(identity).map_err(|_| Why::Unidentified)?;
+        if self.barred.is_blocked(caller.identity.as_str()) {
+            return Err(Why::IdentityBlocked);
+        }
         let method = method.ok_or(Why::UnknownMethod)?;
         if method.ruled && !self.access.admits(caller) {
             return Err(Why::NotPermitted);

@@ -3,6 +3,7 @@
 //! record is durable in the log.
 
 mod access;
+mod barred;
 mod bootstrap;
 mod broker;
 mod caller;

@@ -48,6 +48,7 @@ impl Fixture {
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
+        let session = core.sessions.keep(session);
         let client = keys.open(&encapsulated, session.session.id()).unwrap();
         let fixture = Self { core, clock, kms, store, caller, client, session };
         fixture.furnish().await;
@@ -107,7 +108,7 @@ impl Fixture {
 }
 
 async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualClock>) -> Core {
-    let methods = ["Audit", "Credentials", "Leases", "Tenants", "VirtualKeys"];
+    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),

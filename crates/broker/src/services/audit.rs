@@ -50,7 +50,7 @@ impl Audit for AuditService {
         &self,
         request: Request<v1::TailRecordsRequest>,
     ) -> Result<Response<Self::TailRecordsStream>, Status> {
-        let live = Live::of(&request, &self.tls)?;
+        let live = Live::of(&request, &self.tls, &self.core)?;
         let (caller, request) = accept(request)?;
         let work = async {
             let readable = self.core.readable(&caller, &request.tenant)?;

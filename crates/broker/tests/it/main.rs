@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, what cannot go on has failed")]
 
 mod config;
+mod families;
 mod harness;
 mod hostile;
 mod lending;
