@@ -1,7 +1,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::{Kind, Record};
+use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
@@ -136,7 +136,12 @@ impl Broker {
         let closing = CancellationToken::new();
         let handshakes = mtls::Limits { connections: limits.connections, ..Default::default() };
         let ends = closing.clone().cancelled_owned();
-        let incoming = mtls::incoming(listener, Arc::clone(&tls), handshakes, ends)
+        let tally = Arc::clone(&core.tally);
+        let failed = move |why: &str| {
+            tally.count(Reason::HandshakeFailed, format!("Handshake/{why}"));
+        };
+        let tls_of = Arc::clone(&tls);
+        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, Arc::new(failed))
             .map(|connection| connection.map(Peer::new));
         let router = builder(&limits)
             .layer(Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls))
@@ -161,6 +166,7 @@ impl Broker {
             () = drained => Ok(()),
         };
         stop.cancel();
+        core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
         if let Err(why) = core.log.close(stopped).await {
             tracing::error!(?why, "the stop is not on record");
@@ -188,6 +194,8 @@ impl Broker {
             core.log.clone(),
             self.stop.clone(),
         ));
+        let tally = Arc::clone(&core.tally);
+        self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }

@@ -23,6 +23,7 @@ mod services;
 mod session;
 mod signer;
 mod status;
+mod tally;
 
 pub use access::AccessError;
 pub use broker::Broker;

@@ -112,6 +112,7 @@ impl Core {
         }
         let tenant = TenantId::from_resource(tenant)
             .map_err(|error| Why::InvalidField(error.to_string()))?;
+        caller.concerns((&tenant).into());
         self.access.permit(caller, &tenant)?;
         Ok(Readable(Some(tenant)))
     }

@@ -18,7 +18,7 @@ use crate::{
     core::{Core, accept, page_size, parse_optional},
     lending::{Ask, Target, proto_source},
     live::Live,
-    refused::{Refused, Why},
+    refused::{About, Refused, Why},
 };
 
 /// `strongroom.v1.Leases`.
@@ -195,6 +195,7 @@ impl Core {
         request: &v1::ListLeasesRequest,
     ) -> Result<v1::ListLeasesResponse, Refused> {
         let tenant = parent(&request.parent)?;
+        caller.concerns((&tenant).into());
         self.tenant(caller, &tenant).await?;
         let limit = page_size(request.page_size)?;
         let before = parse_optional(&request.page_token)?;
@@ -217,6 +218,8 @@ impl Core {
     ) -> Result<v1::ListModelsResponse, Refused> {
         let (id, digest) = presented(&request.virtual_key_id, &request.key_sha256)?;
         let key = self.check_virtual_key(&id, &digest).await?;
+        let (tenant, virtual_key) = (Some(key.tenant.clone()), Some(id));
+        caller.concerns(About { tenant, virtual_key, ..About::default() });
         let tenant = self.tenant(caller, &key.tenant).await?;
         if tenant.row.suspended {
             return Err(Why::TenantSuspended.into());

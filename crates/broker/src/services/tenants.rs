@@ -39,6 +39,7 @@ impl Tenants for TenantService {
         let work = async {
             let id = named(&request.name)?;
             let about = About { tenant: Some(id.clone()), ..About::default() };
+            caller.concerns(about.clone());
             let tenant = self.0.tenant(&caller, &id).await;
             tenant.map(|tenant| message(&tenant.row)).map_err(|why| Refused::about(why, &about))
         };
@@ -86,6 +87,7 @@ impl Core {
     ) -> Result<v1::Tenant, Refused> {
         let id: TenantId = parse(&request.tenant_id)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
         self.access.permit(caller, &id).map_err(refused)?;
         self.catch_up().await.map_err(refused)?;
@@ -163,6 +165,7 @@ impl Core {
         let asked = request.tenant.unwrap_or_default();
         let id = named(&asked.name)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
         self.catch_up().await.map_err(refused)?;
         let tenant = self.tenant(caller, &id).await.map_err(refused)?;
@@ -197,6 +200,7 @@ impl Core {
     ) -> Result<v1::Tenant, Refused> {
         let id = named(name)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
         self.catch_up().await.map_err(refused)?;
         let tenant = self.tenant(caller, &id).await.map_err(refused)?;

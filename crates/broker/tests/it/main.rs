@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, what cannot go on has failed")]
 
+mod complete;
 mod config;
 mod families;
 mod harness;
