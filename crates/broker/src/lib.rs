@@ -22,7 +22,10 @@ mod services;
 mod session;
 mod signer;
 mod status;
+mod tiles;
 
 pub use access::AccessError;
 pub use broker::Broker;
-pub use config::{Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride};
+pub use config::{
+    Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
+};
