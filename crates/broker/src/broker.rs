@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use audit::{Kind, Reason, Record};
@@ -32,6 +32,7 @@ use crate::{
         leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
+    tiles::TileServer,
 };
 
 /// A broker with its store and KMS open and its certificates loaded, ready to serve.
@@ -44,6 +45,7 @@ pub struct Broker {
     /// Ends the streams and the tasks that follow the log.
     stop: CancellationToken,
     signer: Signer,
+    tiles: Option<TileServer>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -74,6 +76,13 @@ impl Broker {
         let verifier_key = key.verifier().to_string();
         // Before anything is added to it, the log must be the one that was signed.
         let signer = Signer::open(Arc::clone(&store), key, config.log.last_checkpoint).await?;
+        let tiles = match &config.log.tiles {
+            Some(tiles) => {
+                let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+                Some(TileServer::open(tiles, files, domains, Arc::clone(&clock)).await?)
+            }
+            None => None,
+        };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
             access,
@@ -103,6 +112,7 @@ impl Broker {
             tasks,
             stop,
             signer,
+            tiles,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -115,6 +125,11 @@ impl Broker {
     /// The text form of the key that verifies this log's checkpoints.
     pub fn verifier_key(&self) -> &str {
         &self.core.verifier_key
+    }
+
+    /// Where the log is served as static files, if it is.
+    pub fn tiles_address(&self) -> Option<SocketAddr> {
+        self.tiles.as_ref().and_then(TileServer::address)
     }
 
     /// Serves until `shutdown`, then lets calls in hand finish, within the drain time, and signs a
@@ -196,6 +211,9 @@ impl Broker {
         ));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
+        if let Some(tiles) = self.tiles.take() {
+            self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
+        }
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }

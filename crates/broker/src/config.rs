@@ -63,6 +63,21 @@ pub struct LogConfig {
     /// A call whose record is not durable within this time is refused. The record may follow.
     #[serde(default = "commit_deadline", with = "humantime_serde")]
     pub commit_deadline: Duration,
+    /// Where the log is served as static files; without this it is not.
+    #[serde(default)]
+    pub tiles: Option<TilesConfig>,
+}
+
+/// The log as static files over HTTPS, by the broker's own certificate. Who may call
+/// `Audit/ListRecords` for all tenants may read them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TilesConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    #[serde(default = "tile_connections")]
+    pub connections: usize,
 }
 
 /// A provider at another address.
@@ -165,6 +180,10 @@ impl Config {
             *path = folder.join(&*path);
         }
     }
+}
+
+fn tile_connections() -> usize {
+    64
 }
 
 fn commit_deadline() -> Duration {

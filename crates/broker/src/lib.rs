@@ -24,7 +24,10 @@ mod session;
 mod signer;
 mod status;
 mod tally;
+mod tiles;
 
 pub use access::AccessError;
 pub use broker::Broker;
-pub use config::{Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride};
+pub use config::{
+    Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
+};

@@ -5,6 +5,7 @@ mod args;
 mod audit_export;
 mod audit_prove;
 mod audit_tail;
+mod audit_tiles;
 mod audit_verify;
 mod config;
 mod context;

@@ -9,3 +9,4 @@ mod harness;
 mod hostile;
 mod lending;
 mod process;
+mod tiles;
