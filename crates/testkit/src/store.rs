@@ -2,10 +2,11 @@ use std::{
     io,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use audit::{Entry, Hash, RecordDraft};
+use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
     Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
@@ -31,6 +32,8 @@ pub enum Operation {
     Apply,
     /// `put_checkpoint`.
     PutCheckpoint,
+    /// `lead` and `resign`.
+    Lead,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -156,6 +159,10 @@ impl Store for FailingStore {
         self.read(self.inner.head()).await
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read(self.inner.now()).await
+    }
+
     async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
         self.pass(Operation::Append, self.inner.append(batch)).await
     }
@@ -225,6 +232,22 @@ impl Store for FailingStore {
         self.read(self.inner.changes(from, limit)).await
     }
 
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.changes_of_kind(kind)).await
+    }
+
+    fn wakeups(&self) -> Option<watch::Receiver<u64>> {
+        self.inner.wakeups()
+    }
+
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        self.pass(Operation::Lead, self.inner.lead(holder, term)).await
+    }
+
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError> {
+        self.pass(Operation::Lead, self.inner.resign(holder)).await
+    }
+
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
         self.read(self.inner.lease_records(lease_hash)).await
     }
@@ -247,6 +270,10 @@ impl Store for FailingStore {
         self.pass(Operation::PutCheckpoint, self.inner.put_checkpoint(size, note)).await
     }
 
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError> {
+        self.pass(Operation::PutCheckpoint, self.inner.drop_checkpoint(size)).await
+    }
+
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.read(self.inner.checkpoint()).await
     }
@@ -262,7 +289,7 @@ fn failed() -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use audit::{Kind, Reason, Record};
+    use audit::{Reason, Record};
     use store::SqliteStore;
 
     use super::*;
