@@ -1,7 +1,9 @@
 use std::{str::FromStr as _, time::Duration};
 
+use domain::Uid;
 use sqlx::{
-    ConnectOptions as _, PgConnection, PgPool, Postgres,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
+    Postgres,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
@@ -50,6 +52,16 @@ impl PostgresStore {
         listening.spawn(listen(options, count));
         store.listen(wakeups, listening);
         Ok(store)
+    }
+
+    /// Makes a schema on a server and gives the URL of a store in it, for tests.
+    pub async fn new_schema(url: &str) -> Result<String, StoreError> {
+        let name = Uid::random().map_err(|error| StoreError::unavailable(error.into()))?;
+        let sql = AssertSqlSafe(format!("CREATE SCHEMA test_{name}"));
+        let made = async { PgConnection::connect(url).await?.execute(sql).await };
+        made.await.map_err(StoreError::from_sqlx)?;
+        let separator = if url.contains('?') { '&' } else { '?' };
+        Ok(format!("{url}{separator}options[search_path]=test_{name}"))
     }
 }
 
@@ -180,6 +192,8 @@ async fn hear(pool: &PgPool, count: &watch::Sender<u64>) -> Result<(), sqlx::Err
     let mut listener = PgListener::connect_with(pool).await?;
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
+    // What was told before this is not heard any more.
+    count.send_modify(|count| *count += 1);
     while listener.try_recv().await?.is_some() {
         count.send_modify(|count| *count += 1);
     }

@@ -21,6 +21,7 @@ pub struct FailingStore {
     cues: Mutex<Vec<Cue>>,
     healed: watch::Sender<u64>,
     hanging: watch::Sender<usize>,
+    deaf: Option<watch::Sender<u64>>,
 }
 
 /// What can be made to fail.
@@ -64,7 +65,13 @@ impl FailingStore {
             cues: Mutex::default(),
             healed: watch::Sender::new(0),
             hanging: watch::Sender::new(0),
+            deaf: None,
         }
+    }
+
+    /// A store that works, but never hears of other brokers' changes.
+    pub fn deaf(inner: Arc<dyn Store>) -> Self {
+        Self { deaf: Some(watch::Sender::new(0)), ..Self::new(inner) }
     }
 
     /// Lets the operation fail from now on.
@@ -237,7 +244,10 @@ impl Store for FailingStore {
     }
 
     fn wakeups(&self) -> Option<watch::Receiver<u64>> {
-        self.inner.wakeups()
+        match &self.deaf {
+            Some(silent) => Some(silent.subscribe()),
+            None => self.inner.wakeups(),
+        }
     }
 
     async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
