@@ -5,6 +5,7 @@ use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
+use store::Store;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer,
     identities_server::IdentitiesServer, leases_server::LeasesServer,
@@ -22,10 +23,12 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::Access,
     bootstrap,
+    checkpoints::Trouble,
     config::{Config, Limits},
     core::{Core, Parts},
     follower,
     guard::Guard,
+    leadership,
     listener::Peer,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
@@ -46,6 +49,7 @@ pub struct Broker {
     stop: CancellationToken,
     signer: Signer,
     tiles: Option<TileServer>,
+    leads: watch::Sender<bool>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -74,8 +78,6 @@ impl Broker {
         let kms = config.kms.open().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
-        // Before anything is added to it, the log must be the one that was signed.
-        let signer = Signer::open(Arc::clone(&store), key, config.log.last_checkpoint).await?;
         let tiles = match &config.log.tiles {
             Some(tiles) => {
                 let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
@@ -83,10 +85,15 @@ impl Broker {
             }
             None => None,
         };
+        // Before anything is added to it, the log must be the one that was signed.
+        let last = config.log.last_checkpoint;
+        let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
+        check_clock(&*store).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
             access,
             catalogue,
+            checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
             kek_ttl: config.limits.kek_ttl,
@@ -113,6 +120,7 @@ impl Broker {
             stop,
             signer,
             tiles,
+            leads: watch::Sender::new(false),
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -120,6 +128,12 @@ impl Broker {
     /// Whether the broker can do its work, as it finds out every two seconds.
     pub fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
+    }
+
+    /// Whether this broker does what one broker of a database at a time does. It may say so of two for
+    /// a moment, so nothing but economy may rest on it.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
     }
 
     /// The text form of the key that verifies this log's checkpoints.
@@ -144,9 +158,8 @@ impl Broker {
     ) -> anyhow::Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
         self.start_tasks(health);
-        let Self { core, tls, limits, reflection, tasks, stop, signer, .. } = self;
-        let (signing_ends, signing) = (CancellationToken::new(), TaskTracker::new());
-        signing.spawn(signer.run(signing_ends.clone()));
+        let Self { core, tls, limits, reflection, tasks, stop, signer, leads, .. } = self;
+        let signing = Signing::start(&core, signer, leads);
 
         let closing = CancellationToken::new();
         let handshakes = mtls::Limits { connections: limits.connections, ..Default::default() };
@@ -193,9 +206,7 @@ impl Broker {
         if timeout(limits.drain, tasks.wait()).await.is_err() {
             tracing::warn!("tasks were still running at the end of the drain");
         }
-        signing_ends.cancel();
-        signing.close();
-        signing.wait().await;
+        signing.end().await;
         store.close().await;
         ended
     }
@@ -207,6 +218,7 @@ impl Broker {
             Arc::clone(&core.store),
             Arc::clone(&core.directory),
             core.log.clone(),
+            follower::POLL,
             self.stop.clone(),
         ));
         let tally = Arc::clone(&core.tally);
@@ -214,12 +226,93 @@ impl Broker {
         if let Some(tiles) = self.tiles.take() {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
         }
+        self.tasks.spawn(record_trouble(Arc::clone(core), self.stop.clone()));
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }
         });
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
+    }
+}
+
+/// The tasks that sign, apart from the others because they end after them.
+struct Signing {
+    signer_stops: CancellationToken,
+    signer: TaskTracker,
+    lead_ends: CancellationToken,
+    lead: TaskTracker,
+}
+
+impl Signing {
+    fn start(core: &Core, signer: Signer, leads: watch::Sender<bool>) -> Self {
+        let signing = Self {
+            signer_stops: CancellationToken::new(),
+            signer: TaskTracker::new(),
+            lead_ends: CancellationToken::new(),
+            lead: TaskTracker::new(),
+        };
+        signing.signer.spawn(signer.run(leads.subscribe(), signing.signer_stops.clone()));
+        let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
+        let ends = signing.lead_ends.clone();
+        signing.lead.spawn(leadership::stand(store, core.log.broker(), clock, leads, ends));
+        signing
+    }
+
+    /// Signs a last checkpoint, if this broker leads, and gives the lead up after it.
+    async fn end(self) {
+        for (ends, task) in [(self.signer_stops, self.signer), (self.lead_ends, self.lead)] {
+            ends.cancel();
+            task.close();
+            task.wait().await;
+        }
+    }
+}
+
+/// Refuses a database whose clock is behind the log: every time in the log would be wrong from here
+/// on, and leases would seem to have been granted before their revocation.
+async fn check_clock(store: &dyn Store) -> anyhow::Result<()> {
+    let last = store.head().await.context("reading the log")?.time;
+    let now = store.now().await.context("reading the database's clock")?;
+    let behind = last.since(now);
+    if behind > CLOCK_TOLERANCE {
+        anyhow::bail!(
+            "the database's clock is {} s behind the last record of the log; set the clock of the \
+             database's machine right, or wait until it has passed that time, then start again",
+            behind.as_secs()
+        );
+    }
+    Ok(())
+}
+
+/// How far a clock may have been put back, as at a failover to another machine.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
+
+/// Puts it on record when a checkpoint turns up that the log does not continue.
+async fn record_trouble(core: Arc<Core>, stop: CancellationToken) {
+    let mut trouble = core.checkpoints.trouble();
+    let found = tokio::select! {
+        () = stop.cancelled() => return,
+        found = trouble.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
+    };
+    let Some(found) = found else { return };
+    let reason = match &found {
+        Trouble::Behind { .. } => Reason::LogBehindCheckpoint,
+        Trouble::Forked { .. } => Reason::LogForked,
+    };
+    let record = Record {
+        kind: Kind::Finding.into(),
+        reason: reason.into(),
+        tree_size: found.signed().size,
+        tree_root: found.signed().root.to_vec().into(),
+        ..Record::default()
+    };
+    while let Err(why) = core.log.record(record.clone()).await {
+        tracing::warn!(?why, "a finding is not on record yet");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = time::sleep(SELF_CHECK) => {}
+        }
     }
 }
 
@@ -282,8 +375,13 @@ async fn check_self(
 ) {
     loop {
         let state = match timeout(SELF_CHECK, core.store.head()).await {
-            Ok(Ok(_)) if core.log.is_whole() => Readiness::Ready,
-            Ok(Ok(_)) => Readiness::NotReady("the database has lost records".to_owned()),
+            Ok(Ok(_)) if !core.log.is_whole() => {
+                Readiness::NotReady("the database has lost records".to_owned())
+            }
+            Ok(Ok(_)) => match &*core.checkpoints.trouble().borrow() {
+                None => Readiness::Ready,
+                Some(trouble) => Readiness::NotReady(format!("no new leases: {trouble}")),
+            },
             Ok(Err(_)) | Err(_) => {
                 Readiness::NotReady("the store does not answer: no new leases".to_owned())
             }

@@ -19,6 +19,9 @@ use thiserror::Error;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
     /// Where the gRPC service listens.
     pub listen: SocketAddr,
     /// The trust domains whose workloads may connect.
@@ -166,6 +169,7 @@ impl Config {
             path: path.to_owned(),
             message: error.to_string(),
         })?;
+        path.clone_into(&mut config.path);
         if let Some(folder) = path.parent() {
             config.resolve(folder);
         }

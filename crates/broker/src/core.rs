@@ -12,6 +12,7 @@ use crate::{
     access::Access,
     bootstrap,
     caller::Caller,
+    checkpoints::Checkpoints,
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
@@ -27,6 +28,7 @@ use crate::{
 pub(crate) struct Core {
     pub(crate) access: Arc<Access>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) custody: Arc<Custody>,
     pub(crate) directory: Arc<Directory>,
@@ -46,6 +48,7 @@ pub(crate) struct Core {
 pub(crate) struct Parts {
     pub(crate) access: Arc<Access>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
     pub(crate) kek_ttl: Duration,
@@ -62,7 +65,15 @@ impl Core {
     /// core.
     pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let Parts {
-            access, catalogue, clock, kms, plain_http_origins, store, verifier_key, ..
+            access,
+            catalogue,
+            checkpoints,
+            clock,
+            kms,
+            plain_http_origins,
+            store,
+            verifier_key,
+            ..
         } = parts;
         let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
         let keyring = Keyring::new(Arc::clone(&kms), Arc::clone(&clock), settings);
@@ -79,6 +90,7 @@ impl Core {
             lent: Lent::new(),
             access,
             catalogue,
+            checkpoints,
             clock,
             custody,
             directory,

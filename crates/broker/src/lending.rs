@@ -117,12 +117,18 @@ impl Core {
         renewed: Option<(LeaseId, &Loan)>,
     ) -> Result<v1::Lease, Refused> {
         let about = ask.target.about();
+        self.checkpoints.check().map_err(|why| Refused::about(why, &about))?;
         let turn = Turn::take(renewed)?;
         for _ in 0..ATTEMPTS {
             let as_of = self.directory.as_of();
             let attempt = self.attempt(caller, session, &ask, &turn, as_of).await;
             match attempt.map_err(|why| Refused::about(why, &about))? {
-                Attempt::Lent(lease) => return Ok(*lease),
+                Attempt::Lent(mut lease) => {
+                    // A checkpoint may have turned up since, that the log does not continue.
+                    self.checkpoints.check().map_err(|why| Refused::about(why, &about))?;
+                    lease.checkpoint = self.checkpoints.note();
+                    return Ok(*lease);
+                }
                 Attempt::Stale(changed) => self.directory.catch_up(changed).await?,
             }
         }
@@ -399,6 +405,7 @@ impl Granted {
             tenant,
             origins,
             virtual_key,
+            checkpoint: String::new(),
         })
     }
 }

@@ -7,12 +7,15 @@ mod barred;
 mod bootstrap;
 mod broker;
 mod caller;
+mod checkpoints;
 mod config;
 mod core;
 mod custody;
 mod directory;
 mod follower;
+mod give_up;
 mod guard;
+mod leadership;
 mod lending;
 mod listener;
 mod live;
@@ -31,3 +34,4 @@ pub use broker::Broker;
 pub use config::{
     Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
 };
+pub use give_up::give_up_checkpoint;

@@ -170,6 +170,11 @@ impl Log {
         Ok(entry)
     }
 
+    /// What records call this process.
+    pub(crate) fn broker(&self) -> Uid {
+        self.broker
+    }
+
     /// How many records this broker knows to be durable.
     pub(crate) fn size(&self) -> u64 {
         *self.size.borrow()

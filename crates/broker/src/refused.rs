@@ -64,6 +64,10 @@ pub(crate) enum Why {
     Kms(KmsError),
     Store(StoreError),
     LogUnavailable,
+    /// A checkpoint turned up that the log in the database does not reach.
+    LogBehindCheckpoint,
+    /// A checkpoint turned up that the log in the database contradicts.
+    LogForked,
     Internal(String),
 }
 
@@ -169,6 +173,8 @@ impl Why {
                 StoreError::InvalidRecord(_) | StoreError::Misconfigured(_) => Reason::Internal,
             },
             Self::LogUnavailable => Reason::LogUnavailable,
+            Self::LogBehindCheckpoint => Reason::LogBehindCheckpoint,
+            Self::LogForked => Reason::LogForked,
             Self::Internal(_) => Reason::Internal,
         }
     }

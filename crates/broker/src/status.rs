@@ -53,7 +53,9 @@ impl Why {
             | Self::Store(StoreError::Corrupt(_)) => Code::DataLoss,
             Self::Kms(KmsError::Unavailable(_) | KmsError::Refused(_))
             | Self::Store(StoreError::Unavailable(_))
-            | Self::LogUnavailable => Code::Unavailable,
+            | Self::LogUnavailable
+            | Self::LogBehindCheckpoint
+            | Self::LogForked => Code::Unavailable,
             Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
             | Self::Internal(_) => Code::Internal,
         }
@@ -153,6 +155,14 @@ impl Why {
             Self::Kms(KmsError::Unavailable(_)) => "the KMS does not answer; try again",
             Self::Kms(KmsError::Refused(_)) => "the KMS refuses to unwrap the tenant's key",
             Self::Store(StoreError::Unavailable(_)) => "the store does not answer; try again",
+            Self::LogBehindCheckpoint => {
+                "the database has lost records that were signed, so nothing is lent; an operator \
+                 must restore them or give the lost checkpoint up, as the broker's log says"
+            }
+            Self::LogForked => {
+                "the database has other records than were signed, so nothing is lent; an operator \
+                 must find out who changed them, as the broker's log says"
+            }
             Self::LogUnavailable => "the log cannot be written, so nothing is lent; try again",
             Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
             | Self::Internal(_) => "internal error",

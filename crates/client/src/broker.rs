@@ -11,7 +11,8 @@ use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::{
-    ClientConfig, ClientError, Outgoing, Transport, session::Sessions, tasks::Tasks, transport,
+    ClientConfig, ClientError, Outgoing, Transport, checkpoints::Checkpoints, session::Sessions,
+    tasks::Tasks, transport,
 };
 
 /// A broker: its services, and this process's session with it. Clones share both.
@@ -21,6 +22,7 @@ pub struct Broker {
     outgoing: Outgoing,
     timeout: Duration,
     sessions: Arc<Sessions>,
+    checkpoints: Arc<Checkpoints>,
     /// Watches the TLS files for as long as a clone lives.
     _reloading: Arc<Tasks>,
 }
@@ -36,6 +38,7 @@ impl Broker {
             clock,
         )
         .map_err(ClientError::Identity)?;
+        let checkpoints = config.log_key()?.map(Checkpoints::pinned).unwrap_or_default();
         let reloading = Tasks::default();
         reloading.spawn(Arc::clone(&tls).watch(RELOAD_EVERY));
         let channel = transport::channel(config.broker.clone(), config.timeout, tls)
@@ -45,6 +48,7 @@ impl Broker {
             outgoing: Outgoing::new(config.timeout),
             timeout: config.timeout,
             sessions: Arc::default(),
+            checkpoints: Arc::new(checkpoints),
             _reloading: Arc::new(reloading),
         })
     }
@@ -95,6 +99,10 @@ impl Broker {
     /// How long a call may take.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(crate) fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

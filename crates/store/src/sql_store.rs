@@ -4,6 +4,7 @@ use std::{
     mem,
     ops::Range,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use sqlx::Pool;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -30,6 +31,9 @@ pub struct SqlStore<B: Backend> {
     writer: mpsc::Sender<Job>,
     task: Mutex<JoinSet<()>>,
     deployment: Uid,
+    wakeups: Option<watch::Receiver<u64>>,
+    /// The task that listens for other brokers' changes; it ends with this.
+    listening: Mutex<JoinSet<()>>,
 }
 
 impl<B: Backend> SqlStore<B> {
@@ -45,7 +49,20 @@ impl<B: Backend> SqlStore<B> {
         let (writer, jobs) = mpsc::channel(QUEUE);
         let mut task = JoinSet::new();
         task.spawn(Writer::<B>::new(options, connection, lock).run(jobs));
-        Ok(Self { readers, writer, task: Mutex::new(task), deployment })
+        Ok(Self {
+            readers,
+            writer,
+            task: Mutex::new(task),
+            deployment,
+            wakeups: None,
+            listening: Mutex::default(),
+        })
+    }
+
+    /// Tells of changes that the task hears of, and ends it with itself.
+    pub(crate) fn listen(&mut self, wakeups: watch::Receiver<u64>, listening: JoinSet<()>) {
+        self.wakeups = Some(wakeups);
+        self.listening = Mutex::new(listening);
     }
 
     /// Connects one reader, unless one is connected.
@@ -113,6 +130,11 @@ impl<B: Backend> Store for SqlStore<B> {
         const SQL: &str = "SELECT size, time, frontier, changed FROM head";
         let head = self.one(SQL, &[], mapping::head).await?;
         head.ok_or_else(|| StoreError::Corrupt("head".to_owned()))
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let now = self.one(B::NOW, &[], mapping::now).await?;
+        now.ok_or_else(|| StoreError::Corrupt("now".to_owned()))
     }
 
     async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
@@ -215,6 +237,24 @@ impl<B: Backend> Store for SqlStore<B> {
         self.all(SQL, &[from.into(), limit.into()], mapping::entry).await
     }
 
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+        const SQL: &str = "SELECT idx, body FROM record WHERE mutates AND kind = $1 ORDER BY idx";
+        let kind = Value::Integer(Some(i32::from(kind).into()));
+        self.all(SQL, &[kind], mapping::entry).await
+    }
+
+    fn wakeups(&self) -> Option<watch::Receiver<u64>> {
+        self.wakeups.clone()
+    }
+
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        self.write(|answer| Job::Lead(holder, term, answer)).await
+    }
+
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError> {
+        self.write(|answer| Job::Resign(holder, answer)).await
+    }
+
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
         const SQL: &str = "SELECT idx, body FROM record WHERE lease_hash = $1 ORDER BY idx";
         self.all(SQL, &[lease_hash.into()], mapping::entry).await
@@ -258,6 +298,10 @@ impl<B: Backend> Store for SqlStore<B> {
         self.write(|answer| Job::PutCheckpoint(size, note.to_owned(), answer)).await
     }
 
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError> {
+        self.write(|answer| Job::DropCheckpoint(size, answer)).await
+    }
+
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.one("SELECT note FROM checkpoint", &[], mapping::note).await
     }
@@ -270,6 +314,7 @@ impl<B: Backend> Store for SqlStore<B> {
             mem::take(&mut *task)
         };
         while task.join_next().await.is_some() {}
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.readers.close().await;
     }
 }

@@ -1,8 +1,9 @@
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::Duration};
 
 use async_trait::async_trait;
-use audit::{Entry, Frontier, Hash, RecordDraft};
+use audit::{Entry, Frontier, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use tokio::sync::watch;
 
 use crate::{CredentialRow, KeyPurpose, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow};
 
@@ -16,9 +17,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The log's head as it stands now.
     async fn head(&self) -> Result<Head, StoreError>;
 
+    /// The time by the database's clock, which the log's times come from.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+
     /// Appends records, in this order, in one transaction. Of those for which `audit::mutates`, only
-    /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED` and `IDENTITY_UNBLOCKED` may go in
-    /// without a change of rows, because the record is all that is kept of them; others are an
+    /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED`, `IDENTITY_UNBLOCKED` and
+    /// `CHECKPOINT_GIVEN_UP` may go in without a change of rows, because the record is all that is
+    /// kept of them; others are an
     /// `InvalidRecord`.
     ///
     /// On `Ok` every [`Appended::Recorded`] record is durable. A record with `as_of` is left out as
@@ -90,6 +95,22 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Records of changes (`audit::mutates`) from an index on, in order.
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError>;
 
+    /// All records of one kind of change (`audit::mutates`), in order; of another kind, none.
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError>;
+
+    /// A count that rises soon after a change (`audit::mutates`) is durable, whichever broker made it.
+    /// It may rise without one and miss some while the connection is lost, so it only says when to
+    /// look. `None` when there is no other broker to hear of.
+    fn wakeups(&self) -> Option<watch::Receiver<u64>>;
+
+    /// Takes the lead, or keeps it, for so long from now on by the database's clock; says whether the
+    /// holder leads. Another's lead stands until its time is up. Who leads may find out late that it
+    /// does not, so nothing but economy may rest on this.
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError>;
+
+    /// Gives the lead up, if the holder has it.
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError>;
+
     /// All records that name a lease, in order.
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError>;
 
@@ -113,6 +134,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
+
+    /// Takes a checkpoint of this size or a larger one out, so that one of a smaller tree can be kept.
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError>;
 
     /// The checkpoint of the largest tree.
     async fn checkpoint(&self) -> Result<Option<String>, StoreError>;

@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::{fs::File, time::Duration};
 
 use audit::{Entry, InvalidRecord, Kind, RecordDraft, mutates};
 use domain::{Timestamp, Uid};
@@ -20,6 +20,9 @@ pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
     PutCheckpoint(u64, String, Answer<()>),
+    DropCheckpoint(u64, Answer<()>),
+    Lead(Uid, Duration, Answer<bool>),
+    Resign(Uid, Answer<()>),
     Close,
 }
 
@@ -57,6 +60,9 @@ impl<B: Backend> Writer<B> {
                 Job::PutCheckpoint(size, note, answer) => {
                     tell(answer, self.put_checkpoint(size, &note).await)
                 }
+                Job::DropCheckpoint(size, answer) => tell(answer, self.drop_checkpoint(size).await),
+                Job::Lead(holder, term, answer) => tell(answer, self.lead(holder, term).await),
+                Job::Resign(holder, answer) => tell(answer, self.resign(holder).await),
                 Job::Close => break,
             };
             // What waits behind a dead database would wait in vain, each for as long again.
@@ -98,16 +104,40 @@ impl<B: Backend> Writer<B> {
             INSERT INTO checkpoint (one, size, note) VALUES (1, $1, $2) \
             ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note \
             WHERE excluded.size >= checkpoint.size";
+        let values = [size.into(), Value::Text(Some(note))];
+        self.execute(SQL, &values).await.map(drop)
+    }
+
+    async fn drop_checkpoint(&mut self, size: u64) -> Result<(), StoreError> {
+        const SQL: &str = "DELETE FROM checkpoint WHERE size >= $1";
+        self.execute(SQL, &[size.into()]).await.map(drop)
+    }
+
+    async fn lead(&mut self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        let term = u64::try_from(term.as_millis()).unwrap_or(u64::MAX);
+        Ok(self.execute(B::LEAD, &[holder.as_ref().into(), term.into()]).await? > 0)
+    }
+
+    async fn resign(&mut self, holder: Uid) -> Result<(), StoreError> {
+        const SQL: &str = "DELETE FROM leader WHERE holder = $1";
+        self.execute(SQL, &[holder.as_ref().into()]).await.map(drop)
+    }
+
+    /// Runs one statement outside the log's transactions and says how many rows it touched.
+    async fn execute(
+        &mut self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<u64, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
         };
-        let values = [size.into(), Value::Text(Some(note))];
-        let written = B::execute(&mut connection, SQL, &values).await;
-        if !written.as_ref().is_err_and(is_lost) {
+        let done = B::execute(&mut connection, sql, values).await;
+        if !done.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);
         }
-        written.map(drop).map_err(StoreError::from_sqlx)
+        done.map_err(StoreError::from_sqlx)
     }
 
     async fn transact(&mut self, work: Work) -> Result<Vec<Appended>, StoreError> {
@@ -209,7 +239,11 @@ impl<B: Backend> Writer<B> {
 fn is_its_own_state(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::LeaseRevoked | Kind::SessionRevoked | Kind::IdentityBlocked | Kind::IdentityUnblocked
+        Kind::LeaseRevoked
+            | Kind::SessionRevoked
+            | Kind::IdentityBlocked
+            | Kind::IdentityUnblocked
+            | Kind::CheckpointGivenUp
     )
 }
 

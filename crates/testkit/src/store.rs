@@ -2,10 +2,11 @@ use std::{
     io,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use audit::{Entry, Hash, RecordDraft};
+use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
     Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
@@ -20,6 +21,7 @@ pub struct FailingStore {
     cues: Mutex<Vec<Cue>>,
     healed: watch::Sender<u64>,
     hanging: watch::Sender<usize>,
+    deaf: Option<watch::Sender<u64>>,
 }
 
 /// What can be made to fail.
@@ -31,6 +33,8 @@ pub enum Operation {
     Apply,
     /// `put_checkpoint`.
     PutCheckpoint,
+    /// `lead` and `resign`.
+    Lead,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -61,7 +65,13 @@ impl FailingStore {
             cues: Mutex::default(),
             healed: watch::Sender::new(0),
             hanging: watch::Sender::new(0),
+            deaf: None,
         }
+    }
+
+    /// A store that works, but never hears of other brokers' changes.
+    pub fn deaf(inner: Arc<dyn Store>) -> Self {
+        Self { deaf: Some(watch::Sender::new(0)), ..Self::new(inner) }
     }
 
     /// Lets the operation fail from now on.
@@ -156,6 +166,10 @@ impl Store for FailingStore {
         self.read(self.inner.head()).await
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read(self.inner.now()).await
+    }
+
     async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
         self.pass(Operation::Append, self.inner.append(batch)).await
     }
@@ -225,6 +239,25 @@ impl Store for FailingStore {
         self.read(self.inner.changes(from, limit)).await
     }
 
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.changes_of_kind(kind)).await
+    }
+
+    fn wakeups(&self) -> Option<watch::Receiver<u64>> {
+        match &self.deaf {
+            Some(silent) => Some(silent.subscribe()),
+            None => self.inner.wakeups(),
+        }
+    }
+
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        self.pass(Operation::Lead, self.inner.lead(holder, term)).await
+    }
+
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError> {
+        self.pass(Operation::Lead, self.inner.resign(holder)).await
+    }
+
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
         self.read(self.inner.lease_records(lease_hash)).await
     }
@@ -251,6 +284,10 @@ impl Store for FailingStore {
         self.pass(Operation::PutCheckpoint, self.inner.put_checkpoint(size, note)).await
     }
 
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError> {
+        self.pass(Operation::PutCheckpoint, self.inner.drop_checkpoint(size)).await
+    }
+
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.read(self.inner.checkpoint()).await
     }
@@ -266,7 +303,7 @@ fn failed() -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use audit::{Kind, Reason, Record};
+    use audit::{Reason, Record};
     use store::SqliteStore;
 
     use super::*;

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("sealing", "domain"),
     ("providers", "domain"),
     ("store", "audit domain"),
-    ("strongroom-client", "domain mtls sealing strongroom-proto"),
+    ("strongroom-client", "audit domain mtls sealing strongroom-proto"),
     ("setup", "audit domain envelope"),
     ("testkit", "audit domain envelope setup store"),
     (

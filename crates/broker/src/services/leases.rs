@@ -52,6 +52,7 @@ impl Leases for LeaseService {
         let (caller, request) = accept(request)?;
         let work = async {
             let session = self.core.session(&caller, &request.session_id)?;
+            self.core.hear(&request.checkpoint).await?;
             self.core.lend(&caller, &session, ask(request)?, None).await
         };
         self.core.answer(&caller, work).await
@@ -62,6 +63,7 @@ impl Leases for LeaseService {
         let work = async {
             let session = self.core.session(&caller, &request.session_id)?;
             let id = lease_id(&request.lease_id)?;
+            self.core.hear(&request.checkpoint).await?;
             self.core.renew(&caller, &session, id, ttl(request.ttl)?).await
         };
         self.core.answer(&caller, work).await
@@ -118,6 +120,11 @@ impl Leases for LeaseService {
 }
 
 impl Core {
+    /// Takes in the largest checkpoint that a caller has seen.
+    pub(crate) async fn hear(&self, checkpoint: &str) -> Result<(), Why> {
+        self.checkpoints.hear(checkpoint, &self.log, &*self.store).await
+    }
+
     async fn open_session(
         &self,
         caller: &Caller,
@@ -136,6 +143,7 @@ impl Core {
             encapsulated_key: encapsulated_key.to_vec().into(),
             identity: open.identity.to_string(),
             expire_time: Some(audit::proto_time(open.expires_at)),
+            verifier_key: self.verifier_key.clone(),
         })
     }
 

@@ -125,7 +125,7 @@ async fn lend(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     let request = v1::RenewLeaseRequest {
         session_id: session_id.clone(),
         lease_id: lease_id.clone(),
-        ttl: None,
+        ..Default::default()
     };
     answered!(calls, running.proxy, leases.renew_lease, "Leases/RenewLease", request);
     let request = v1::ReleaseLeaseRequest { session_id, lease_id };

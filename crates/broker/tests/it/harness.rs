@@ -89,6 +89,7 @@ pub(crate) fn connect(layout: &Layout, address: &str, name: &str) -> strongroom_
         },
         trust_domains: mtls::TrustDomains::new([layout.trust_domain.as_str()]).unwrap(),
         broker_id: format!("spiffe://{}/broker", layout.trust_domain).parse().unwrap(),
+        log_key: None,
         timeout: std::time::Duration::from_secs(20),
     };
     strongroom_client::Broker::connect(&config, Arc::new(SystemClock)).unwrap()

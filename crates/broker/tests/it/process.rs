@@ -178,4 +178,40 @@ async fn a_database_that_lost_what_was_signed_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("does not continue the checkpoint"), "{said}");
+
+    // It says how to go on; what it says works, and leaves the evidence and a record.
+    let (_, arguments) = said.split_once("broker give-up-checkpoint ").unwrap();
+    let (arguments, _) = arguments.split_once('`').unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("give-up-checkpoint").args(arguments.split(' '));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let broker = Process::start(&layout);
+    let admin = connect(&layout, &broker.address, "admin");
+    let verifier = fs::read_to_string(&layout.log_verifier).unwrap().trim().parse().unwrap();
+    let records = verified(&admin, &verifier).await;
+    let given_up = |record: &audit::Record| record.kind() == audit::Kind::CheckpointGivenUp;
+    let given_up = records.iter().find(|record| given_up(record)).unwrap();
+    let evidence = fs::read_dir(last_checkpoint(&layout).parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(&format!("given-up-{}", given_up.tree_size)));
+    let evidence = fs::read_to_string(evidence.unwrap()).unwrap();
+    let lost = audit::Checkpoint::verify(&evidence, &verifier).unwrap();
+    assert_eq!(lost.root.as_slice(), &given_up.tree_root[..]);
+
+    // There is nothing to give up now.
+    drop(broker);
+    let newest = fs::read_to_string(last_checkpoint(&layout)).unwrap();
+    let newest = audit::Checkpoint::verify(&newest, &verifier).unwrap();
+    let (size, root) = (newest.size.to_string(), newest.root_text());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("--config").arg(&layout.broker_config).arg("give-up-checkpoint");
+    let output = command.args(["--size", &size, "--root", &root]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("nothing is lost"), "{said}");
+}
+
+fn last_checkpoint(layout: &Layout) -> std::path::PathBuf {
+    broker::Config::load(&layout.broker_config).unwrap().0.log.last_checkpoint
 }

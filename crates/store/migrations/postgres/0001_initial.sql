@@ -41,6 +41,14 @@ CREATE TABLE checkpoint (
     note TEXT    NOT NULL
 );
 
+-- One row: the broker that does what one broker at a time does, and until when, by the database's
+-- clock. It spares work; no promise rests on it.
+CREATE TABLE leader (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    holder BYTEA   NOT NULL CHECK (octet_length(holder) = 16),
+    until  BIGINT  NOT NULL
+);
+
 CREATE TABLE tenant (
     uid                BYTEA   PRIMARY KEY,
     id                 TEXT COLLATE "C" NOT NULL UNIQUE,

@@ -41,6 +41,14 @@ CREATE TABLE checkpoint (
     note TEXT    NOT NULL
 ) STRICT;
 
+-- One row: the broker that does what one broker at a time does, and until when, by the database's
+-- clock. It spares work; no promise rests on it.
+CREATE TABLE leader (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    holder BLOB    NOT NULL CHECK (length(holder) = 16),
+    until  INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE tenant (
     uid                BLOB    PRIMARY KEY,
     id                 TEXT    NOT NULL UNIQUE,

@@ -182,6 +182,11 @@ pub(crate) async fn the_checkpoint_of_the_largest_tree_stays(place: &Place) {
     store.put_checkpoint(10, "ten").await.unwrap();
     store.put_checkpoint(9, "nine again").await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("ten"));
+    store.drop_checkpoint(11).await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("ten"));
+    store.drop_checkpoint(9).await.unwrap();
+    store.put_checkpoint(8, "eight").await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("eight"));
 }
 
 pub(crate) async fn an_append_that_nobody_waits_for_is_finished(place: &Place) {

@@ -10,6 +10,7 @@
 mod changes;
 mod faults;
 mod given;
+mod lead;
 mod log;
 mod place;
 mod postgres_only;
@@ -59,6 +60,9 @@ contract![
     tree::a_failing_batch_leaves_no_node_behind,
     tree::a_lost_node_is_corrupt,
     log::the_checkpoint_of_the_largest_tree_stays,
+    lead::one_holder_leads_until_its_time_is_up_or_it_resigns,
+    lead::the_clock_of_the_database_is_told,
+    lead::changes_of_one_kind_are_found,
     log::an_append_that_nobody_waits_for_is_finished,
     log::everything_is_there_after_reopening,
     log::a_closed_store_is_unavailable,
