@@ -37,4 +37,4 @@ pub use strongroom_proto::v1::{
     record::{Kind, Reason},
 };
 pub use tlog_proof::{RecordProof, RecordProofError};
-pub use verifier::{Report, Verifier};
+pub use verifier::{GivenUp, Report, Verifier};

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audit::{Bundle, CheckpointError, Kind, Report, Verifier, VerifierKey};
+use audit::{Bundle, CheckpointError, GivenUp, Kind, Report, Verifier, VerifierKey};
 use clap::Args;
 use domain::Timestamp;
 use serde::Serialize;
@@ -52,6 +52,8 @@ struct Verified {
     last_time: String,
     leases: u64,
     kinds: BTreeMap<&'static str, u64>,
+    /// Earlier checkpoints that the log does not continue because an operator gave them up.
+    given_up: Vec<String>,
     uses: Vec<Use>,
 }
 
@@ -129,9 +131,16 @@ impl Verified {
             last_time: time(report.last_time),
             leases: report.leases,
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
+            given_up: report.given_up.iter().map(given_up).collect(),
             uses: uses.collect(),
         }
     }
+}
+
+fn given_up(lost: &GivenUp) -> String {
+    let GivenUp { index, size, root } = lost;
+    let root = hex::encode(root);
+    format!("the earlier checkpoint of {size} entries, {root}, was given up at index {index}")
 }
 
 /// The checkpoints that earlier exports left.
@@ -188,6 +197,9 @@ fn human(report: &Verified) -> String {
         ("last", report.last_time.clone()),
         ("leases", report.leases.to_string()),
     ]);
+    for lost in &report.given_up {
+        text.extend(["note: ", lost, "\n"]);
+    }
     if !report.uses.is_empty() {
         let row = |it: &Use| {
             [
