@@ -24,6 +24,7 @@ mod route;
 mod services;
 mod session;
 mod signer;
+mod signing;
 mod status;
 
 pub use access::AccessError;
