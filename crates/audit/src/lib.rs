@@ -44,5 +44,5 @@ pub use strongroom_proto::v1::{
 pub use tile::{HashTile, MalformedTile, TileFolder};
 pub use tile_path::Resource;
 pub use tlog_proof::{RecordProof, RecordProofError};
-pub use verifier::{Report, Verifier};
+pub use verifier::{GivenUp, Report, Verifier};
 pub use witness::{AddCheckpoint, Conflict, Seen, Submission, Witness, WitnessRefusal};

@@ -5,7 +5,6 @@ use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
-use store::Store;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer,
     identities_server::IdentitiesServer, leases_server::LeasesServer,
@@ -23,18 +22,17 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::Access,
     bootstrap,
-    checkpoints::Trouble,
     config::{Config, Limits},
     core::{Core, Parts},
     follower,
     guard::Guard,
-    leadership,
     listener::Peer,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
         leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
+    signing::{Signing, check_clock, record_trouble},
     tiles::TileServer,
 };
 
@@ -233,86 +231,6 @@ impl Broker {
         });
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
-    }
-}
-
-/// The tasks that sign, apart from the others because they end after them.
-struct Signing {
-    signer_stops: CancellationToken,
-    signer: TaskTracker,
-    lead_ends: CancellationToken,
-    lead: TaskTracker,
-}
-
-impl Signing {
-    fn start(core: &Core, signer: Signer, leads: watch::Sender<bool>) -> Self {
-        let signing = Self {
-            signer_stops: CancellationToken::new(),
-            signer: TaskTracker::new(),
-            lead_ends: CancellationToken::new(),
-            lead: TaskTracker::new(),
-        };
-        signing.signer.spawn(signer.run(leads.subscribe(), signing.signer_stops.clone()));
-        let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        let ends = signing.lead_ends.clone();
-        signing.lead.spawn(leadership::stand(store, core.log.broker(), clock, leads, ends));
-        signing
-    }
-
-    /// Signs a last checkpoint, if this broker leads, and gives the lead up after it.
-    async fn end(self) {
-        for (ends, task) in [(self.signer_stops, self.signer), (self.lead_ends, self.lead)] {
-            ends.cancel();
-            task.close();
-            task.wait().await;
-        }
-    }
-}
-
-/// Refuses a database whose clock is behind the log: every time in the log would be wrong from here
-/// on, and leases would seem to have been granted before their revocation.
-async fn check_clock(store: &dyn Store) -> anyhow::Result<()> {
-    let last = store.head().await.context("reading the log")?.time;
-    let now = store.now().await.context("reading the database's clock")?;
-    let behind = last.since(now);
-    if behind > CLOCK_TOLERANCE {
-        anyhow::bail!(
-            "the database's clock is {} s behind the last record of the log; set the clock of the \
-             database's machine right, or wait until it has passed that time, then start again",
-            behind.as_secs()
-        );
-    }
-    Ok(())
-}
-
-/// How far a clock may have been put back, as at a failover to another machine.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
-
-/// Puts it on record when a checkpoint turns up that the log does not continue.
-async fn record_trouble(core: Arc<Core>, stop: CancellationToken) {
-    let mut trouble = core.checkpoints.trouble();
-    let found = tokio::select! {
-        () = stop.cancelled() => return,
-        found = trouble.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
-    };
-    let Some(found) = found else { return };
-    let reason = match &found {
-        Trouble::Behind { .. } => Reason::LogBehindCheckpoint,
-        Trouble::Forked { .. } => Reason::LogForked,
-    };
-    let record = Record {
-        kind: Kind::Finding.into(),
-        reason: reason.into(),
-        tree_size: found.signed().size,
-        tree_root: found.signed().root.to_vec().into(),
-        ..Record::default()
-    };
-    while let Err(why) = core.log.record(record.clone()).await {
-        tracing::warn!(?why, "a finding is not on record yet");
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = time::sleep(SELF_CHECK) => {}
-        }
     }
 }
 

@@ -25,6 +25,7 @@ mod route;
 mod services;
 mod session;
 mod signer;
+mod signing;
 mod status;
 mod tally;
 mod tiles;

@@ -4,7 +4,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audit::{Bundle, CheckpointError, Kind, Note, Report, Verifier, VerifierKey, WitnessKey};
+use audit::{
+    Bundle, CheckpointError, GivenUp, Kind, Note, Report, Verifier, VerifierKey, WitnessKey,
+};
 use clap::Args;
 use domain::Timestamp;
 use serde::Serialize;
@@ -57,6 +59,8 @@ struct Verified {
     witnesses: Vec<Cosigned>,
     leases: u64,
     kinds: BTreeMap<&'static str, u64>,
+    /// Earlier checkpoints that the log does not continue because an operator gave them up.
+    given_up: Vec<String>,
     uses: Vec<Use>,
 }
 
@@ -147,9 +151,16 @@ impl Verified {
             witnesses,
             leases: report.leases,
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
+            given_up: report.given_up.iter().map(given_up).collect(),
             uses: uses.collect(),
         }
     }
+}
+
+fn given_up(lost: &GivenUp) -> String {
+    let GivenUp { index, size, root } = lost;
+    let root = hex::encode(root);
+    format!("the earlier checkpoint of {size} entries, {root}, was given up at index {index}")
 }
 
 /// The checkpoints that earlier exports left.
@@ -219,6 +230,9 @@ fn human(report: &Verified) -> String {
     ]);
     for it in &report.witnesses {
         text.push_str(&list([("cosigned", format!("by {} at {}", it.witness, it.time))]));
+    }
+    for lost in &report.given_up {
+        text.extend(["note: ", lost, "\n"]);
     }
     if !report.uses.is_empty() {
         let row = |it: &Use| {

@@ -9,4 +9,5 @@ mod harness;
 mod hostile;
 mod lending;
 mod process;
+mod several;
 mod tiles;

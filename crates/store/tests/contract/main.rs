@@ -15,6 +15,7 @@ mod log;
 mod place;
 mod postgres_only;
 mod proxy;
+mod sequencing;
 mod sqlite_only;
 mod stale;
 mod tree;

@@ -137,11 +137,11 @@ async fn a_server_that_says_nothing_is_unavailable() {
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
 }
 
-async fn behind_proxy() -> Option<(Proxy, PostgresStore)> {
+pub(crate) async fn behind_proxy() -> Option<(Proxy, PostgresStore)> {
     let url = Place::server().await?.url();
     let options = PgConnectOptions::from_str(&url).unwrap();
     let server = format!("{}:{}", options.get_host(), options.get_port());
-    let proxy = Proxy::start(server.clone()).await;
+    let proxy = Proxy::start(server.clone(), url.clone()).await;
     let url = format!("{}&sslmode=disable", url.replace(&server, &proxy.address.to_string()));
     let store = PostgresStore::connect(&url, 2).await.unwrap();
     Some((proxy, store))
