@@ -32,6 +32,7 @@ use crate::{
     },
     signer::Signer,
     tiles::TileServer,
+    witnesses::{Published, Remote},
 };
 
 /// A broker with its store and KMS open and its certificates loaded, ready to serve.
@@ -45,6 +46,7 @@ pub struct Broker {
     stop: CancellationToken,
     signer: Signer,
     tiles: Option<TileServer>,
+    witnesses: Vec<Remote>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -82,6 +84,8 @@ impl Broker {
             }
             None => None,
         };
+        let witnesses = config.log.witnesses.iter().map(Remote::open);
+        let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
             access,
@@ -112,6 +116,7 @@ impl Broker {
             stop,
             signer,
             tiles,
+            witnesses,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -204,6 +209,12 @@ impl Broker {
         ));
         if let Some(tiles) = self.tiles.take() {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
+        }
+        let published = Published::default();
+        for witness in std::mem::take(&mut self.witnesses) {
+            let (core, newest) = (Arc::clone(core), self.signer.published());
+            let (published, stop) = (Arc::clone(&published), self.stop.clone());
+            self.tasks.spawn(witness.follow(core, newest, published, stop));
         }
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {

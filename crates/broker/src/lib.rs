@@ -23,9 +23,11 @@ mod session;
 mod signer;
 mod status;
 mod tiles;
+mod witnesses;
 
 pub use access::AccessError;
 pub use broker::Broker;
 pub use config::{
     Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
+    WitnessConfig,
 };

@@ -3,7 +3,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use audit::{Checkpoint, Frontier, SignerKey};
 use store::{Store, StoreError, Tree};
-use tokio::{fs, io::AsyncWriteExt as _, select, time};
+use tokio::{fs, io::AsyncWriteExt as _, select, sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
 /// Signs checkpoints of the log, each only after proving that it continues the last one signed.
@@ -16,6 +16,8 @@ pub(crate) struct Signer {
     last: PathBuf,
     /// The tree as of the last checkpoint, grown from leaf hashes and not from what the head says.
     signed: Frontier,
+    /// Tells those who hand checkpoints to witnesses.
+    published: watch::Sender<Option<String>>,
 }
 
 /// How old the newest checkpoint may be while records arrive.
@@ -35,7 +37,13 @@ impl Signer {
         key: SignerKey,
         last: PathBuf,
     ) -> anyhow::Result<Self> {
-        let mut signer = Self { store, key, last, signed: Frontier::default() };
+        let mut signer = Self {
+            store,
+            key,
+            last,
+            signed: Frontier::default(),
+            published: watch::Sender::new(None),
+        };
         let Some(note) = read_if_there(&signer.last).await? else { return Ok(signer) };
         let checkpoint = Checkpoint::verify(&note, signer.key.verifier())
             .with_context(|| format!("the last checkpoint in {}", signer.last.display()))?;
@@ -50,6 +58,11 @@ impl Signer {
             );
         }
         Ok(signer)
+    }
+
+    /// Tells of each checkpoint that this signer publishes.
+    pub(crate) fn published(&self) -> watch::Receiver<Option<String>> {
+        self.published.subscribe()
     }
 
     /// Takes up the tree as of a checkpoint: from the few stored hashes that make it up if they lead
@@ -104,6 +117,7 @@ impl Signer {
         self.keep(&note).await.with_context(|| format!("writing {}", self.last.display()))?;
         self.store.put_checkpoint(size, &note).await.context("publishing the checkpoint")?;
         metrics::gauge!("strongroom_checkpoint_records").set(metric(size));
+        self.published.send_replace(Some(note));
         Ok(())
     }
 
@@ -140,6 +154,6 @@ async fn read_if_there(path: &std::path::Path) -> anyhow::Result<Option<String>>
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric of more than 2^53 records may be inexact")]
-fn metric(size: u64) -> f64 {
+pub(crate) fn metric(size: u64) -> f64 {
     size as f64
 }

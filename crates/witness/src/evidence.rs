@@ -43,7 +43,7 @@ impl Evidence {
         let digest = hex::encode(digest.get(..8).unwrap_or_default());
         let name = format!("{kind}-{}-{digest}", refused.checkpoint.size);
         let folder = self.folder.join(&name);
-        if folder.join("refused").exists() {
+        if folder.join(REFUSED).exists() {
             return Ok(Some(name));
         }
         if self.list()?.iter().filter(|name| name.starts_with(kind)).count() >= most {
@@ -54,7 +54,7 @@ impl Evidence {
             replace(&folder.join("cosigned"), latest.as_bytes())?;
         }
         // Last: where this is, both are.
-        replace(&folder.join("refused"), refused.note.as_bytes())?;
+        replace(&folder.join(REFUSED), refused.note.as_bytes())?;
         Ok(Some(name))
     }
 
@@ -62,7 +62,10 @@ impl Evidence {
     pub(crate) fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            names.extend(entry?.file_name().into_string());
+            let entry = entry?;
+            if entry.path().join(REFUSED).exists() {
+                names.extend(entry.file_name().into_string());
+            }
         }
         names.sort_unstable();
         Ok(names)
@@ -71,3 +74,4 @@ impl Evidence {
 
 const FORK: &str = "fork";
 const UNPROVED: &str = "unproved";
+const REFUSED: &str = "refused";

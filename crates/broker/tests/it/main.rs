@@ -8,3 +8,4 @@ mod hostile;
 mod lending;
 mod process;
 mod tiles;
+mod witnesses;
