@@ -231,6 +231,31 @@ fn a_witness_that_is_asked_for_must_have_cosigned() {
 }
 
 #[test]
+fn another_implementation_verifies_the_export() {
+    #[expect(clippy::disallowed_methods, reason = "the test run names the interpreter")]
+    let Ok(python) = std::env::var("TEST_PYTHON") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/static_log.py");
+    let log = Log::new(66_000);
+    let witness = log.cosign();
+    let verify = || {
+        let mut command = Command::new(&python);
+        command.arg("-B").arg(&script).args([path(&log.directory), &log.vkey()]);
+        command.args(["--witness", &witness]).output().unwrap()
+    };
+    let output = verify();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["size"], &report["tiles"]), (&66_000.into(), &261.into()));
+
+    // It must be able to find something.
+    let tile = log.directory.path().join("tile/1/000");
+    let mut bytes = std::fs::read(&tile).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&tile, bytes).unwrap();
+    assert!(!verify().status.success());
+}
+
+#[test]
 fn anothers_key_verifies_nothing() {
     let (log, other) = (Log::new(3), Log::new(3));
     let output = strongroom(&["audit", "verify", path(&log.directory), "--vkey", &other.vkey()]);
