@@ -157,3 +157,44 @@ async fn read_if_there(path: &std::path::Path) -> anyhow::Result<Option<String>>
 pub(crate) fn metric(size: u64) -> f64 {
     size as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use audit::{Kind, Reason, Record, RecordDraft};
+    use store::{Pending, SqliteStore};
+
+    use super::*;
+
+    /// A log whose records name a tenant.
+    async fn log(tenant: &str, size: usize) -> Arc<dyn Store> {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let (kind, reason) = (Kind::Refused.into(), Reason::NotPermitted.into());
+        let record = Record { kind, reason, tenant: tenant.to_owned(), ..Record::default() };
+        let record = RecordDraft::new(record).unwrap();
+        let pending = Pending { record, as_of: None, tenants: Vec::new() };
+        store.append(&vec![pending; size]).await.unwrap();
+        Arc::new(store)
+    }
+
+    async fn open(store: &Arc<dyn Store>, last: &std::path::Path) -> anyhow::Result<Signer> {
+        let key = SignerKey::from_seed("test.internal/log", &[7; 32]).unwrap();
+        Signer::open(Arc::clone(store), key, last.to_owned()).await
+    }
+
+    #[tokio::test]
+    async fn a_log_is_taken_up_by_what_was_signed_and_no_other_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let last = folder.path().join("last");
+        let store = log("a", 700).await;
+        open(&store, &last).await.unwrap().sign().await.unwrap();
+
+        let mut signer = open(&store, &last).await.unwrap();
+        assert_eq!(signer.signed, store.head().await.unwrap().frontier);
+        signer.sign().await.unwrap();
+        for (tenant, size) in [("b", 700), ("b", 800), ("a", 699), ("a", 0)] {
+            let refused = open(&log(tenant, size).await, &last).await;
+            let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("does not continue"), "{tenant} {size}: {error}");
+        }
+    }
+}
