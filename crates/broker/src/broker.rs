@@ -34,6 +34,7 @@ use crate::{
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
     tiles::TileServer,
+    witnesses::{Published, Remote},
 };
 
 /// A broker with its store and KMS open and its certificates loaded, ready to serve.
@@ -48,6 +49,7 @@ pub struct Broker {
     signer: Signer,
     tiles: Option<TileServer>,
     leads: watch::Sender<bool>,
+    witnesses: Vec<Remote>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -87,6 +89,8 @@ impl Broker {
         let last = config.log.last_checkpoint;
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
+        let witnesses = config.log.witnesses.iter().map(Remote::open);
+        let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
             access,
@@ -119,6 +123,7 @@ impl Broker {
             signer,
             tiles,
             leads: watch::Sender::new(false),
+            witnesses,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -225,6 +230,12 @@ impl Broker {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
         }
         self.tasks.spawn(record_trouble(Arc::clone(core), self.stop.clone()));
+        let published = Published::default();
+        for witness in std::mem::take(&mut self.witnesses) {
+            let (core, newest) = (Arc::clone(core), self.signer.published());
+            let (published, stop) = (Arc::clone(&published), self.stop.clone());
+            self.tasks.spawn(witness.follow(core, newest, published, stop));
+        }
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }

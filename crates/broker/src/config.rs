@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use store::StoreConfig;
 use telemetry::TelemetryConfig;
 use thiserror::Error;
+use url::Url;
 
 /// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
 #[derive(Debug, Deserialize)]
@@ -69,6 +70,22 @@ pub struct LogConfig {
     /// Where the log is served as static files; without this it is not.
     #[serde(default)]
     pub tiles: Option<TilesConfig>,
+    /// Who cosigns the checkpoints. A witness that is down delays nothing.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// A witness of the log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its address, below which `add-checkpoint` is: `https://`, or `http://` on this machine.
+    pub url: Url,
+    /// The key that verifies its cosignatures.
+    pub key: String,
+    /// The authorities that may vouch for its certificate; the machine's without this.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
 }
 
 /// The log as static files over HTTPS, by the broker's own certificate. Who may call
@@ -181,6 +198,9 @@ impl Config {
         self.kms.resolve(folder);
         self.store.resolve(folder);
         for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
+            *path = folder.join(&*path);
+        }
+        for path in self.log.witnesses.iter_mut().filter_map(|witness| witness.ca.as_mut()) {
             *path = folder.join(&*path);
         }
     }

@@ -29,10 +29,12 @@ mod signing;
 mod status;
 mod tally;
 mod tiles;
+mod witnesses;
 
 pub use access::AccessError;
 pub use broker::Broker;
 pub use config::{
     Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
+    WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;

@@ -93,7 +93,8 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     let shutdown = async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
-    broker.serve(listener, shutdown).await?;
+    // It holds everything that runs, so it is large.
+    Box::pin(broker.serve(listener, shutdown)).await?;
     guard.flush().await;
     Ok(())
 }

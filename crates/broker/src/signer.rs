@@ -33,6 +33,8 @@ pub(crate) struct Signer {
     echoes: mpsc::Receiver<String>,
     /// The note in the database that was looked at last.
     in_database: Option<String>,
+    /// Tells those who hand checkpoints to witnesses.
+    published: watch::Sender<Option<String>>,
 }
 
 /// How a checkpoint stands to the log in the database.
@@ -73,6 +75,7 @@ impl Signer {
             key,
             echoes,
             in_database: None,
+            published: watch::Sender::new(None),
         };
         signer.take_file().await?;
         signer.take_database_at_start().await?;
@@ -82,6 +85,11 @@ impl Signer {
     /// What the services of the broker share with it.
     pub(crate) fn checkpoints(&self) -> Arc<Checkpoints> {
         Arc::clone(&self.checkpoints)
+    }
+
+    /// Tells of each checkpoint that this signer publishes.
+    pub(crate) fn published(&self) -> watch::Receiver<Option<String>> {
+        self.published.subscribe()
     }
 
     /// Works until `stop`, then once more.
@@ -148,6 +156,8 @@ impl Signer {
         }
         self.store.put_checkpoint(size, &newest.note).await.context("publishing the checkpoint")?;
         self.in_database = Some(newest.note.clone());
+        metrics::gauge!("strongroom_checkpoint_records").set(metric(size));
+        self.published.send_replace(Some(newest.note.clone()));
         Ok(())
     }
 
@@ -283,6 +293,11 @@ async fn standing(
             Ok(Standing::Not(Trouble::Behind { signed: signed.clone(), found }))
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric of more than 2^53 records may be inexact")]
+pub(crate) fn metric(size: u64) -> f64 {
+    size as f64
 }
 
 #[cfg(test)]

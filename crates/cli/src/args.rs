@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     identities, init, keys, leases,
     output::{self, Output},
-    tenants,
+    tenants, witness,
 };
 
 /// Strongroom lends keys, and can prove every loan.
@@ -53,6 +53,9 @@ enum Command {
     /// The log: who used which key, and the proof of it.
     #[command(subcommand)]
     Audit(Audit),
+    /// Cosigns a log's checkpoints, where the log's operators have no say.
+    #[command(subcommand)]
+    Witness(witness::Verb),
     /// Prints a shell's completion script.
     Completions {
         /// The shell.
@@ -89,6 +92,7 @@ impl Args {
             Command::Audit(Audit::Verify(verify)) => verify.run(output),
             Command::Audit(Audit::Prove(prove)) => prove.run(&context).await,
             Command::Audit(Audit::VerifyProof(verify)) => verify.run(output),
+            Command::Witness(verb) => verb.run(output).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "strongroom", &mut script);

@@ -1,5 +1,6 @@
 //! `strongroom`: the admin's command line. What it does, it does through the broker like any other
-//! client; only `init`, `audit verify`, `audit verify-proof` and `completions` need none.
+//! client; only `init`, `audit verify`, `audit verify-proof`, `witness` and `completions`
+//! need none.
 
 mod args;
 mod audit_export;
@@ -22,6 +23,7 @@ mod output;
 mod secret_input;
 mod tenants;
 mod views;
+mod witness;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("sealing", "domain"),
     ("providers", "domain"),
     ("store", "audit domain"),
+    ("witness", "audit domain"),
     ("strongroom-client", "audit domain mtls sealing strongroom-proto"),
     ("setup", "audit domain envelope"),
     ("testkit", "audit domain envelope setup store"),
@@ -26,7 +27,10 @@ const ARROWS: &[(&str, &str)] = &[
         "audit domain envelope hardening mtls providers sealing store strongroom-proto telemetry",
     ),
     ("inference-proxy", "domain hardening providers strongroom-client strongroom-proto telemetry"),
-    ("strongroom-cli", "audit domain sealing setup strongroom-client strongroom-proto"),
+    (
+        "strongroom-cli",
+        "audit domain sealing setup strongroom-client strongroom-proto telemetry witness",
+    ),
     (
         "quickstart",
         "audit broker domain hardening inference-proxy setup strongroom-client strongroom-proto \

@@ -51,6 +51,26 @@ fn what_is_commented_out_in_it_is_right_too() {
 }
 
 #[test]
+fn what_it_says_of_publishing_the_log_is_right_too() {
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let (before, after) = text.split_once("# [log.tiles]\n").unwrap();
+    let (publishing, after) = after.split_once("\n\n# Who may call what").unwrap();
+    let settings = format!("# [log.tiles]\n{publishing}");
+    let settings = settings.lines().filter_map(|line| line.strip_prefix("# "));
+    let is_setting = |line: &&str| line.starts_with('[') || line.contains(" = ");
+    let settings = settings.filter(is_setting).collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    fs::write(&path, format!("{before}{settings}\n\n# Who may call what{after}")).unwrap();
+    let (config, _) = Config::load(&path).unwrap();
+    let tiles = config.log.tiles.unwrap();
+    assert_eq!((tiles.listen.port(), tiles.connections), (7444, 64));
+    let witness = &config.log.witnesses[0];
+    assert!(witness.ca.is_some() && witness.url.scheme() == "https");
+    assert!(witness.key.parse::<audit::WitnessKey>().is_ok());
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
     let (_folder, layout) = layout();
     let text = fs::read_to_string(&layout.broker_config).unwrap();

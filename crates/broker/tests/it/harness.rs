@@ -19,7 +19,7 @@ pub(crate) struct Running {
     pub(crate) verifier: VerifierKey,
     stop: oneshot::Sender<()>,
     serving: JoinSet<anyhow::Result<()>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Running {
@@ -32,6 +32,11 @@ impl Running {
         let (folder, layout) = layout();
         let text = fs::read_to_string(&layout.broker_config).unwrap();
         fs::write(&layout.broker_config, other(text)).unwrap();
+        Self::start_in(folder, layout).await
+    }
+
+    /// Starts on what an earlier broker left.
+    pub(crate) async fn start_in(folder: TempDir, layout: Layout) -> Self {
         let (config, sha256) = Config::load(&layout.broker_config).unwrap();
         let broker = Broker::open(config, sha256).await.unwrap();
         let verifier = broker.verifier_key().parse().unwrap();
@@ -46,7 +51,7 @@ impl Running {
         }));
         let admin = connect(&layout, &address, "admin");
         let proxy = connect(&layout, &address, "inference-proxy");
-        Self { admin, proxy, address, layout, tiles, verifier, stop, serving, _folder: folder }
+        Self { admin, proxy, address, layout, tiles, verifier, stop, serving, folder }
     }
 
     /// The log as far as it is signed, verified.
@@ -55,11 +60,16 @@ impl Running {
     }
 
     /// Verifies the whole log and ends the broker; gives the records.
-    pub(crate) async fn end(mut self) -> Vec<Record> {
+    pub(crate) async fn end(self) -> Vec<Record> {
+        self.end_and_keep().await.0
+    }
+
+    /// As `end`, and leaves what is on disk.
+    pub(crate) async fn end_and_keep(mut self) -> (Vec<Record>, TempDir, Layout) {
         let records = verified(&self.admin, &self.verifier).await;
         self.stop.send(()).unwrap();
         self.serving.join_next().await.unwrap().unwrap().unwrap();
-        records
+        (records, self.folder, self.layout)
     }
 }
 

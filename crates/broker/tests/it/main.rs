@@ -11,3 +11,4 @@ mod lending;
 mod process;
 mod several;
 mod tiles;
+mod witnesses;

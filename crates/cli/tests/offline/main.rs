@@ -58,7 +58,9 @@ fn path(directory: &TempDir) -> &str {
 fn help_is_on_stdout_and_names_every_verb() {
     let output = strongroom(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for verb in ["init", "tenants", "credentials", "keys", "leases", "audit", "completions"] {
+    for verb in
+        ["init", "tenants", "credentials", "keys", "leases", "audit", "witness", "completions"]
+    {
         assert!(stdout(&output).contains(verb), "{verb}");
     }
 }
@@ -229,6 +231,31 @@ fn a_witness_that_is_asked_for_must_have_cosigned() {
 }
 
 #[test]
+fn another_implementation_verifies_the_export() {
+    #[expect(clippy::disallowed_methods, reason = "the test run names the interpreter")]
+    let Ok(python) = std::env::var("TEST_PYTHON") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/static_log.py");
+    let log = Log::new(66_000);
+    let witness = log.cosign();
+    let verify = || {
+        let mut command = Command::new(&python);
+        command.arg("-B").arg(&script).args([path(&log.directory), &log.vkey()]);
+        command.args(["--witness", &witness]).output().unwrap()
+    };
+    let output = verify();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["size"], &report["tiles"]), (&66_000.into(), &261.into()));
+
+    // It must be able to find something.
+    let tile = log.directory.path().join("tile/1/000");
+    let mut bytes = std::fs::read(&tile).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&tile, bytes).unwrap();
+    assert!(!verify().status.success());
+}
+
+#[test]
 fn anothers_key_verifies_nothing() {
     let (log, other) = (Log::new(3), Log::new(3));
     let output = strongroom(&["audit", "verify", path(&log.directory), "--vkey", &other.vkey()]);
@@ -263,6 +290,36 @@ fn a_proof_stands_alone_and_a_changed_record_breaks_it() {
     *body.last_mut().unwrap() ^= 1;
     std::fs::write(&record, body).unwrap();
     assert_eq!(strongroom(&verify).status.code(), Some(3));
+}
+
+#[test]
+fn a_witness_key_is_made_once_and_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = TempDir::new().unwrap();
+    let init = ["witness", "init", "--name", "witness.internal", "--key", "w.key", "--json"];
+    let output = strongroom_in(folder.path(), &init, b"");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(made["vkey"].as_str().unwrap().parse::<audit::WitnessKey>().is_ok());
+    let file = folder.path().join("w.key");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = std::fs::read(&file).unwrap();
+    assert_eq!(strongroom_in(folder.path(), &init, b"").status.code(), Some(1));
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn a_witness_does_not_listen_beyond_the_machine_without_tls() {
+    let folder = TempDir::new().unwrap();
+    let init = ["witness", "init", "--name", "witness.internal", "--key", "w.key"];
+    strongroom_in(folder.path(), &init, b"");
+    std::fs::write(folder.path().join("log.pub"), Log::new(1).vkey()).unwrap();
+    let run = ["witness", "run", "--key", "w.key", "--log", "log.pub", "--state", "s"];
+    let listen = [&run[..], &["--listen", "0.0.0.0:0"]].concat();
+    let output = strongroom_in(folder.path(), &listen, b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--certificate"), "{}", stderr(&output));
 }
 
 #[test]
