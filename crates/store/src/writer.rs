@@ -20,6 +20,7 @@ pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
     PutCheckpoint(u64, String, Answer<()>),
+    MoveSinkCursor(String, u64, Answer<()>),
     Close,
 }
 
@@ -56,6 +57,9 @@ impl<B: Backend> Writer<B> {
                 Job::Apply(change, answer) => tell(answer, self.apply(change).await),
                 Job::PutCheckpoint(size, note, answer) => {
                     tell(answer, self.put_checkpoint(size, &note).await)
+                }
+                Job::MoveSinkCursor(name, next_index, answer) => {
+                    tell(answer, self.move_sink_cursor(&name, next_index).await)
                 }
                 Job::Close => break,
             };
@@ -98,12 +102,24 @@ impl<B: Backend> Writer<B> {
             INSERT INTO checkpoint (one, size, note) VALUES (1, $1, $2) \
             ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note \
             WHERE excluded.size >= checkpoint.size";
+        self.execute(SQL, &[size.into(), Value::Text(Some(note))]).await
+    }
+
+    async fn move_sink_cursor(&mut self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            INSERT INTO sink (name, next_index) VALUES ($1, $2) \
+            ON CONFLICT (name) DO UPDATE SET next_index = excluded.next_index \
+            WHERE excluded.next_index > sink.next_index";
+        self.execute(SQL, &[name.into(), next_index.into()]).await
+    }
+
+    /// Runs one statement that is a transaction of its own.
+    async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<(), StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
         };
-        let values = [size.into(), Value::Text(Some(note))];
-        let written = B::execute(&mut connection, SQL, &values).await;
+        let written = B::execute(&mut connection, sql, values).await;
         if !written.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);
         }

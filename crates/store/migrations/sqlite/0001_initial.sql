@@ -32,6 +32,12 @@ CREATE TABLE checkpoint (
     note TEXT    NOT NULL
 ) STRICT;
 
+-- How far each sink has come: the index of the first record that it has not acknowledged.
+CREATE TABLE sink (
+    name       TEXT    PRIMARY KEY,
+    next_index INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE tenant (
     uid                BLOB    PRIMARY KEY,
     id                 TEXT    NOT NULL UNIQUE,

@@ -54,6 +54,7 @@ contract![
     log::live_leases_are_those_that_have_not_ended,
     log::a_lease_is_live_once_and_until_it_is_released_or_revoked,
     log::the_checkpoint_of_the_largest_tree_stays,
+    log::the_cursor_of_a_sink_only_moves_forward,
     log::an_append_that_nobody_waits_for_is_finished,
     log::everything_is_there_after_reopening,
     log::a_closed_store_is_unavailable,
