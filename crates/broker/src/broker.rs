@@ -5,6 +5,7 @@ use audit::{Kind, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
+use sinks::SinkConfig;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer, leases_server::LeasesServer,
     tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
@@ -23,6 +24,7 @@ use crate::{
     bootstrap,
     config::{Config, Limits},
     core::{Core, Parts},
+    export::{Exporter, Pace},
     follower,
     guard::Guard,
     listener::Peer,
@@ -43,6 +45,7 @@ pub struct Broker {
     /// Ends the streams and the tasks that follow the log.
     stop: CancellationToken,
     signer: Signer,
+    exporters: Vec<Exporter>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -87,6 +90,7 @@ impl Broker {
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
+        let exporters = exporters(&config.log.sinks, &core)?;
         let started = Record {
             kind: Kind::BrokerStarted.into(),
             config_sha256: config_sha256.to_vec().into(),
@@ -102,6 +106,7 @@ impl Broker {
             tasks,
             stop,
             signer,
+            exporters,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -187,6 +192,11 @@ impl Broker {
             core.log.clone(),
             self.stop.clone(),
         ));
+        // Every broker drives every sink until it is told otherwise.
+        let (_, drives) = watch::channel(true);
+        for exporter in self.exporters.drain(..) {
+            self.tasks.spawn(exporter.run(drives.clone(), self.stop.clone()));
+        }
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }
@@ -194,6 +204,15 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
+    let exporter = |sink: &SinkConfig| {
+        let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
+        Exporter::new(sink, store, clock, core.log.growth(), Pace::default())
+            .with_context(|| format!("the sink `{}`", sink.name.as_str()))
+    };
+    sinks.iter().map(exporter).collect()
 }
 
 fn builder(limits: &Limits) -> Server {

@@ -10,6 +10,7 @@ mod config;
 mod core;
 mod custody;
 mod directory;
+mod export;
 mod follower;
 mod guard;
 mod lending;

@@ -15,28 +15,37 @@ use crate::{Event, Sink, SinkError, otlp_record::request, wire::Place};
 /// The logs service of an OTLP collector, over gRPC. Each batch is one call, and its answer counts.
 #[derive(Debug)]
 pub(crate) struct OtlpSink {
-    address: String,
-    client: LogsServiceClient<Channel>,
+    place: Place,
+    /// Made by the first call: a channel needs a runtime around it.
+    client: Option<LogsServiceClient<Channel>>,
     patience: Duration,
 }
 
 impl OtlpSink {
     pub(crate) fn new(place: Place, patience: Duration) -> Self {
-        let address = place.address.clone();
-        // A name that the channel never resolves: the connector below knows where to go, and TLS
-        // happens below what the channel sees.
-        let endpoint = Endpoint::from_static("http://collector");
-        let channel = endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        Self { place, client: None, patience }
+    }
+
+    fn client(&mut self) -> &mut LogsServiceClient<Channel> {
+        let place = &self.place;
+        self.client.get_or_insert_with(|| {
             let place = place.clone();
-            async move { place.connect().await.map(TokioIo::new).map_err(io::Error::other) }
-        }));
-        Self { address, client: LogsServiceClient::new(channel), patience }
+            // A name that the channel never resolves: the connector knows where to go, and TLS
+            // happens below what the channel sees.
+            let endpoint = Endpoint::from_static("http://collector");
+            LogsServiceClient::new(endpoint.connect_with_connector_lazy(service_fn(
+                move |_: Uri| {
+                    let place = place.clone();
+                    async move { place.connect().await.map(TokioIo::new).map_err(io::Error::other) }
+                },
+            )))
+        })
     }
 
     fn failed(&self, status: Status) -> SinkError {
         if status.code() == Code::Unavailable {
             let source = io::Error::other(status);
-            return SinkError::Connect { address: self.address.clone(), source };
+            return SinkError::Connect { address: self.place.address.clone(), source };
         }
         SinkError::Refused {
             code: status.code().description(),
@@ -48,8 +57,9 @@ impl OtlpSink {
 #[async_trait]
 impl Sink for OtlpSink {
     async fn send(&mut self, batch: &[Event]) -> Result<u64, SinkError> {
-        let answer = timeout(self.patience, self.client.export(request(batch))).await;
-        let answer = answer.map_err(|_| SinkError::TimedOut(self.address.clone()))?;
+        let patience = self.patience;
+        let answer = timeout(patience, self.client().export(request(batch))).await;
+        let answer = answer.map_err(|_| SinkError::TimedOut(self.place.address.clone()))?;
         let answer = answer.map_err(|status| self.failed(status))?;
         let refused = answer.into_inner().partial_success;
         // By the specification these are not to be sent again.

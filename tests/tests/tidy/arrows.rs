@@ -25,7 +25,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("testkit", "audit domain envelope setup store"),
     (
         "broker",
-        "audit domain envelope hardening mtls providers sealing store strongroom-proto telemetry",
+        "audit domain envelope hardening mtls providers sealing sinks store strongroom-proto \
+         telemetry",
     ),
     ("inference-proxy", "domain hardening providers strongroom-client strongroom-proto telemetry"),
     ("strongroom-cli", "audit domain sealing setup strongroom-client strongroom-proto"),
