@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &str)] = &[
          telemetry",
     ),
     ("inference-proxy", "domain hardening providers strongroom-client strongroom-proto telemetry"),
-    ("strongroom-cli", "audit domain sealing setup strongroom-client strongroom-proto"),
+    ("strongroom-cli", "audit domain sealing setup sinks strongroom-client strongroom-proto"),
     (
         "quickstart",
         "audit broker domain hardening inference-proxy setup strongroom-client strongroom-proto \
