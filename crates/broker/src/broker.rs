@@ -1,13 +1,14 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::{Kind, Record};
+use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, credentials_server::CredentialsServer, leases_server::LeasesServer,
+    audit_server::AuditServer, credentials_server::CredentialsServer,
+    identities_server::IdentitiesServer, leases_server::LeasesServer,
     tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
@@ -29,8 +30,8 @@ use crate::{
     guard::Guard,
     listener::Peer,
     services::{
-        audit::AuditService, credentials::CredentialService, leases::LeaseService,
-        tenants::TenantService, virtual_keys::VirtualKeyService,
+        audit::AuditService, credentials::CredentialService, identities::IdentityService,
+        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
 };
@@ -140,7 +141,12 @@ impl Broker {
         let closing = CancellationToken::new();
         let handshakes = mtls::Limits { connections: limits.connections, ..Default::default() };
         let ends = closing.clone().cancelled_owned();
-        let incoming = mtls::incoming(listener, Arc::clone(&tls), handshakes, ends)
+        let tally = Arc::clone(&core.tally);
+        let failed = move |why: &str| {
+            tally.count(Reason::HandshakeFailed, format!("Handshake/{why}"));
+        };
+        let tls_of = Arc::clone(&tls);
+        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, Arc::new(failed))
             .map(|connection| connection.map(Peer::new));
         let router = builder(&limits)
             .layer(Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls))
@@ -165,6 +171,7 @@ impl Broker {
             () = drained => Ok(()),
         };
         stop.cancel();
+        core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
         if let Err(why) = core.log.close(stopped).await {
             tracing::error!(?why, "the stop is not on record");
@@ -197,6 +204,8 @@ impl Broker {
         for exporter in self.exporters.drain(..) {
             self.tasks.spawn(exporter.run(drives.clone(), self.stop.clone()));
         }
+        let tally = Arc::clone(&core.tally);
+        self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }
@@ -247,6 +256,10 @@ fn add_services<L>(
         .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_MESSAGE))
         .add_service(
             CredentialsServer::new(CredentialService(core()))
+                .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            IdentitiesServer::new(IdentityService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
         .add_service(

@@ -1,7 +1,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use domain::{Clock, Key, TenantId};
+use domain::{Clock, Key, TenantId, Uid};
 use envelope::{Keyring, KeyringSettings, Kms};
 use providers::Catalogue;
 use store::Store;
@@ -18,7 +18,8 @@ use crate::{
     lending::Lent,
     log::Log,
     refused::{Refused, Why},
-    session::Sessions,
+    session::{OpenSession, Sessions},
+    tally::Tally,
 };
 
 /// What every service works with. Built once, in `Broker::open`.
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) plain_http_origins: Vec<String>,
     pub(crate) sessions: Sessions,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) tally: Arc<Tally>,
     /// The text form of the key that verifies checkpoints.
     pub(crate) verifier_key: String,
 }
@@ -68,7 +70,7 @@ impl Core {
         let pepper = bootstrap::pepper(&store, &custody, &*clock).await?;
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
-        let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, tasks);
+        let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
         let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
@@ -84,23 +86,31 @@ impl Core {
             pepper,
             plain_http_origins,
             store,
+            tally: Arc::default(),
             verifier_key,
         })
     }
 
-    /// Answers a call. A refusal is put on record before it is answered.
+    /// Answers a call, and no call without a record: of what it changed, which the work itself writes,
+    /// of its refusal, or else of the fact that something was read.
     pub(crate) async fn answer<T>(
         &self,
         caller: &Caller,
         work: impl Future<Output = Result<T, Refused>>,
     ) -> Result<Response<T>, Status> {
         match work.await {
-            Ok(message) => Ok(Response::new(message)),
-            Err(refused) => {
-                record_refusal(&self.log, caller, &refused).await;
-                Err(refused.into())
-            }
+            Ok(message) if caller.is_on_record() => Ok(Response::new(message)),
+            Ok(message) => match self.log.record(caller.read()).await {
+                Ok(_) => Ok(Response::new(message)),
+                Err(why) => self.refuse(caller, why.into()).await,
+            },
+            Err(refused) => self.refuse(caller, refused).await,
         }
+    }
+
+    async fn refuse<T>(&self, caller: &Caller, refused: Refused) -> Result<Response<T>, Status> {
+        record_refusal(&self.log, caller, &refused).await;
+        Err(refused.into())
     }
 
     /// Brings what is cached up to the log's end, for a call that changes what it reads.
@@ -120,6 +130,12 @@ impl Core {
             Some(from) => Ok(from),
             None => Ok(size),
         }
+    }
+
+    /// The caller's session, unless it has been ended.
+    pub(crate) fn session(&self, caller: &Caller, id: &[u8]) -> Result<Arc<OpenSession>, Why> {
+        let session = self.sessions.of(caller, id)?;
+        if self.directory.barred().ends(&session) { Err(Why::NoSuchSession) } else { Ok(session) }
     }
 
     /// A tenant that the caller may act for. One that is not there and one that is out of bounds

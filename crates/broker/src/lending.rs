@@ -138,6 +138,7 @@ impl Core {
         as_of: u64,
     ) -> Result<Attempt, Why> {
         let &Turn { id, loan, renewals, .. } = turn;
+        self.check_bars(caller, session)?;
         let hash = loan.map_or_else(|| id.hash(&self.pepper), |loan| loan.hash);
         let decision = self.decision(caller, &ask.target, ask.dialect).await?;
         let row = &decision.route.held()?.row;
@@ -196,6 +197,15 @@ impl Core {
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
         granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
+    }
+
+    /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
+    fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
+        let barred = self.directory.barred();
+        if barred.is_blocked(caller.identity.as_str()) {
+            return Err(Why::IdentityBlocked);
+        }
+        if barred.ends(session) { Err(Why::NoSuchSession) } else { Ok(()) }
     }
 
     /// Extends a lease that has not ended. Everything is decided again, and the credential must come
@@ -261,6 +271,9 @@ impl Core {
                 (tenant, route, None)
             }
         };
+        if tenant.row.suspended || route.owner.row.suspended {
+            return Err(Why::TenantSuspended);
+        }
         let provider = &route.held()?.row.provider;
         let longest = self
             .access

@@ -3,6 +3,7 @@
 //! record is durable in the log.
 
 mod access;
+mod barred;
 mod bootstrap;
 mod broker;
 mod caller;
@@ -23,6 +24,7 @@ mod services;
 mod session;
 mod signer;
 mod status;
+mod tally;
 
 pub use access::AccessError;
 pub use broker::Broker;

@@ -15,9 +15,10 @@ impl Why {
     /// The gRPC code. The one place where a refusal becomes one.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NotPermitted | Self::ProviderNotInScope(_) | Self::ModelNotInScope { .. } => {
-                Code::PermissionDenied
-            }
+            Self::NotPermitted
+            | Self::IdentityBlocked
+            | Self::ProviderNotInScope(_)
+            | Self::ModelNotInScope { .. } => Code::PermissionDenied,
             Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
             Self::UnknownMethod => Code::Unimplemented,
             Self::Overloaded => Code::ResourceExhausted,
@@ -27,12 +28,14 @@ impl Why {
             | Self::NoSuchCredential
             | Self::NoSuchVirtualKey
             | Self::NoSuchLease
+            | Self::NoSuchIdentity
             | Self::NoCheckpoint => Code::NotFound,
             Self::NoSuchSession
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
             | Self::DialectNotServed { .. }
-            | Self::LeaseEnded => Code::FailedPrecondition,
+            | Self::LeaseEnded
+            | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
             Self::DeadlineMissing
@@ -103,6 +106,9 @@ impl Why {
                 return format!("`{provider}` does not serve the {dialect} format");
             }
             Self::LeaseEnded => "the lease has ended; acquire another",
+            Self::TenantSuspended => "the tenant is suspended: nothing is lent until it is resumed",
+            Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
+            Self::NoSuchIdentity => "that identity is not blocked",
             Self::NameTaken(name) | Self::Store(StoreError::Exists(name)) => {
                 return format!("`{name}` exists already");
             }

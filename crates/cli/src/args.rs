@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     credentials,
     failure::Failure,
-    init, keys, leases,
+    identities, init, keys, leases,
     output::{self, Output},
     tenants,
 };
@@ -44,6 +44,9 @@ enum Command {
     /// The virtual keys that applications hold.
     #[command(subcommand)]
     Keys(keys::Verb),
+    /// Who may not call any more.
+    #[command(subcommand)]
+    Identities(identities::Verb),
     /// What is lent at the moment.
     #[command(subcommand)]
     Leases(leases::Verb),
@@ -81,6 +84,7 @@ impl Args {
             Command::Tenants(verb) => verb.run(&context).await,
             Command::Credentials(verb) => verb.run(&context).await,
             Command::Keys(verb) => verb.run(&context).await,
+            Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Audit(Audit::Tail(tail)) => tail.run(&context).await,
             Command::Audit(Audit::Export(export)) => export.run(&context).await,
@@ -124,6 +128,9 @@ mod tests {
         check("strongroom credentials delete acme/openai --yes", true);
         check("strongroom keys create acme --expires 30d --models gpt-4o,claude-*", true);
         check("strongroom keys revoke acme/aaaaaaaaaaaaaaaa", true);
+        check("strongroom tenants suspend acme", true);
+        check("strongroom identities block spiffe://a.b/c", true);
+        check("strongroom identities revoke-session 00ff", true);
         check("strongroom leases revoke 00ff", true);
         check("strongroom audit tail --from 7", true);
         check("strongroom audit verify export --vkey-file log.pub", true);
@@ -143,6 +150,7 @@ mod tests {
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);
+        check("strongroom identities block acme", false);
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);

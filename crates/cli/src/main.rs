@@ -14,6 +14,7 @@ mod credentials;
 mod expiry;
 mod failure;
 mod files;
+mod identities;
 mod init;
 mod keys;
 mod leases;

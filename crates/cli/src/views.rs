@@ -11,6 +11,7 @@ pub(crate) struct TenantView {
     pub(crate) display_name: String,
     pub(crate) preferred_provider: String,
     pub(crate) on_missing: &'static str,
+    pub(crate) suspended: bool,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
@@ -87,6 +88,7 @@ impl From<Tenant> for TenantView {
         };
         Self {
             on_missing,
+            suspended: tenant.suspended,
             name: tenant.name,
             display_name: tenant.display_name,
             preferred_provider: tenant.preferred_provider,

@@ -3,7 +3,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
-    audit_client::AuditClient, credentials_client::CredentialsClient, leases_client::LeasesClient,
+    audit_client::AuditClient, credentials_client::CredentialsClient,
+    identities_client::IdentitiesClient, leases_client::LeasesClient,
     tenants_client::TenantsClient, virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
@@ -73,6 +74,11 @@ impl Broker {
     /// The service that keeps tenants.
     pub fn tenants(&self) -> TenantsClient<Transport> {
         TenantsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// The service that blocks identities and ends sessions.
+    pub fn identities(&self) -> IdentitiesClient<Transport> {
+        IdentitiesClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.

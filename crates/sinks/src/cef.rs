@@ -53,6 +53,7 @@ fn place(name: &str) -> Place {
         "actor" => Place::Key("suser"),
         "subject" => Place::Key("duser"),
         "method" => Place::Key("act"),
+        "count" => Place::Key("cnt"),
         "broker" => Place::Key("deviceExternalId"),
         "tenant" => Place::Custom("cs1", "tenant"),
         "credential" => Place::Custom("cs2", "credential"),

@@ -51,6 +51,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("policy_sha256", bytes(&record.policy_sha256)),
         ("tree_size", number(record.tree_size)),
         ("tree_root", bytes(&record.tree_root)),
+        ("count", number(record.count.into())),
         ("broker", bytes(&record.broker)),
     ];
     all.extend(rest.into_iter().filter_map(|(name, value)| Some((name, value?))));

@@ -166,6 +166,9 @@ fn common(event: &Event, class: Class, activity: Activity) -> Map<String, Json> 
     if event.reason != audit::Reason::Unspecified {
         put("status_code", json!(event.reason.as_str_name()));
     }
+    if event.record.count != 0 {
+        put("count", json!(event.record.count));
+    }
     put("message", json!(summary(event.kind)));
     put("metadata", metadata(event));
     put("unmapped", Json::Object(unmapped(event)));

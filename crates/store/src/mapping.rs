@@ -142,6 +142,7 @@ pub(crate) fn tenant(row: &Row) -> Result<TenantRow, StoreError> {
         display_name: of.text("display_name")?,
         preferred_provider: of.optional_parsed("preferred_provider")?,
         on_missing,
+        suspended: of.flag("suspended")?,
         revision: of.number("revision")?,
         request_id: of.optional_parsed("request_id")?,
         created_at: of.time("created_at")?,

@@ -17,7 +17,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     async fn head(&self) -> Result<Head, StoreError>;
 
     /// Appends records, in this order, in one transaction. Of those for which `audit::mutates`, only
-    /// `LEASE_REVOKED` may go in without a change of rows; others are an `InvalidRecord`.
+    /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED` and `IDENTITY_UNBLOCKED` may go in
+    /// without a change of rows, because the record is all that is kept of them; others are an
+    /// `InvalidRecord`.
     ///
     /// On `Ok` every [`Appended::Recorded`] record is durable. A record with `as_of` is left out as
     /// [`Appended::Stale`] when the log, or this batch before it, holds a change of one of its

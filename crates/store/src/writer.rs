@@ -78,7 +78,7 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn append(&mut self, batch: Vec<Pending>) -> Result<Vec<Appended>, StoreError> {
-        let misplaced = |kind| mutates(kind) && kind != Kind::LeaseRevoked;
+        let misplaced = |kind| mutates(kind) && !is_its_own_state(kind);
         if batch.iter().any(|pending| misplaced(pending.record.kind())) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
@@ -219,6 +219,14 @@ impl<B: Backend> Writer<B> {
             Some(Err(error)) => Err(error),
         }
     }
+}
+
+/// Whether the record of a change is all that is kept of it.
+fn is_its_own_state(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::LeaseRevoked | Kind::SessionRevoked | Kind::IdentityBlocked | Kind::IdentityUnblocked
+    )
 }
 
 /// Does the work in the transaction that is open, up to the commit.

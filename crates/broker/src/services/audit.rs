@@ -50,7 +50,7 @@ impl Audit for AuditService {
         &self,
         request: Request<v1::TailRecordsRequest>,
     ) -> Result<Response<Self::TailRecordsStream>, Status> {
-        let live = Live::of(&request, &self.tls)?;
+        let live = Live::of(&request, &self.tls, &self.core)?;
         let (caller, request) = accept(request)?;
         let work = async {
             let readable = self.core.readable(&caller, &request.tenant)?;
@@ -112,6 +112,7 @@ impl Core {
         }
         let tenant = TenantId::from_resource(tenant)
             .map_err(|error| Why::InvalidField(error.to_string()))?;
+        caller.concerns((&tenant).into());
         self.access.permit(caller, &tenant)?;
         Ok(Readable(Some(tenant)))
     }

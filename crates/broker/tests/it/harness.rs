@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 pub(crate) struct Running {
     pub(crate) admin: strongroom_client::Broker,
     pub(crate) proxy: strongroom_client::Broker,
+    pub(crate) address: String,
     verifier: VerifierKey,
     stop: oneshot::Sender<()>,
     serving: JoinSet<anyhow::Result<()>>,
@@ -42,7 +43,12 @@ impl Running {
         }));
         let admin = connect(&layout, &address, "admin");
         let proxy = connect(&layout, &address, "inference-proxy");
-        Self { admin, proxy, verifier, stop, serving, _folder: folder }
+        Self { admin, proxy, address, verifier, stop, serving, _folder: folder }
+    }
+
+    /// The log as far as it is signed, verified.
+    pub(crate) async fn records(&self) -> Vec<Record> {
+        verified(&self.admin, &self.verifier).await
     }
 
     /// Verifies the whole log and ends the broker; gives the records.
@@ -101,7 +107,7 @@ pub(crate) async fn verified(
                 break opened;
             }
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(POLL).await;
     };
     let mut records = Vec::new();
     let end = verification.checkpoint().size;
@@ -118,6 +124,9 @@ pub(crate) async fn verified(
     verification.finish().unwrap();
     records
 }
+
+/// Each look at the log is a record in it.
+const POLL: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Where a file of the repository is.
 pub(crate) fn repository(path: &str) -> std::path::PathBuf {

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, what cannot go on has failed")]
 
+mod complete;
 mod config;
+mod families;
 mod harness;
 mod hostile;
 mod lending;

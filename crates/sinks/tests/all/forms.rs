@@ -1,5 +1,7 @@
 use std::{fs, path::Path};
 
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use serde_json::Value;
 use sinks::{Event, Format};
 
@@ -26,6 +28,18 @@ fn every_form_has_one_line_for_one_record() {
         for event in every_event() {
             assert!(!format.line(&event).contains(['\n', '\r']), "{format:?}");
         }
+    }
+}
+
+#[test]
+fn no_field_of_the_contract_is_left_out() {
+    let contract = FileDescriptorSet::decode(strongroom_proto::DESCRIPTORS).unwrap();
+    let mut messages = contract.file.iter().flat_map(|file| &file.message_type);
+    let record = messages.find(|message| message.name() == "Record").unwrap();
+    let lines = lines(Format::Jsonl).join("\n");
+    assert!(record.field.len() > 30);
+    for field in &record.field {
+        assert!(lines.contains(&format!("\"{}\":", field.name())), "{} goes nowhere", field.name());
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn every_event() -> Vec<Event> {
     records.push(Record {
         actor: String::new(),
         certificate_sha256: Vec::new().into(),
+        count: 40,
         ..refused(Reason::HandshakeFailed)
     });
     records.push(refused(Reason::StoredDataCorrupt));

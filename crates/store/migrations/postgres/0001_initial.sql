@@ -44,6 +44,7 @@ CREATE TABLE tenant (
     display_name       TEXT    NOT NULL,
     preferred_provider TEXT,
     on_missing         TEXT    NOT NULL,
+    suspended          BOOLEAN NOT NULL,
     revision           BIGINT  NOT NULL,
     request_id         TEXT,
     created_at         BIGINT  NOT NULL,
