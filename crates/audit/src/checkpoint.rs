@@ -52,6 +52,11 @@ impl Checkpoint {
         }
     }
 
+    /// The origin that a note claims, for who has to find the key to verify it with.
+    pub(crate) fn claimed_origin(note: &Note) -> Option<String> {
+        Self::parse(note.text()).map(|checkpoint| checkpoint.origin)
+    }
+
     /// Extension lines are allowed by the specification and mean nothing here.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');

@@ -1,10 +1,10 @@
 use thiserror::Error;
 
-use crate::InvalidRecord;
+use crate::{HashTile, InvalidRecord};
 
 /// The first thing that is wrong with a log, and the index at which it shows.
 ///
-/// The first seven say that this is not the log that was signed; the others, that the log is
+/// The first nine say that this is not the log that was signed; the others, that the log is
 /// authentic and records something that must not have happened.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Finding {
@@ -55,6 +55,18 @@ pub enum Finding {
     Forked {
         /// The size of the earlier checkpoint.
         size: u64,
+    },
+    /// A tile that the checkpoint's size calls for is not there.
+    #[error("the tile `{tile}` is missing")]
+    TileMissing {
+        /// Which one.
+        tile: HashTile,
+    },
+    /// A tile holds other hashes than the entries have.
+    #[error("the tile `{tile}` does not hold the hashes of the entries")]
+    TileMismatch {
+        /// Which one.
+        tile: HashTile,
     },
     /// A lease was granted under a hash that an earlier lease has.
     #[error("entry {index} grants a lease that entry {granted_at} granted")]
@@ -134,6 +146,9 @@ impl Finding {
     pub fn index(&self) -> Option<u64> {
         match self {
             Self::RootMismatch { .. } | Self::Forked { .. } => None,
+            Self::TileMissing { tile } | Self::TileMismatch { tile } => {
+                tile.nodes().next().map(|node| node.range().start)
+            }
             Self::Malformed { index, .. }
             | Self::OutOfPlace { index, .. }
             | Self::TimeWentBack { index }
@@ -161,7 +176,9 @@ impl Finding {
             | Self::BeyondCheckpoint { .. }
             | Self::Truncated { .. }
             | Self::RootMismatch { .. }
-            | Self::Forked { .. } => false,
+            | Self::Forked { .. }
+            | Self::TileMissing { .. }
+            | Self::TileMismatch { .. } => false,
             Self::LeaseGrantedTwice { .. }
             | Self::LeaseNeverGranted { .. }
             | Self::LeaseEnded { .. }

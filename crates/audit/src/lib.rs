@@ -5,6 +5,7 @@
 mod base64;
 mod bundle;
 mod checkpoint;
+mod cosigner;
 mod custody;
 mod draft;
 mod finding;
@@ -16,11 +17,15 @@ mod note;
 mod plan;
 mod proof;
 mod record;
+mod tile;
+mod tile_path;
 mod tlog_proof;
 mod verifier;
+mod witness;
 
 pub use bundle::{BUNDLE_WIDTH, Bundle, MalformedBundle, encode_bundle};
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use cosigner::{CosignerKey, WitnessKey};
 pub use custody::LONGEST_LEASE;
 pub use draft::{Entry, RecordDraft};
 pub use finding::Finding;
@@ -29,12 +34,15 @@ pub use hash::{Hash, empty_root, leaf_hash, node_hash, tree_root};
 pub use key::{KeyError, SignerKey, VerifierKey};
 pub use kind::{mutates, revocation};
 pub use note::{Note, NoteError};
-pub use plan::{Node, NotInTree, ProofPlan};
+pub use plan::{Node, NotInTree, ProofPlan, peaks};
 pub use proof::{BadProof, verify_consistency, verify_inclusion};
 pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
 pub use strongroom_proto::v1::{
     Record,
     record::{Kind, Reason},
 };
+pub use tile::{HashTile, MalformedTile, TileFolder};
+pub use tile_path::Resource;
 pub use tlog_proof::{RecordProof, RecordProofError};
 pub use verifier::{Report, Verifier};
+pub use witness::{AddCheckpoint, Conflict, Seen, Submission, Witness, WitnessRefusal};

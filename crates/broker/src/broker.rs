@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use audit::{Kind, Reason, Record};
@@ -34,6 +34,7 @@ use crate::{
         leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
+    tiles::TileServer,
 };
 
 /// A broker with its store and KMS open and its certificates loaded, ready to serve.
@@ -47,6 +48,7 @@ pub struct Broker {
     stop: CancellationToken,
     signer: Signer,
     exporters: Vec<Exporter>,
+    tiles: Option<TileServer>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -77,6 +79,13 @@ impl Broker {
         let verifier_key = key.verifier().to_string();
         // Before anything is added to it, the log must be the one that was signed.
         let signer = Signer::open(Arc::clone(&store), key, config.log.last_checkpoint).await?;
+        let tiles = match &config.log.tiles {
+            Some(tiles) => {
+                let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+                Some(TileServer::open(tiles, files, domains, Arc::clone(&clock)).await?)
+            }
+            None => None,
+        };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
             access,
@@ -108,6 +117,7 @@ impl Broker {
             stop,
             signer,
             exporters,
+            tiles,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -120,6 +130,11 @@ impl Broker {
     /// The text form of the key that verifies this log's checkpoints.
     pub fn verifier_key(&self) -> &str {
         &self.core.verifier_key
+    }
+
+    /// Where the log is served as static files, if it is.
+    pub fn tiles_address(&self) -> Option<SocketAddr> {
+        self.tiles.as_ref().and_then(TileServer::address)
     }
 
     /// Serves until `shutdown`, then lets calls in hand finish, within the drain time, and signs a
@@ -206,6 +221,9 @@ impl Broker {
         }
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
+        if let Some(tiles) = self.tiles.take() {
+            self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
+        }
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }

@@ -67,6 +67,21 @@ pub struct LogConfig {
     /// Other systems that are sent every record.
     #[serde(default)]
     pub sinks: Vec<SinkConfig>,
+    /// Where the log is served as static files; without this it is not.
+    #[serde(default)]
+    pub tiles: Option<TilesConfig>,
+}
+
+/// The log as static files over HTTPS, by the broker's own certificate. Who may call
+/// `Audit/ListRecords` for all tenants may read them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TilesConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    #[serde(default = "tile_connections")]
+    pub connections: usize,
 }
 
 /// A provider at another address.
@@ -196,6 +211,10 @@ impl LogConfig {
         }
         Ok(())
     }
+}
+
+fn tile_connections() -> usize {
+    64
 }
 
 fn commit_deadline() -> Duration {

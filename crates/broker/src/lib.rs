@@ -25,7 +25,10 @@ mod session;
 mod signer;
 mod status;
 mod tally;
+mod tiles;
 
 pub use access::AccessError;
 pub use broker::Broker;
-pub use config::{Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride};
+pub use config::{
+    Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
+};

@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use audit::{Checkpoint, Frontier, SignerKey};
-use store::Store;
+use store::{Store, StoreError, Tree};
 use tokio::{fs, io::AsyncWriteExt as _, select, time};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ impl Signer {
         let Some(note) = read_if_there(&signer.last).await? else { return Ok(signer) };
         let checkpoint = Checkpoint::verify(&note, signer.key.verifier())
             .with_context(|| format!("the last checkpoint in {}", signer.last.display()))?;
-        signer.grow_to(checkpoint.size).await?;
+        signer.resume(&checkpoint).await?;
         if signer.signed.size() < checkpoint.size || signer.signed.root() != checkpoint.root {
             bail!(
                 "the log in the database does not continue the checkpoint in {}: it has {} records \
@@ -50,6 +50,19 @@ impl Signer {
             );
         }
         Ok(signer)
+    }
+
+    /// Takes up the tree as of a checkpoint: from the few stored hashes that make it up if they lead
+    /// to the signed root, and else from every leaf, which says where the log stands.
+    async fn resume(&mut self, checkpoint: &Checkpoint) -> anyhow::Result<()> {
+        match Tree::of(&*self.store).frontier(checkpoint.size).await {
+            Ok(frontier) if frontier.root() == checkpoint.root => {
+                self.signed = frontier;
+                Ok(())
+            }
+            Ok(_) | Err(StoreError::Corrupt(_)) => self.grow_to(checkpoint.size).await,
+            Err(error) => Err(error).context("reading the log"),
+        }
     }
 
     /// Signs until `stop`, then once more.

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use audit::Reason;
 use envelope::KmsError;
+use http::StatusCode;
 use store::StoreError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -55,6 +56,27 @@ impl Why {
             | Self::LogUnavailable => Code::Unavailable,
             Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
             | Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    /// The HTTP status, for what is read as files.
+    pub(crate) fn http_status(&self) -> StatusCode {
+        match self.code() {
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::NotFound | Code::OutOfRange => StatusCode::NOT_FOUND,
+            Code::Unavailable | Code::ResourceExhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::InvalidArgument
+            | Code::DeadlineExceeded
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 

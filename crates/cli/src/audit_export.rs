@@ -9,7 +9,7 @@ use serde::Serialize;
 use strongroom_client::{Broker, Transport};
 use strongroom_proto::v1::{GetCheckpointRequest, ListRecordsRequest, audit_client::AuditClient};
 
-use crate::{context::Context, failure::Failure, files, output::list};
+use crate::{audit_tiles::Tiles, context::Context, failure::Failure, files, output::list};
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {
@@ -33,7 +33,7 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 pub(crate) const EARLIER: &str = "earlier";
 
 impl Export {
-    /// Writes the bundles first and the checkpoint last: an export that was cut off has no checkpoint
+    /// Writes the bundles and tiles first and the checkpoint last: an export that was cut off has no checkpoint
     /// that promises more than is there.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let broker: Broker = context.broker()?;
@@ -49,17 +49,26 @@ impl Export {
             .map_err(|_| Failure::BadAnswer("the checkpoint is not signed by the log's key"))?;
 
         let (mut written, mut kept) = (0, 0);
+        let mut tiles = Tiles::of(&self.directory);
         for bundle in Bundle::covering(checkpoint.size) {
             let path = self.directory.join(bundle.path());
-            if is_whole(bundle, &path) {
+            let bytes = if let Some(bytes) = whole(bundle, &path) {
                 kept += 1;
+                bytes
             } else {
-                files::write(&path, &fetch(&mut client, bundle).await?)?;
+                let bytes = fetch(&mut client, bundle).await?;
+                files::write(&path, &bytes)?;
                 written += 1;
+                bytes
+            };
+            let bodies = bundle.decode(&bytes);
+            for body in bodies.map_err(|_| Failure::BadAnswer("a bundle is malformed"))? {
+                tiles.push(body)?;
             }
             let done = bundle.first_entry() + bundle.width;
             context.output.progress(&format!("{done} of {} entries", checkpoint.size));
         }
+        tiles.finish()?;
         context.output.progress("");
         keep_earlier(&self.directory, &answer.checkpoint, &key)?;
         files::write(&self.directory.join(CHECKPOINT), answer.checkpoint.as_bytes())?;
@@ -74,9 +83,9 @@ impl Export {
     }
 }
 
-/// Whether an earlier run left this bundle complete. Files appear whole, so the form suffices.
-fn is_whole(bundle: Bundle, path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| bundle.decode(&bytes).is_ok())
+/// A bundle that an earlier run left complete. Files appear whole, so the form suffices.
+fn whole(bundle: Bundle, path: &Path) -> Option<Vec<u8>> {
+    fs::read(path).ok().filter(|bytes| bundle.decode(bytes).is_ok())
 }
 
 async fn fetch(client: &mut AuditClient<Transport>, bundle: Bundle) -> Result<Vec<u8>, Failure> {

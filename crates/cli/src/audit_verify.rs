@@ -4,13 +4,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audit::{Bundle, CheckpointError, Kind, Report, Verifier, VerifierKey};
+use audit::{Bundle, CheckpointError, Kind, Note, Report, Verifier, VerifierKey, WitnessKey};
 use clap::Args;
 use domain::Timestamp;
 use serde::Serialize;
 
 use crate::{
     audit_export::{CHECKPOINT, EARLIER},
+    audit_tiles::TileCheck,
     failure::Failure,
     files,
     output::{Output, list, table},
@@ -27,6 +28,9 @@ pub(crate) struct Verify {
     /// earlier exports left in the directory are held against it, too.
     #[arg(long, value_name = "FILE")]
     earlier: Vec<PathBuf>,
+    /// A witness's key: it must have cosigned the checkpoint. Repeatable; all of them must have.
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<WitnessKey>,
 }
 
 /// The log's key. Take it from where you trust it, not from the export.
@@ -50,9 +54,17 @@ struct Verified {
     root: String,
     first_time: String,
     last_time: String,
+    witnesses: Vec<Cosigned>,
     leases: u64,
     kinds: BTreeMap<&'static str, u64>,
     uses: Vec<Use>,
+}
+
+/// A witness that saw the checkpoint, and no other history of the log, at that time.
+#[derive(Serialize)]
+struct Cosigned {
+    witness: String,
+    time: String,
 }
 
 /// Who was lent which key, and how often.
@@ -89,7 +101,10 @@ impl Verify {
             let note = files::read_text(&path)?;
             verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
         }
+        let witnesses = self.witness.iter().map(|key| cosigned(&note, key));
+        let witnesses = witnesses.collect::<Result<Vec<_>, _>>()?;
         let mut uses = Uses::new();
+        let mut tiles = TileCheck::of(&self.directory);
         for bundle in verifier.bundles() {
             let bytes = read_bundle(&self.directory, bundle)?;
             let bodies = bundle.decode(&bytes).map_err(|_| Failure::Unverified {
@@ -98,6 +113,7 @@ impl Verify {
             })?;
             for body in bodies {
                 verifier.push(body)?;
+                tiles.push(body);
                 count(body, &mut uses);
             }
             let done = bundle.first_entry() + bundle.width;
@@ -105,12 +121,13 @@ impl Verify {
         }
         output.progress("");
         let report = verifier.finish()?;
-        output.show(&Verified::new(report, uses), human)
+        tiles.finish()?;
+        output.show(&Verified::new(report, witnesses, uses), human)
     }
 }
 
 impl Verified {
-    fn new(report: Report, uses: Uses) -> Self {
+    fn new(report: Report, witnesses: Vec<Cosigned>, uses: Uses) -> Self {
         let time = |time: Option<Timestamp>| views::time(time.map(audit::proto_time));
         let uses =
             uses.into_iter().map(|((actor, credential, virtual_key), (granted, renewed))| Use {
@@ -127,6 +144,7 @@ impl Verified {
             root: hex::encode(report.root),
             first_time: time(report.first_time),
             last_time: time(report.last_time),
+            witnesses,
             leases: report.leases,
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
             uses: uses.collect(),
@@ -164,6 +182,17 @@ pub(crate) fn unsigned(which: &str, error: CheckpointError) -> Failure {
     Failure::Unverified { what, index: None }
 }
 
+fn cosigned(note: &str, key: &WitnessKey) -> Result<Cosigned, Failure> {
+    let time = Note::parse(note).and_then(|note| note.cosigned(key));
+    let time = time.map_err(|error| Failure::Unverified {
+        what: format!("witness {} did not cosign the checkpoint: {error}", key.name()),
+        index: None,
+    })?;
+    let millis = i64::try_from(time).unwrap_or(i64::MAX).saturating_mul(1000);
+    let time = views::time(Some(audit::proto_time(Timestamp::from_millis(millis))));
+    Ok(Cosigned { witness: key.name().to_owned(), time })
+}
+
 fn count(body: &[u8], uses: &mut Uses) {
     // What is not a record was refused by the verifier before.
     let Ok(record) = audit::decode_record(body) else { return };
@@ -188,6 +217,9 @@ fn human(report: &Verified) -> String {
         ("last", report.last_time.clone()),
         ("leases", report.leases.to_string()),
     ]);
+    for it in &report.witnesses {
+        text.push_str(&list([("cosigned", format!("by {} at {}", it.witness, it.time))]));
+    }
     if !report.uses.is_empty() {
         let row = |it: &Use| {
             [

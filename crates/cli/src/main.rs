@@ -7,6 +7,7 @@ mod audit_convert;
 mod audit_export;
 mod audit_prove;
 mod audit_tail;
+mod audit_tiles;
 mod audit_verify;
 mod config;
 mod context;

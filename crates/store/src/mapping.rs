@@ -117,6 +117,10 @@ pub(crate) fn leaf(row: &Row) -> Result<audit::Hash, StoreError> {
     Columns { row, table: "record" }.array("leaf_hash")
 }
 
+pub(crate) fn node(row: &Row) -> Result<audit::Hash, StoreError> {
+    Columns { row, table: "tree_node" }.array("hash")
+}
+
 pub(crate) fn count(row: &Row) -> Result<u64, StoreError> {
     Columns { row, table: "record" }.number("found")
 }

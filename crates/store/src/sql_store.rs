@@ -247,6 +247,13 @@ impl<B: Backend> Store for SqlStore<B> {
         self.all(SQL, &[range.start.into(), range.end.into()], mapping::leaf).await
     }
 
+    async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
+        const SQL: &str = "\
+            SELECT hash FROM tree_node WHERE level = $1 AND idx >= $2 AND idx < $3 ORDER BY idx";
+        let values = [level.into(), range.start.into(), range.end.into()];
+        self.all(SQL, &values, mapping::node).await
+    }
+
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
         self.write(|answer| Job::PutCheckpoint(size, note.to_owned(), answer)).await
     }

@@ -106,6 +106,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The leaf hashes of a range of records, in order; shorter when the log is.
     async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
 
+    /// The hashes of the perfect subtrees of a height that is a multiple of 8 and not 0, for a range
+    /// of their places, in order; shorter when the log is. They are kept with the record that
+    /// completes them.
+    async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
+
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
 

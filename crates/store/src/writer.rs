@@ -248,8 +248,22 @@ async fn carry<B: Backend>(
     };
     if !sequence.sealed.is_empty() {
         B::write(connection, sequence).await.map_err(StoreError::from_sqlx)?;
+        write_nodes::<B>(connection, sequence).await.map_err(StoreError::from_sqlx)?;
     }
     Ok(appended)
+}
+
+/// There is one for every 256 records, so that most transactions write none.
+async fn write_nodes<B: Backend>(
+    connection: &mut B::Connection,
+    sequence: &Sequence,
+) -> Result<(), sqlx::Error> {
+    const SQL: &str = "INSERT INTO tree_node (level, idx, hash) VALUES ($1, $2, $3)";
+    for (node, hash) in &sequence.nodes {
+        let values = [node.level.into(), node.index.into(), hash.as_slice().into()];
+        B::execute(connection, SQL, &values).await?;
+    }
+    Ok(())
 }
 
 /// Hands the outcome over and says whether the database was unavailable.

@@ -245,6 +245,10 @@ impl Store for FailingStore {
         self.read(self.inner.leaf_hashes(range)).await
     }
 
+    async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
+        self.read(self.inner.node_hashes(level, range)).await
+    }
+
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
         self.pass(Operation::PutCheckpoint, self.inner.put_checkpoint(size, note)).await
     }

@@ -10,3 +10,5 @@ mod misconduct;
 mod notes;
 mod records;
 mod single_proofs;
+mod tiles;
+mod witnesses;

@@ -1,10 +1,11 @@
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use ::audit::{Checkpoint, Entry, Node, ProofPlan, VerifierKey, tree_root};
+use ::audit::{Checkpoint, Entry, ProofPlan, VerifierKey};
 use bytes::Bytes;
 use domain::TenantId;
 use futures_util::Stream;
 use mtls::ServerTls;
+use store::Tree;
 use strongroom_proto::v1::{self, audit_server::Audit};
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
@@ -182,12 +183,7 @@ impl Core {
     }
 
     async fn prove(&self, plan: &ProofPlan) -> Result<Vec<Bytes>, Why> {
-        let mut roots: HashMap<Node, ::audit::Hash> = HashMap::new();
-        for node in plan.nodes() {
-            let leaves = self.store.leaf_hashes(node.range()).await?;
-            roots.insert(node, tree_root(&leaves));
-        }
-        let hashes = plan.assemble(|node| roots.get(&node).copied().ok_or(Why::NotInTree))?;
+        let hashes = Tree::of(&*self.store).prove(plan).await?;
         Ok(hashes.into_iter().map(|hash| hash.to_vec().into()).collect())
     }
 }

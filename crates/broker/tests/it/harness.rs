@@ -1,4 +1,4 @@
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use audit::{Record, Verifier, VerifierKey};
 use broker::{Broker, Config};
@@ -14,7 +14,9 @@ pub(crate) struct Running {
     pub(crate) admin: strongroom_client::Broker,
     pub(crate) proxy: strongroom_client::Broker,
     pub(crate) address: String,
-    verifier: VerifierKey,
+    pub(crate) layout: Layout,
+    pub(crate) tiles: Option<SocketAddr>,
+    pub(crate) verifier: VerifierKey,
     stop: oneshot::Sender<()>,
     serving: JoinSet<anyhow::Result<()>>,
     _folder: TempDir,
@@ -33,6 +35,7 @@ impl Running {
         let (config, sha256) = Config::load(&layout.broker_config).unwrap();
         let broker = Broker::open(config, sha256).await.unwrap();
         let verifier = broker.verifier_key().parse().unwrap();
+        let tiles = broker.tiles_address();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
@@ -43,7 +46,7 @@ impl Running {
         }));
         let admin = connect(&layout, &address, "admin");
         let proxy = connect(&layout, &address, "inference-proxy");
-        Self { admin, proxy, address, verifier, stop, serving, _folder: folder }
+        Self { admin, proxy, address, layout, tiles, verifier, stop, serving, _folder: folder }
     }
 
     /// The log as far as it is signed, verified.

@@ -10,3 +10,4 @@ mod hostile;
 mod lending;
 mod process;
 mod sinks;
+mod tiles;

@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use audit::{
-    Bundle, Checkpoint, Hash, Kind, ProofPlan, Record, RecordDraft, RecordProof, SignerKey,
-    encode_bundle, leaf_hash, tree_root,
+    Bundle, Checkpoint, CosignerKey, Hash, HashTile, Kind, Note, ProofPlan, Record, RecordDraft,
+    RecordProof, SignerKey, TileFolder, encode_bundle, leaf_hash, tree_root,
 };
 use domain::Timestamp;
 use tempfile::TempDir;
@@ -31,6 +31,16 @@ impl Log {
 
     pub(crate) fn vkey(&self) -> String {
         self.key.verifier().to_string()
+    }
+
+    /// Has the checkpoint cosigned by a witness, whose key this gives.
+    pub(crate) fn cosign(&self) -> String {
+        let path = self.directory.path().join("checkpoint");
+        let text = fs::read_to_string(&path).unwrap();
+        let witness = CosignerKey::generate("witness.internal").unwrap();
+        let line = Note::parse(&text).unwrap().cosign(&witness, 1_700_000_000);
+        fs::write(path, format!("{text}{line}")).unwrap();
+        witness.witness().to_string()
     }
 
     /// Signs the log's beginning as if it were all of it.
@@ -74,8 +84,22 @@ fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
         fs::write(path, encode_bundle(&bodies[first..first + width]).unwrap()).unwrap();
     }
     let leaves: Vec<Hash> = bodies.iter().map(|body| leaf_hash(body)).collect();
+    write_tiles(directory, &leaves);
     let checkpoint = Checkpoint::sign(size, &tree_root(&leaves), key).unwrap();
     fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
+}
+
+fn write_tiles(directory: &TempDir, leaves: &[Hash]) {
+    let mut folder = TileFolder::default();
+    let keep = |tile: HashTile, bytes: &[u8]| {
+        let path = directory.path().join(tile.path());
+        fs::create_dir_all(path.parent().unwrap())?;
+        fs::write(path, bytes)
+    };
+    for leaf in leaves {
+        folder.push(*leaf, keep).unwrap();
+    }
+    folder.finish(keep).unwrap();
 }
 
 fn body(index: u64) -> Vec<u8> {

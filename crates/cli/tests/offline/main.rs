@@ -207,6 +207,59 @@ fn a_missing_file_names_the_first_bad_index() {
 }
 
 #[test]
+fn a_missing_or_changed_tile_is_named() {
+    let log = Log::new(600);
+    let verify = ["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"];
+    assert_eq!(strongroom(&verify).status.code(), Some(0));
+    for (tile, index) in
+        [("tile/0/000", 0), ("tile/0/001", 256), ("tile/0/002.p/88", 512), ("tile/1/000.p/2", 0)]
+    {
+        let file = log.directory.path().join(tile);
+        let good = std::fs::read(&file).unwrap();
+        let mut changed = good.clone();
+        changed[31] ^= 1;
+        let longer = [&good[..], &[0; 32]].concat();
+        for bad in [Some(changed), Some(longer), None] {
+            match &bad {
+                Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+                None => std::fs::remove_file(&file).unwrap(),
+            }
+            let output = strongroom(&verify);
+            assert_eq!(output.status.code(), Some(3), "{tile}");
+            let error = error(&output);
+            assert_eq!(error["index"], index, "{tile}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(&format!("`{tile}`")), "{message}");
+            assert_eq!(message.contains("missing"), bad.is_none(), "{message}");
+        }
+        std::fs::write(&file, good).unwrap();
+    }
+}
+
+#[test]
+fn a_witness_that_is_asked_for_must_have_cosigned() {
+    let log = Log::new(3);
+    let before = ["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"];
+    let stranger = Log::new(1).cosign();
+    let witness = log.cosign();
+    let with = |keys: &[&str]| {
+        let keys = keys.iter().flat_map(|key| ["--witness", *key]);
+        strongroom(&before.into_iter().chain(keys).collect::<Vec<_>>())
+    };
+    assert_eq!(with(&[]).status.code(), Some(0));
+    let output = with(&[&witness]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["witnesses"][0]["witness"], "witness.internal");
+    assert_eq!(report["witnesses"][0]["time"], "2023-11-14T22:13:20Z");
+
+    let output = with(&[&witness, &stranger]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(error(&output)["message"].as_str().unwrap().contains("witness.internal"));
+    assert_eq!(with(&[&log.vkey()]).status.code(), Some(2));
+}
+
+#[test]
 fn anothers_key_verifies_nothing() {
     let (log, other) = (Log::new(3), Log::new(3));
     let output = strongroom(&["audit", "verify", path(&log.directory), "--vkey", &other.vkey()]);

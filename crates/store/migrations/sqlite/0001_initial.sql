@@ -26,6 +26,15 @@ CREATE INDEX record_of_tenant ON record (tenant, idx) WHERE tenant IS NOT NULL;
 CREATE INDEX record_of_lease ON record (lease_hash) WHERE lease_hash IS NOT NULL;
 CREATE INDEX record_live ON record (tenant, expires_at) WHERE expires_at IS NOT NULL;
 
+-- The tree's perfect subtrees of 2^8, 2^16, … records, so that a proof need not read the log. What
+-- they say is compared with what was signed; they are trusted in nothing.
+CREATE TABLE tree_node (
+    level INTEGER NOT NULL,
+    idx   INTEGER NOT NULL,
+    hash  BLOB    NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (level, idx)
+) WITHOUT ROWID, STRICT;
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size INTEGER NOT NULL,

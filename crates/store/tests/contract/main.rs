@@ -16,6 +16,7 @@ mod postgres_only;
 mod proxy;
 mod sqlite_only;
 mod stale;
+mod tree;
 
 /// Each line becomes one test per back end.
 macro_rules! contract {
@@ -53,6 +54,10 @@ contract![
     log::a_lease_is_found_by_its_hash,
     log::live_leases_are_those_that_have_not_ended,
     log::a_lease_is_live_once_and_until_it_is_released_or_revoked,
+    tree::nodes_are_kept_with_the_record_that_completes_them,
+    tree::proofs_by_stored_nodes_hold,
+    tree::a_failing_batch_leaves_no_node_behind,
+    tree::a_lost_node_is_corrupt,
     log::the_checkpoint_of_the_largest_tree_stays,
     log::the_cursor_of_a_sink_only_moves_forward,
     log::an_append_that_nobody_waits_for_is_finished,
