@@ -5,6 +5,7 @@ use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
+use sinks::SinkConfig;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer,
     identities_server::IdentitiesServer, leases_server::LeasesServer,
@@ -24,6 +25,7 @@ use crate::{
     bootstrap,
     config::{Config, Limits},
     core::{Core, Parts},
+    export::{Exporter, Pace},
     follower,
     guard::Guard,
     listener::Peer,
@@ -47,6 +49,7 @@ pub struct Broker {
     /// Ends the streams and the tasks that follow the log.
     stop: CancellationToken,
     signer: Signer,
+    exporters: Vec<Exporter>,
     tiles: Option<TileServer>,
     leads: watch::Sender<bool>,
     witnesses: Vec<Remote>,
@@ -106,13 +109,8 @@ impl Broker {
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
-        let started = Record {
-            kind: Kind::BrokerStarted.into(),
-            config_sha256: config_sha256.to_vec().into(),
-            ..Record::default()
-        };
-        let started = core.log.record(started).await;
-        started.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+        let exporters = exporters(&config.log.sinks, &core)?;
+        put_start_on_record(&core, config_sha256).await?;
         Ok(Self {
             core: Arc::new(core),
             tls,
@@ -121,6 +119,7 @@ impl Broker {
             tasks,
             stop,
             signer,
+            exporters,
             tiles,
             leads: watch::Sender::new(false),
             witnesses,
@@ -224,6 +223,9 @@ impl Broker {
             follower::POLL,
             self.stop.clone(),
         ));
+        for exporter in self.exporters.drain(..) {
+            self.tasks.spawn(exporter.run(self.leads.subscribe(), self.stop.clone()));
+        }
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         if let Some(tiles) = self.tiles.take() {
@@ -243,6 +245,26 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
+    let started = Record {
+        kind: Kind::BrokerStarted.into(),
+        config_sha256: config_sha256.to_vec().into(),
+        ..Record::default()
+    };
+    let started = core.log.record(started).await;
+    started.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+    Ok(())
+}
+
+fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
+    let exporter = |sink: &SinkConfig| {
+        let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
+        Exporter::new(sink, store, clock, core.log.growth(), Pace::default())
+            .with_context(|| format!("the sink `{}`", sink.name.as_str()))
+    };
+    sinks.iter().map(exporter).collect()
 }
 
 fn builder(limits: &Limits) -> Server {

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,6 +11,7 @@ use envelope::KmsConfig;
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use sinks::SinkConfig;
 use store::StoreConfig;
 use telemetry::TelemetryConfig;
 use thiserror::Error;
@@ -67,6 +68,9 @@ pub struct LogConfig {
     /// A call whose record is not durable within this time is refused. The record may follow.
     #[serde(default = "commit_deadline", with = "humantime_serde")]
     pub commit_deadline: Duration,
+    /// Other systems that are sent every record.
+    #[serde(default)]
+    pub sinks: Vec<SinkConfig>,
     /// Where the log is served as static files; without this it is not.
     #[serde(default)]
     pub tiles: Option<TilesConfig>,
@@ -190,6 +194,10 @@ impl Config {
         if let Some(folder) = path.parent() {
             config.resolve(folder);
         }
+        config
+            .log
+            .check_sinks()
+            .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         Ok((config, Sha256::digest(text.as_bytes()).into()))
     }
 
@@ -203,6 +211,29 @@ impl Config {
         for path in self.log.witnesses.iter_mut().filter_map(|witness| witness.ca.as_mut()) {
             *path = folder.join(&*path);
         }
+        for sink in &mut self.log.sinks {
+            sink.resolve(folder);
+        }
+    }
+}
+
+impl LogConfig {
+    /// Two sinks must not share a cursor or a file, and each must be one that can be opened.
+    fn check_sinks(&self) -> Result<(), String> {
+        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        for sink in &self.sinks {
+            let name = sink.name.as_str();
+            if !names.insert(name) {
+                return Err(format!("log.sinks: two are named `{name}`: name each differently"));
+            }
+            if let Some(path) = sink.to.path()
+                && !paths.insert(path)
+            {
+                return Err(format!("log.sinks: two write {}: give each its own", path.display()));
+            }
+            sink.to.open().map_err(|error| format!("log.sinks: `{name}`: {error}"))?;
+        }
+        Ok(())
     }
 }
 

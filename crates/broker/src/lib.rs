@@ -12,6 +12,7 @@ mod config;
 mod core;
 mod custody;
 mod directory;
+mod export;
 mod follower;
 mod give_up;
 mod guard;

@@ -4,7 +4,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_export, audit_prove, audit_tail, audit_verify,
+    audit_convert, audit_export, audit_prove, audit_tail, audit_verify,
     context::Context,
     credentials,
     failure::Failure,
@@ -71,6 +71,8 @@ enum Audit {
     Export(audit_export::Export),
     /// Verifies an export, without a network.
     Verify(audit_verify::Verify),
+    /// Prints a verified export in a form that other systems read, without a network.
+    Convert(audit_convert::Convert),
     /// Saves the proof that a record is in the log.
     Prove(audit_prove::Prove),
     /// Verifies a proof, without a network.
@@ -90,6 +92,7 @@ impl Args {
             Command::Audit(Audit::Tail(tail)) => tail.run(&context).await,
             Command::Audit(Audit::Export(export)) => export.run(&context).await,
             Command::Audit(Audit::Verify(verify)) => verify.run(output),
+            Command::Audit(Audit::Convert(convert)) => convert.run(output),
             Command::Audit(Audit::Prove(prove)) => prove.run(&context).await,
             Command::Audit(Audit::VerifyProof(verify)) => verify.run(output),
             Command::Witness(verb) => verb.run(output).await,
@@ -135,6 +138,7 @@ mod tests {
         check("strongroom leases revoke 00ff", true);
         check("strongroom audit tail --from 7", true);
         check("strongroom audit verify export --vkey-file log.pub", true);
+        check("strongroom audit convert export --vkey-file log.pub --format ocsf", true);
         check("strongroom audit prove 7 -o proof", true);
         check("strongroom audit prove --lease 00ff -o proof", true);
         check("strongroom completions bash", true);
@@ -154,6 +158,8 @@ mod tests {
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);
+        check("strongroom audit convert export --vkey-file log.pub --format xml", false);
+        check("strongroom audit convert export --format cef", false);
         check("strongroom audit prove -o proof", false);
         check("strongroom audit prove 7 --lease 00ff -o proof", false);
     }

@@ -176,7 +176,7 @@ fn kept(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
         .collect()
 }
 
-fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
     let path = directory.join(bundle.path());
     if path.exists() {
         return files::read(&path);
@@ -187,7 +187,7 @@ fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
     })
 }
 
-fn unsigned(which: &str, error: CheckpointError) -> Failure {
+pub(crate) fn unsigned(which: &str, error: CheckpointError) -> Failure {
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
     let what = format!("{which} checkpoint: {error}{}", cause.unwrap_or_default());
     Failure::Unverified { what, index: None }

@@ -1,8 +1,9 @@
 //! `strongroom`: the admin's command line. What it does, it does through the broker like any other
-//! client; only `init`, `audit verify`, `audit verify-proof`, `witness` and `completions`
-//! need none.
+//! client; only `init`, `audit verify`, `audit convert`, `audit verify-proof`, `witness` and
+//! `completions` need none.
 
 mod args;
+mod audit_convert;
 mod audit_export;
 mod audit_prove;
 mod audit_tail;

@@ -125,6 +125,10 @@ pub(crate) fn count(row: &Row) -> Result<u64, StoreError> {
     Columns { row, table: "record" }.number("found")
 }
 
+pub(crate) fn next_index(row: &Row) -> Result<u64, StoreError> {
+    Columns { row, table: "sink" }.number("next_index")
+}
+
 pub(crate) fn note(row: &Row) -> Result<String, StoreError> {
     Columns { row, table: "checkpoint" }.text("note")
 }

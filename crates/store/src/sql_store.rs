@@ -306,6 +306,15 @@ impl<B: Backend> Store for SqlStore<B> {
         self.one("SELECT note FROM checkpoint", &[], mapping::note).await
     }
 
+    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        const SQL: &str = "SELECT next_index FROM sink WHERE name = $1";
+        self.one(SQL, &[name.into()], mapping::next_index).await
+    }
+
+    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        self.write(|answer| Job::MoveSinkCursor(name.to_owned(), next_index, answer)).await
+    }
+
     async fn close(&self) {
         // When nobody receives it, the writer has ended already.
         let _ = self.writer.send(Job::Close).await;

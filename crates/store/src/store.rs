@@ -141,6 +141,14 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The checkpoint of the largest tree.
     async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
 
+    /// The index of the first record that a sink has not acknowledged; `None` for a sink that has
+    /// never moved.
+    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Moves a sink's cursor forward, to the index of the first record that it has not acknowledged.
+    /// Never back: a cursor that is further on already stays.
+    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
+
     /// Finishes what is being written and lets go of the database; what comes later is refused as
     /// `Unavailable`. A store that is dropped does the same, but nobody can wait for it.
     async fn close(&self);

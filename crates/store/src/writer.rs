@@ -23,6 +23,7 @@ pub(crate) enum Job {
     DropCheckpoint(u64, Answer<()>),
     Lead(Uid, Duration, Answer<bool>),
     Resign(Uid, Answer<()>),
+    MoveSinkCursor(String, u64, Answer<()>),
     Close,
 }
 
@@ -63,6 +64,9 @@ impl<B: Backend> Writer<B> {
                 Job::DropCheckpoint(size, answer) => tell(answer, self.drop_checkpoint(size).await),
                 Job::Lead(holder, term, answer) => tell(answer, self.lead(holder, term).await),
                 Job::Resign(holder, answer) => tell(answer, self.resign(holder).await),
+                Job::MoveSinkCursor(name, next_index, answer) => {
+                    tell(answer, self.move_sink_cursor(&name, next_index).await)
+                }
                 Job::Close => break,
             };
             // What waits behind a dead database would wait in vain, each for as long again.
@@ -121,6 +125,14 @@ impl<B: Backend> Writer<B> {
     async fn resign(&mut self, holder: Uid) -> Result<(), StoreError> {
         const SQL: &str = "DELETE FROM leader WHERE holder = $1";
         self.execute(SQL, &[holder.as_ref().into()]).await.map(drop)
+    }
+
+    async fn move_sink_cursor(&mut self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            INSERT INTO sink (name, next_index) VALUES ($1, $2) \
+            ON CONFLICT (name) DO UPDATE SET next_index = excluded.next_index \
+            WHERE excluded.next_index > sink.next_index";
+        self.execute(SQL, &[name.into(), next_index.into()]).await.map(drop)
     }
 
     /// Runs one statement outside the log's transactions and says how many rows it touched.

@@ -35,6 +35,8 @@ pub enum Operation {
     PutCheckpoint,
     /// `lead` and `resign`.
     Lead,
+    /// `move_sink_cursor`.
+    MoveSinkCursor,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -290,6 +292,15 @@ impl Store for FailingStore {
 
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.read(self.inner.checkpoint()).await
+    }
+
+    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.read(self.inner.sink_cursor(name)).await
+    }
+
+    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        let moved = self.inner.move_sink_cursor(name, next_index);
+        self.pass(Operation::MoveSinkCursor, moved).await
     }
 
     async fn close(&self) {

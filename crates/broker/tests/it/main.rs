@@ -10,5 +10,6 @@ mod hostile;
 mod lending;
 mod process;
 mod several;
+mod sinks;
 mod tiles;
 mod witnesses;

@@ -104,6 +104,37 @@ fn init_lays_out_a_deployment_that_the_tool_finds_by_itself() {
 }
 
 #[test]
+fn an_export_becomes_lines_for_other_systems_once_it_is_verified() {
+    let log = Log::new(300);
+    let convert = |format: &str| {
+        let (directory, vkey) = (path(&log.directory), log.vkey());
+        strongroom(&["audit", "convert", directory, "--vkey", &vkey, "--format", format])
+    };
+    for format in ["jsonl", "ocsf"] {
+        let output = convert(format);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        for (index, line) in (0_u64..).zip(stdout(&output).lines()) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let found =
+                if format == "ocsf" { &line["metadata"]["sequence"] } else { &line["index"] };
+            assert_eq!(*found, index);
+        }
+        assert_eq!(stdout(&output).lines().count(), 300);
+    }
+    assert!(stdout(&convert("cef")).lines().all(|line| line.starts_with("CEF:0|Strongroom|")));
+
+    // One changed bit in the last bundle, and not even the lines before it are printed.
+    let bundle = log.directory.path().join("tile/entries/001.p/44");
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    let output = convert("jsonl");
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
 fn an_empty_secret_is_refused_before_anyone_is_asked() {
     let home = TempDir::new().unwrap();
     strongroom_in(home.path(), &["init", ".strongroom"], b"");

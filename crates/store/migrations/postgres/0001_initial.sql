@@ -49,6 +49,12 @@ CREATE TABLE leader (
     until  BIGINT  NOT NULL
 );
 
+-- How far each sink has come: the index of the first record that it has not acknowledged.
+CREATE TABLE sink (
+    name       TEXT COLLATE "C" PRIMARY KEY,
+    next_index BIGINT  NOT NULL
+);
+
 CREATE TABLE tenant (
     uid                BYTEA   PRIMARY KEY,
     id                 TEXT COLLATE "C" NOT NULL UNIQUE,

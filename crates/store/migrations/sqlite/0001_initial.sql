@@ -47,6 +47,12 @@ CREATE TABLE leader (
     one    INTEGER PRIMARY KEY CHECK (one = 1),
     holder BLOB    NOT NULL CHECK (length(holder) = 16),
     until  INTEGER NOT NULL
+);
+
+-- How far each sink has come: the index of the first record that it has not acknowledged.
+CREATE TABLE sink (
+    name       TEXT    PRIMARY KEY,
+    next_index INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE tenant (
