@@ -11,7 +11,7 @@ use crate::{Finding, Hash, InvalidRecord, Kind, Record, record::Checked, timesta
 pub const LONGEST_LEASE: Duration = domain::LONGEST_TTL;
 
 /// A lease's end is by the broker's clock, its record's time by the database's.
-const CLOCKS_APART: Duration = Duration::from_secs(10);
+pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(10);
 
 /// What may be lent, as the records so far tell it.
 #[derive(Debug, Default)]

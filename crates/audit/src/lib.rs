@@ -15,8 +15,10 @@ mod key;
 mod kind;
 mod note;
 mod plan;
+mod policy;
 mod proof;
 mod record;
+mod standing;
 mod tile;
 mod tile_path;
 mod tlog_proof;
@@ -35,6 +37,7 @@ pub use key::{KeyError, SignerKey, VerifierKey};
 pub use kind::{mutates, revocation};
 pub use note::{Note, NoteError};
 pub use plan::{Node, NotInTree, ProofPlan, peaks};
+pub use policy::{MalformedPolicy, PolicyDocument};
 pub use proof::{BadProof, verify_consistency, verify_inclusion};
 pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
 pub use strongroom_proto::v1::{

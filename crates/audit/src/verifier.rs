@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::Timestamp;
 
 use crate::{
-    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, VerifierKey,
-    custody::Custody, leaf_hash, record::decode_with,
+    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, PolicyDocument,
+    VerifierKey, custody::Custody, leaf_hash, record::decode_with, standing::Standing,
 };
 
 /// Verifies a whole log against a signed checkpoint, record by record, with nothing but the log's
@@ -21,6 +21,7 @@ pub struct Verifier {
     given_up: BTreeMap<(u64, Hash), u64>,
     frontier: Frontier,
     custody: Custody,
+    standing: Standing,
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     kinds: BTreeMap<Kind, u64>,
@@ -51,6 +52,9 @@ pub struct Report {
     /// The expected earlier checkpoints that the log does not continue because an operator gave them
     /// up, as the log itself says: their records are lost, and whoever reads this should know why.
     pub given_up: Vec<GivenUp>,
+    /// Access rules, by SHA-256, that brokers decided by and that were not given: the leases of
+    /// those brokers are not held against any.
+    pub unknown_policies: BTreeSet<Hash>,
 }
 
 /// An earlier checkpoint whose loss is on record.
@@ -76,6 +80,7 @@ impl Verifier {
             given_up: BTreeMap::new(),
             frontier: Frontier::default(),
             custody: Custody::default(),
+            standing: Standing::default(),
             first_time: None,
             last_time: None,
             kinds: BTreeMap::new(),
@@ -92,6 +97,12 @@ impl Verifier {
         self.earlier.push(Checkpoint::verify(checkpoint, &self.key)?);
         self.earlier.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
         Ok(())
+    }
+
+    /// Takes access rules that records may name: leases are held against those of their time. To be
+    /// called before the first record.
+    pub fn know_policy(&mut self, document: PolicyDocument) {
+        self.standing.know(document);
     }
 
     /// What the log was signed as.
@@ -141,6 +152,7 @@ impl Verifier {
             first_time: self.first_time,
             last_time: self.last_time,
             given_up,
+            unknown_policies: self.standing.unknown_policies(),
         })
     }
 
@@ -167,7 +179,8 @@ impl Verifier {
             self.given_up.entry((checked.record.tree_size, root)).or_insert(index);
         }
         if self.misconduct.is_none() {
-            self.misconduct = self.custody.follow(&checked).err();
+            let custody = self.custody.follow(&checked);
+            self.misconduct = custody.and_then(|()| self.standing.follow(&checked)).err();
         }
         self.frontier.push(leaf_hash(body));
         Ok(())

@@ -9,7 +9,10 @@ use serde::Serialize;
 use strongroom_client::{Broker, Transport};
 use strongroom_proto::v1::{GetCheckpointRequest, ListRecordsRequest, audit_client::AuditClient};
 
-use crate::{audit_tiles::Tiles, context::Context, failure::Failure, files, output::list};
+use crate::{
+    audit_policies::Policies, audit_tiles::Tiles, context::Context, failure::Failure, files,
+    output::list,
+};
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {
@@ -49,7 +52,7 @@ impl Export {
             .map_err(|_| Failure::BadAnswer("the checkpoint is not signed by the log's key"))?;
 
         let (mut written, mut kept) = (0, 0);
-        let mut tiles = Tiles::of(&self.directory);
+        let (mut tiles, mut policies) = (Tiles::of(&self.directory), Policies::default());
         for bundle in Bundle::covering(checkpoint.size) {
             let path = self.directory.join(bundle.path());
             let bytes = if let Some(bytes) = whole(bundle, &path) {
@@ -64,11 +67,13 @@ impl Export {
             let bodies = bundle.decode(&bytes);
             for body in bodies.map_err(|_| Failure::BadAnswer("a bundle is malformed"))? {
                 tiles.push(body)?;
+                policies.push(body);
             }
             let done = bundle.first_entry() + bundle.width;
             context.output.progress(&format!("{done} of {} entries", checkpoint.size));
         }
         tiles.finish()?;
+        policies.save(&mut client, &self.directory).await?;
         context.output.progress("");
         keep_earlier(&self.directory, &answer.checkpoint, &key)?;
         files::write(&self.directory.join(CHECKPOINT), answer.checkpoint.as_bytes())?;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     audit_export::{CHECKPOINT, EARLIER},
+    audit_policies,
     audit_tiles::TileCheck,
     failure::Failure,
     files,
@@ -61,6 +62,9 @@ struct Verified {
     kinds: BTreeMap<&'static str, u64>,
     /// Earlier checkpoints that the log does not continue because an operator gave them up.
     given_up: Vec<String>,
+    /// Access rules that records name and that are not in the export: their leases are not held
+    /// against any.
+    policies_not_given: Vec<String>,
     uses: Vec<Use>,
 }
 
@@ -101,6 +105,7 @@ impl Verify {
         let key = self.key.load()?;
         let note = files::read_text(&self.directory.join(CHECKPOINT))?;
         let mut verifier = Verifier::open(&key, &note).map_err(|error| unsigned("the", error))?;
+        audit_policies::load(&self.directory, &mut verifier)?;
         for path in self.earlier.iter().cloned().chain(kept(&self.directory)?) {
             let note = files::read_text(&path)?;
             verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
@@ -151,6 +156,7 @@ impl Verified {
             witnesses,
             leases: report.leases,
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
+            policies_not_given: report.unknown_policies.iter().map(hex::encode).collect(),
             given_up: report.given_up.iter().map(given_up).collect(),
             uses: uses.collect(),
         }
@@ -230,6 +236,10 @@ fn human(report: &Verified) -> String {
     ]);
     for it in &report.witnesses {
         text.push_str(&list([("cosigned", format!("by {} at {}", it.witness, it.time))]));
+    }
+    for missing in &report.policies_not_given {
+        let words = "are not in the export: leases are not held against them";
+        text.extend(["note: the access rules ", missing, " ", words, "\n"]);
     }
     for lost in &report.given_up {
         text.extend(["note: ", lost, "\n"]);

@@ -5,6 +5,7 @@
 mod args;
 mod audit_convert;
 mod audit_export;
+mod audit_policies;
 mod audit_prove;
 mod audit_tail;
 mod audit_tiles;
