@@ -44,7 +44,10 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
             Target::Tenant(format!("tenants/{}", record.tenant))
         }
         Kind::SessionRevoked => Target::SessionKeySha256(record.session_key_sha256.clone()),
-        // A person's SPIFFE ID is not in the record: whoever serves the stream puts it in.
+        // A person's SPIFFE ID is not in the record: the person's own stream has it put in.
+        Kind::IdentityBlocked if record.subject.is_empty() => {
+            Target::Identity(format!("sha256:{}", hex::encode(&record.subject_commitment)))
+        }
         Kind::IdentityBlocked => Target::Identity(record.subject.clone()),
         // The new version's leases go on: its grants stand after this record, but an answer may
         // overtake the stream.

@@ -3,7 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use domain::{ProviderId, SpiffeId, TenantId, Uid};
 
 use crate::{
-    Finding, Hash, Kind, PolicyDocument, Record, custody::CLOCKS_APART, record::Checked, timestamp,
+    Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record, custody::CLOCKS_APART,
+    record::Checked, timestamp,
 };
 
 /// Who may borrow, as the records so far tell it: brokers that run, sessions that are open, identities
@@ -13,6 +14,9 @@ pub(crate) struct Standing {
     policies: HashMap<Hash, PolicyDocument>,
     /// Named by a record, and not given to the verifier: nothing is held against them.
     unknown_policies: BTreeSet<Hash>,
+    names: Names,
+    /// Grants and renewals by people whose names were not given: no rules are held against them.
+    unnamed: u64,
     /// Running brokers, with the latest rules of each.
     brokers: HashMap<Uid, Option<Loaded>>,
     sessions: HashMap<Hash, Session>,
@@ -40,9 +44,19 @@ impl Standing {
         self.policies.insert(*document.sha256(), document);
     }
 
+    /// Takes the name of a person whom records may name by a commitment.
+    pub(crate) fn know_name(&mut self, name: Disclosure) {
+        self.names.know(name);
+    }
+
     /// The rules that a broker decided by and that nobody gave.
-    pub(crate) fn unknown_policies(self) -> BTreeSet<Hash> {
-        self.unknown_policies
+    pub(crate) fn unknown_policies(&self) -> &BTreeSet<Hash> {
+        &self.unknown_policies
+    }
+
+    /// How many grants and renewals are by people whose names nobody gave.
+    pub(crate) fn unnamed(&self) -> u64 {
+        self.unnamed
     }
 
     /// Takes in the next record. After a finding, nothing more is to be taken in.
@@ -72,7 +86,10 @@ impl Standing {
             Kind::TenantResumed => {
                 self.suspended.remove(&record.tenant);
             }
-            Kind::LeaseGranted | Kind::LeaseRenewed => return self.borrow(checked),
+            Kind::LeaseGranted | Kind::LeaseRenewed => {
+                self.unnamed += u64::from(self.names.actor(record).is_none());
+                return self.borrow(checked);
+            }
             Kind::Unspecified
             | Kind::Refused
             | Kind::Read
@@ -147,28 +164,29 @@ impl Standing {
         }
         let loaded = loaded.ok_or(Finding::PolicyNotOnRecord { index })?;
         match self.policies.get(&loaded.policy) {
-            Some(document) if !allows(document, checked) => {
+            Some(document) if !self.allows(document, checked) => {
                 Err(Finding::PolicyForbids { index, loaded_at: loaded.at })
             }
             Some(_) | None => Ok(()),
         }
     }
-}
 
-/// Whether the rules let the actor have this lease, for this long. Of a person the record does not
-/// say who it is; workloads borrow, people do not.
-fn allows(document: &PolicyDocument, checked: &Checked) -> bool {
-    let record = &checked.record;
-    let parsed = (|| {
-        let actor: SpiffeId = record.actor.parse().ok()?;
-        let tenant: TenantId = record.tenant.parse().ok()?;
-        let provider: ProviderId = record.provider.parse().ok()?;
-        let permit = document.policy().permit(&actor, &record.method, &tenant)?;
-        permit.longest_lease(&provider)
-    })();
-    let lasts = record.lease_expire_time.as_ref().and_then(timestamp);
-    let lasts = lasts.map(|expiry| expiry.since(checked.time));
-    parsed.zip(lasts).is_some_and(|(longest, lasts)| lasts <= longest + CLOCKS_APART)
+    /// Whether the rules let the actor have this lease, for this long. Of a person who is not known
+    /// by name nobody can tell.
+    fn allows(&self, document: &PolicyDocument, checked: &Checked) -> bool {
+        let record = &checked.record;
+        let Some(actor) = self.names.actor(record) else { return true };
+        let longest = (|| {
+            let actor: SpiffeId = actor.parse().ok()?;
+            let tenant: TenantId = record.tenant.parse().ok()?;
+            let provider: ProviderId = record.provider.parse().ok()?;
+            let permit = document.policy().permit(&actor, &record.method, &tenant)?;
+            permit.longest_lease(&provider)
+        })();
+        let lasts = record.lease_expire_time.as_ref().and_then(timestamp);
+        let lasts = lasts.map(|expiry| expiry.since(checked.time));
+        longest.zip(lasts).is_some_and(|(longest, lasts)| lasts <= longest + CLOCKS_APART)
+    }
 }
 
 fn broker(record: &Record) -> Option<Uid> {

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::Timestamp;
 
 use crate::{
-    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, PolicyDocument,
+    Bundle, Checkpoint, CheckpointError, Disclosure, Finding, Frontier, Hash, Kind, PolicyDocument,
     VerifierKey, custody::Custody, leaf_hash, record::decode_with, standing::Standing,
 };
 
@@ -55,6 +55,9 @@ pub struct Report {
     /// Access rules, by SHA-256, that brokers decided by and that were not given: the leases of
     /// those brokers are not held against any.
     pub unknown_policies: BTreeSet<Hash>,
+    /// How many grants and renewals are by people whose names were not given, so that no rules are held
+    /// against them.
+    pub unnamed: u64,
 }
 
 /// An earlier checkpoint whose loss is on record.
@@ -105,6 +108,11 @@ impl Verifier {
         self.standing.know(document);
     }
 
+    /// Takes the name of a person whom records may name by a commitment.
+    pub fn know_name(&mut self, name: Disclosure) {
+        self.standing.know_name(name);
+    }
+
     /// What the log was signed as.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
@@ -152,7 +160,8 @@ impl Verifier {
             first_time: self.first_time,
             last_time: self.last_time,
             given_up,
-            unknown_policies: self.standing.unknown_policies(),
+            unknown_policies: self.standing.unknown_policies().clone(),
+            unnamed: self.standing.unnamed(),
         })
     }
 

@@ -1,5 +1,5 @@
 use audit::Record;
-use domain::{AccessPolicy, AccessRule, Permit, TenantId};
+use domain::{AccessPolicy, AccessRule, Permit, SpiffeId, TenantId};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use thiserror::Error;
@@ -118,6 +118,11 @@ impl Access {
     /// Whether the caller may call its method for anyone at all.
     pub(crate) fn admits(&self, caller: &Caller) -> bool {
         self.0.may_call(&caller.identity, caller.method)
+    }
+
+    /// The one tenant that an identity may act for, if it is one.
+    pub(crate) fn sole_tenant(&self, identity: &SpiffeId) -> Option<TenantId> {
+        self.0.sole_tenant(identity)
     }
 
     /// Leave for the caller's method and a tenant.

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use audit::{Kind, Record};
 use prost_types::Timestamp;
 
-use crate::session::OpenSession;
+use crate::{caller::Actor, session::OpenSession};
 
 /// Who must not go on, as the log tells it: identities that are blocked, and sessions that were
 /// revoked. The log is all that is kept of it, so a broker that starts reads it from there.
@@ -20,6 +20,7 @@ pub(crate) struct Barred {
 
 #[derive(Clone, Debug, Default)]
 struct Bars {
+    /// By what records name them.
     identities: BTreeMap<String, Bar>,
     /// By SHA-256 of the session's public key.
     sessions: HashSet<Vec<u8>>,
@@ -43,41 +44,53 @@ impl Barred {
         }
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bars = Bars::clone(&self.now.load());
+        let subject = subject(record);
         if kind == Kind::SessionRevoked {
             bars.sessions.insert(record.session_key_sha256.to_vec());
         } else if kind == Kind::IdentityBlocked {
             let (log_index, time) = (record.index, record.time);
-            bars.identities.insert(record.subject.clone(), Bar { log_index, time, blocked: true });
-        } else if let Some(bar) = bars.identities.get_mut(&record.subject) {
+            bars.identities.insert(subject, Bar { log_index, time, blocked: true });
+        } else if let Some(bar) = bars.identities.get_mut(&subject) {
             bar.blocked = false;
         }
         self.now.store(Arc::new(bars));
     }
 
-    /// Whether an identity is blocked.
-    pub(crate) fn is_blocked(&self, identity: &str) -> bool {
-        self.now.load().identities.get(identity).is_some_and(|bar| bar.blocked)
+    /// Whether somebody is blocked.
+    pub(crate) fn is_blocked(&self, actor: &Actor) -> bool {
+        self.blocked_by(actor).is_some()
     }
 
-    /// Whether a session has been revoked, or was opened before its identity was blocked.
+    /// Whether a session has been revoked, or was opened before its holder was blocked.
     pub(crate) fn ends(&self, session: &OpenSession) -> bool {
         let bars = self.now.load();
+        let mut of_holder = session.actor.names().filter_map(|name| bars.identities.get(name));
         bars.sessions.contains(session.key_sha256.as_slice())
-            || bars
-                .identities
-                .get(session.identity.as_str())
-                .is_some_and(|bar| session.log_index < bar.log_index)
+            || of_holder.any(|bar| session.log_index < bar.log_index)
     }
 
-    /// The identities that are blocked.
+    /// Who is blocked, as records name them.
     pub(crate) fn blocked(&self) -> Vec<(String, Bar)> {
         let bars = self.now.load();
         let blocked = bars.identities.iter().filter(|(_, bar)| bar.blocked);
-        blocked.map(|(identity, bar)| (identity.clone(), bar.clone())).collect()
+        blocked.map(|(name, bar)| (name.clone(), bar.clone())).collect()
     }
 
-    /// The record that blocks an identity, if it is blocked.
-    pub(crate) fn blocked_by(&self, identity: &str) -> Option<Bar> {
-        self.now.load().identities.get(identity).filter(|bar| bar.blocked).cloned()
+    /// The record that blocks somebody, and the name that it blocks, if they are blocked.
+    pub(crate) fn blocked_by(&self, actor: &Actor) -> Option<(String, Bar)> {
+        let bars = self.now.load();
+        actor.names().find_map(|name| {
+            let bar = bars.identities.get(name).filter(|bar| bar.blocked)?;
+            Some((name.to_owned(), bar.clone()))
+        })
+    }
+}
+
+/// How a record names its subject: the SPIFFE ID, or the commitment in hex.
+fn subject(record: &Record) -> String {
+    if record.subject.is_empty() {
+        hex::encode(&record.subject_commitment)
+    } else {
+        record.subject.clone()
     }
 }

@@ -103,6 +103,7 @@ impl Broker {
             commit_deadline: config.log.commit_deadline,
             kek_ttl: config.limits.kek_ttl,
             kms,
+            people: config.log.people,
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
             store,

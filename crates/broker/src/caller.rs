@@ -4,14 +4,17 @@ use std::sync::{
 };
 
 use audit::{Kind, Record};
+use bytes::Bytes;
 use domain::SpiffeId;
 
-use crate::refused::About;
+use crate::{people::Called, refused::About};
 
 /// Who calls what: made by the guard from the connection, never from what a request says.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) identity: SpiffeId,
+    /// What records call it.
+    pub(crate) called: Called,
     pub(crate) certificate_sha256: [u8; 32],
     /// `Service/Method`, as the contract spells it.
     pub(crate) method: &'static str,
@@ -31,24 +34,35 @@ struct Call {
 impl Caller {
     pub(crate) fn new(
         identity: SpiffeId,
+        called: Called,
         certificate_sha256: [u8; 32],
         method: &'static str,
         trace_id: Option<[u8; 16]>,
     ) -> Self {
         let (recorded, call) = (Arc::default(), Arc::default());
-        Self { identity, certificate_sha256, method, trace_id, recorded, call }
+        Self { identity, called, certificate_sha256, method, trace_id, recorded, call }
     }
 
     /// Adds to a record who did it, and by which call.
     pub(crate) fn stamp(&self, record: Record) -> Record {
         self.call.stamped.store(true, Ordering::Relaxed);
         Record {
-            actor: self.identity.as_str().to_owned(),
+            actor: if self.called == Called::ById {
+                self.identity.to_string()
+            } else {
+                String::new()
+            },
+            actor_commitment: commitment(self.called),
             certificate_sha256: self.certificate_sha256.to_vec().into(),
             method: self.method.to_owned(),
             trace_id: self.trace_id.map(|id| id.to_vec()).unwrap_or_default().into(),
             ..record
         }
+    }
+
+    /// What the log knows the caller by.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::of(&self.identity, self.called)
     }
 
     /// Whether a record of the call has been made.
@@ -65,5 +79,36 @@ impl Caller {
     pub(crate) fn read(&self) -> Record {
         let about = self.call.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.stamp(about.name_in(Record { kind: Kind::Read.into(), ..Record::default() }))
+    }
+}
+
+/// Whom a call is by, in the forms that records know: who is a person now may have been none when
+/// they were blocked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Actor {
+    id: String,
+    commitment: Option<String>,
+}
+
+impl Actor {
+    /// An identity that records call so.
+    pub(crate) fn of(identity: &SpiffeId, called: Called) -> Self {
+        let commitment = match called {
+            Called::By(commitment) => Some(hex::encode(commitment)),
+            Called::ById | Called::ByNothing => None,
+        };
+        Self { id: identity.to_string(), commitment }
+    }
+
+    /// What a record may call them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        [Some(&*self.id), self.commitment.as_deref()].into_iter().flatten()
+    }
+}
+
+fn commitment(called: Called) -> Bytes {
+    match called {
+        Called::By(commitment) => commitment.to_vec().into(),
+        Called::ById | Called::ByNothing => Bytes::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{AccessRule, ProviderId};
+use domain::{AccessRule, ProviderId, SpiffePattern};
 use envelope::KmsConfig;
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
@@ -68,6 +68,10 @@ pub struct LogConfig {
     /// A call whose record is not durable within this time is refused. The record may follow.
     #[serde(default = "commit_deadline", with = "humantime_serde")]
     pub commit_deadline: Duration,
+    /// Callers who are people: records hold commitments in place of their SPIFFE IDs, so that they can
+    /// be forgotten.
+    #[serde(default)]
+    pub people: Vec<SpiffePattern>,
     /// Other systems that are sent every record.
     #[serde(default)]
     pub sinks: Vec<SinkConfig>,

@@ -1,7 +1,7 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use domain::{Clock, Key, TenantId, Uid};
+use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
 use envelope::{Keyring, KeyringSettings, Kms};
 use providers::Catalogue;
 use store::Store;
@@ -18,6 +18,7 @@ use crate::{
     guard::record_refusal,
     lending::Lent,
     log::Log,
+    people::People,
     refused::{Refused, Why},
     session::{OpenSession, Sessions},
     tally::Tally,
@@ -34,8 +35,9 @@ pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
-    /// The key of HMACs over virtual keys and lease IDs.
-    pub(crate) pepper: Key,
+    pub(crate) people: Arc<People>,
+    /// The key of HMACs over virtual keys, lease IDs and people.
+    pub(crate) pepper: Arc<Key>,
     pub(crate) plain_http_origins: Vec<String>,
     pub(crate) sessions: Sessions,
     pub(crate) store: Arc<dyn Store>,
@@ -53,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) commit_deadline: Duration,
     pub(crate) kek_ttl: Duration,
     pub(crate) kms: Arc<dyn Kms>,
+    /// Whose SPIFFE IDs are people's.
+    pub(crate) people: Vec<SpiffePattern>,
     pub(crate) plain_http_origins: Vec<String>,
     /// The most sessions at once.
     pub(crate) sessions: u64,
@@ -70,6 +74,7 @@ impl Core {
             checkpoints,
             clock,
             kms,
+            people,
             plain_http_origins,
             store,
             verifier_key,
@@ -78,14 +83,23 @@ impl Core {
         let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
         let keyring = Keyring::new(Arc::clone(&kms), Arc::clone(&clock), settings);
         let custody = Arc::new(Custody::new(Arc::clone(&store), kms, keyring));
-        let pepper = bootstrap::pepper(&store, &custody, &*clock).await?;
+        let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
         let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
         let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
+        let people = People::new(
+            people,
+            Arc::clone(&access),
+            Arc::clone(&directory),
+            Arc::clone(&custody),
+            Arc::clone(&store),
+            Arc::clone(&pepper),
+        );
         Ok(Self {
+            people: Arc::new(people),
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             lent: Lent::new(),
             access,
@@ -144,6 +158,19 @@ impl Core {
         }
     }
 
+    /// Where a watcher of revocations begins: where it asks to, but no further back than a lease in
+    /// force can be. Who kept nothing begins there too, and so hears all that still matters.
+    pub(crate) async fn watch_from(&self, from: Option<u64>) -> Result<u64, Why> {
+        let end = self.start_at(None).await?;
+        let from = match from {
+            Some(from) if from >= end => return self.start_at(Some(from)).await,
+            from => from.unwrap_or(0),
+        };
+        let now = self.store.now().await?.as_millis();
+        let oldest = Timestamp::from_millis(now.saturating_sub(REACH));
+        first_since(&*self.store, from..end, oldest).await
+    }
+
     /// The caller's session, unless it has been ended.
     pub(crate) fn session(&self, caller: &Caller, id: &[u8]) -> Result<Arc<OpenSession>, Why> {
         let session = self.sessions.of(caller, id)?;
@@ -156,6 +183,32 @@ impl Core {
         self.access.permit(caller, id)?;
         self.directory.tenant(id).await?.ok_or(Why::NoSuchTenant)
     }
+}
+
+/// In milliseconds. No lease in force was granted longer ago: it lasts 300 s, and clocks may be 10 s
+/// apart.
+const REACH: i64 = 310_000;
+
+/// The first record of a range that is not older than this, or the range's end. The log's times never
+/// go back, so it is found by halving.
+pub(crate) async fn first_since(
+    store: &dyn Store,
+    range: Range<u64>,
+    oldest: Timestamp,
+) -> Result<u64, Why> {
+    let Range { start: mut low, end: mut high } = range;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let entry = store.records(middle, 1, None).await?.into_iter().next();
+        let Some(entry) = entry else { break };
+        let record = entry.record().map_err(|error| Why::Corrupt(error.to_string()))?;
+        if record.time.as_ref().and_then(audit::timestamp).is_some_and(|time| time < oldest) {
+            low = entry.index + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 /// Takes a request apart: who calls, and what is asked.

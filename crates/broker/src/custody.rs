@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
-use audit::{Kind, Record};
+use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, Timestamp, Uid};
-use envelope::{Context, Kek, KeyContext, Keyring, Kms, WrappedKey};
-use store::{CredentialRow, KeyPurpose, KeyRow, Store, TenantRow, VersionRow, VirtualKeyRow};
+use envelope::{Context, Kek, KeyContext, Keyring, Kms, PersonContext, WrappedKey};
+use store::{
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow,
+};
 
 use crate::refused::Why;
 
@@ -15,6 +17,12 @@ pub(crate) struct Custody {
     store: Arc<dyn Store>,
     kms: Arc<dyn Kms>,
     keyring: Keyring,
+}
+
+/// The key that a person's name is sealed under.
+pub(crate) struct PersonKey {
+    pub(crate) tenant_uid: Uid,
+    pub(crate) kek: Arc<Kek>,
 }
 
 impl Custody {
@@ -80,13 +88,52 @@ impl Custody {
         version: &VersionRow,
     ) -> Result<(Secret, Arc<Kek>), Why> {
         let corrupt = || Why::Corrupt(format!("{} version {}", row.name(), version.version));
-        let (uid, number) = envelope::key_reference(&version.envelope).ok_or_else(corrupt)?;
-        let key =
-            keys.iter().find(|key| key.uid == uid && key.version == number).ok_or_else(corrupt)?;
-        let kek = self.kek_of_row(key).await?;
+        let kek = self.kek_behind(keys, &version.envelope).await?.ok_or_else(corrupt)?;
         let context = self.context(row, version.version);
         let secret = kek.open(&context, &version.envelope).map_err(|_| corrupt())?;
         Ok((secret, kek))
+    }
+
+    /// Seals a person's name, with the salt of its commitment.
+    pub(crate) fn seal_person(
+        &self,
+        kek: &Kek,
+        tenant: Uid,
+        name: &Disclosure,
+    ) -> Result<Vec<u8>, Why> {
+        let context = self.person_context(tenant, *name.commitment());
+        let value = Secret::new([name.salt(), name.value().as_bytes()].concat());
+        kek.seal(&context, &value)
+            .map_err(|error| Why::Internal(format!("sealing a name: {error}")))
+    }
+
+    /// Opens a person's name.
+    pub(crate) async fn open_person(
+        &self,
+        keys: &[KeyRow],
+        row: &PersonRow,
+    ) -> Result<Disclosure, Why> {
+        let corrupt = || Why::Corrupt("a person's name does not open".into());
+        let kek = self.kek_behind(keys, &row.sealed).await?.ok_or_else(corrupt)?;
+        let context = self.person_context(row.tenant_uid, row.commitment);
+        let value = kek.open(&context, &row.sealed).map_err(|_| corrupt())?;
+        let (salt, name) = value.expose().split_at_checked(32).ok_or_else(corrupt)?;
+        let name = std::str::from_utf8(name).map_err(|_| corrupt())?;
+        Disclosure::check(&row.commitment, salt, name).map_err(|_| corrupt())
+    }
+
+    /// The key that something stored is sealed under, if it is one of these.
+    async fn kek_behind(&self, keys: &[KeyRow], stored: &[u8]) -> Result<Option<Arc<Kek>>, Why> {
+        let key = envelope::key_reference(stored)
+            .and_then(|(uid, n)| keys.iter().find(|key| key.uid == uid && key.version == n));
+        match key {
+            Some(key) => self.kek_of_row(key).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn person_context(&self, tenant: Uid, commitment: [u8; 32]) -> PersonContext {
+        PersonContext { deployment: self.deployment, tenant, commitment }
     }
 
     /// A stored version's ciphertext.

@@ -22,6 +22,7 @@ use crate::{
     caller::Caller,
     core::Core,
     log::Log,
+    people::{Called, People},
     refused::{Refused, Why},
     tally::Tally,
 };
@@ -38,6 +39,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     tls: Arc<ServerTls>,
     barred: Arc<Barred>,
+    people: Arc<People>,
     tally: Arc<Tally>,
     /// Places for calls in hand, and those of them that only urgent ones may take.
     places: Semaphore,
@@ -55,6 +57,7 @@ impl Guard {
             clock: Arc::clone(&core.clock),
             tls,
             barred: Arc::clone(core.directory.barred()),
+            people: Arc::clone(&core.people),
             tally: Arc::clone(&core.tally),
             places: Semaphore::new(concurrent_calls.min(Semaphore::MAX_PERMITS)),
             kept: concurrent_calls / 10,
@@ -123,18 +126,22 @@ impl Inner {
         let started = self.clock.elapsed();
         let name = method.map_or("", |method| method.name);
         let (certificate, trace_id) = (identity.certificate_sha256, telemetry::trace_id());
-        let caller = Caller::new(identity.spiffe_id.clone(), certificate, name, trace_id);
+        let named = self.people.call(&identity.spiffe_id).await;
+        let known_as = *named.as_ref().unwrap_or(&Called::ByNothing);
+        let caller = Caller::new(identity.spiffe_id.clone(), known_as, certificate, name, trace_id);
         let pending = Pending { log: &self.log, caller: &caller };
         let class = method.map_or(Class::Plain, |method| method.class);
         let response = match self.place(class) {
             Err(why) => self.refuse(&caller, why).await,
-            Ok(_place) => match self.check(&caller, identity, method, request.headers()) {
-                Err(why) => self.refuse(&caller, why).await,
-                Ok(deadline) => {
-                    request.extensions_mut().insert(caller.clone());
-                    bounded(deadline, service.call(request)).await?
+            Ok(_place) => {
+                match named.and_then(|_| self.check(&caller, identity, method, request.headers())) {
+                    Err(why) => self.refuse(&caller, why).await,
+                    Ok(deadline) => {
+                        request.extensions_mut().insert(caller.clone());
+                        bounded(deadline, service.call(request)).await?
+                    }
                 }
-            },
+            }
         };
         pending.answered(&response);
         self.measure(&caller, &response, started);
@@ -151,7 +158,7 @@ impl Inner {
     ) -> Result<Option<Duration>, Why> {
         // The connection outlives the handshake that checked the certificate.
         self.tls.recheck(identity).map_err(|_| Why::Unidentified)?;
-        if self.barred.is_blocked(caller.identity.as_str()) {
+        if self.barred.is_blocked(&caller.actor()) {
             return Err(Why::IdentityBlocked);
         }
         let method = method.ok_or(Why::UnknownMethod)?;

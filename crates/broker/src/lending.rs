@@ -208,7 +208,7 @@ impl Core {
     /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
     fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
         let barred = self.directory.barred();
-        if barred.is_blocked(caller.identity.as_str()) {
+        if barred.is_blocked(&caller.actor()) {
             return Err(Why::IdentityBlocked);
         }
         if barred.ends(session) { Err(Why::NoSuchSession) } else { Ok(()) }

@@ -21,6 +21,7 @@ mod lending;
 mod listener;
 mod live;
 mod log;
+mod people;
 mod refused;
 mod route;
 mod services;

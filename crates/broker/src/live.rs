@@ -5,6 +5,7 @@ use tonic::{Request, Status};
 
 use crate::{
     barred::Barred,
+    caller::{Actor, Caller},
     core::Core,
     refused::{Refused, Why},
 };
@@ -16,6 +17,7 @@ pub(crate) struct Live {
     tls: Arc<ServerTls>,
     barred: Arc<Barred>,
     identity: Arc<Identity>,
+    actor: Actor,
 }
 
 impl Live {
@@ -27,15 +29,17 @@ impl Live {
     ) -> Result<Self, Status> {
         let identity = request.extensions().get::<Arc<Identity>>().cloned();
         let identity = identity.ok_or_else(unidentified)?;
+        let actor = request.extensions().get::<Caller>().map(Caller::actor);
+        let actor = actor.ok_or_else(unidentified)?;
         let barred = Arc::clone(core.directory.barred());
-        Ok(Self { tls: Arc::clone(tls), barred, identity })
+        Ok(Self { tls: Arc::clone(tls), barred, identity, actor })
     }
 
     /// Ends the stream with an error when the certificate has ended or been revoked, or its identity
     /// blocked.
     pub(crate) fn check(&self) -> Result<(), Status> {
         self.tls.recheck(&self.identity).map_err(|_| unidentified())?;
-        if self.barred.is_blocked(self.identity.spiffe_id.as_str()) {
+        if self.barred.is_blocked(&self.actor) {
             return Err(Refused::from(Why::IdentityBlocked).into());
         }
         Ok(())

@@ -5,7 +5,10 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 use sealing::{BoxId, Session, SessionId};
 use sha2::{Digest as _, Sha256};
 
-use crate::{caller::Caller, refused::Why};
+use crate::{
+    caller::{Actor, Caller},
+    refused::Why,
+};
 
 /// The sessions of this broker's callers, in memory only.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct Sessions {
 pub(crate) struct OpenSession {
     pub(crate) session: Session,
     pub(crate) identity: SpiffeId,
+    /// What the log knows its holder by.
+    pub(crate) actor: Actor,
     /// SHA-256 of the caller's public key, for the record.
     pub(crate) key_sha256: [u8; 32],
     pub(crate) expires_at: Timestamp,
@@ -66,6 +71,7 @@ impl Sessions {
         let made = OpenSession {
             session,
             identity: caller.identity.clone(),
+            actor: caller.actor(),
             key_sha256: Sha256::digest(public_key).into(),
             expires_at: self.clock.now() + LIFE,
             log_index: 0,

@@ -22,6 +22,7 @@ use crate::{
     config::TilesConfig,
     core::Core,
     guard::record_refusal,
+    people::Called,
     refused::{Refused, Why},
 };
 
@@ -129,8 +130,14 @@ async fn answer(
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let certificate = identity.certificate_sha256;
-    let caller = Caller::new(identity.spiffe_id.clone(), certificate, METHOD, None);
-    let outcome = match admit(core, tls, identity, &caller, known).await {
+    let named = core.people.call(&identity.spiffe_id).await;
+    let known_as = *named.as_ref().unwrap_or(&Called::ByNothing);
+    let caller = Caller::new(identity.spiffe_id.clone(), known_as, certificate, METHOD, None);
+    let admitted = match named {
+        Ok(_) => admit(core, tls, identity, &caller, known).await,
+        Err(why) => Err(why),
+    };
+    let outcome = match admitted {
         Ok(()) => find(core, request).await,
         Err(why) => Err(why),
     };
@@ -166,7 +173,7 @@ async fn admit(
 ) -> Result<(), Why> {
     // The connection outlives the handshake that checked the certificate.
     tls.recheck(identity).map_err(|_| Why::Unidentified)?;
-    if core.directory.barred().is_blocked(identity.spiffe_id.as_str()) {
+    if core.directory.barred().is_blocked(&caller.actor()) {
         return Err(Why::IdentityBlocked);
     }
     core.access.permit_all(caller)?;

@@ -4,12 +4,15 @@ use std::{
 };
 
 use strongroom_proto::v1::{AcquireLeaseRequest, acquire_lease_request::Target};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::Instrument as _;
 
 use crate::{
     ClientError, HeldLease, LeaseCache, LeaseError, LeaseKey, cache::Inner, convert,
-    deadline::Moment, error::RETRY_AFTER,
+    deadline::Moment, error::RETRY_AFTER, renewal::random_below,
 };
 
 type Outcome = Result<Arc<HeldLease>, LeaseError>;
@@ -94,6 +97,11 @@ async fn fly(landing: Landing, landed: watch::Sender<Option<Outcome>>) {
 impl Inner {
     /// Asks the broker until a lease arrives that no revocation has overtaken.
     pub(crate) async fn acquire_published(&self, key: &LeaseKey) -> Outcome {
+        let spread = self.rush.spread(&*self.clock);
+        if !spread.is_zero() {
+            let millis = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
+            sleep(Duration::from_millis(random_below(millis).into())).await;
+        }
         for _ in 0..ATTEMPTS {
             let epoch = self.ring().epoch();
             let lease = Arc::new(self.ask(key).await?);

@@ -19,6 +19,7 @@ use crate::{
     meters::Meters,
     renewal::{self, Due},
     ring::Ring,
+    rush::Rush,
     tasks::Tasks,
     watch::{self, Vitals},
 };
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) meters: Meters,
     pub(crate) due: mpsc::UnboundedSender<Due>,
     pub(crate) closed: AtomicBool,
+    pub(crate) rush: Rush,
 }
 
 impl LeaseCache {
@@ -89,6 +91,7 @@ impl LeaseCache {
             meters: Meters::new(),
             due,
             closed: AtomicBool::new(false),
+            rush: Rush::default(),
         });
         let tasks = Tasks::default();
         tasks.spawn(watch::watch(Arc::clone(&inner)));
@@ -165,13 +168,16 @@ impl Inner {
 
     /// Takes every lease out for which this holds. The ring must be locked by the caller.
     pub(crate) fn drop_leases(&self, is_ended: impl Fn(&HeldLease) -> bool) {
+        let mut ended = 0;
         for (key, lease) in &self.leases {
             if is_ended(&lease) {
                 lease.drop_now();
                 self.leases.invalidate(&*key);
                 self.meters.revoked.increment(1);
+                ended += 1;
             }
         }
+        self.rush.note(ended, &*self.clock);
     }
 
     pub(crate) fn ring(&self) -> MutexGuard<'_, Ring> {

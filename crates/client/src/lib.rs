@@ -20,6 +20,7 @@ mod meters;
 mod problem;
 mod renewal;
 mod ring;
+mod rush;
 mod session;
 mod tasks;
 mod transport;

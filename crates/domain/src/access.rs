@@ -68,6 +68,14 @@ impl AccessPolicy {
         })
     }
 
+    /// The one tenant that the rules let the identity act for; nothing if there are more or none.
+    pub fn sole_tenant(&self, id: &SpiffeId) -> Option<TenantId> {
+        let rules = self.0.iter().filter(|rule| rule.names_identity(id));
+        let mut tenants = rules.flat_map(|rule| &rule.tenants);
+        let first = tenants.next()?;
+        tenants.all(|tenant| tenant == first).then(|| first.parse().ok())?
+    }
+
     /// Leave for the identity to call the method for the tenant, if any rule gives it.
     pub fn permit(&self, id: &SpiffeId, method: &str, tenant: &TenantId) -> Option<Permit> {
         let rules: Vec<_> = self
@@ -143,6 +151,24 @@ fn in_seconds<S: serde::Serializer>(longest: &Duration, into: S) -> Result<S::Ok
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_act_for_one_tenant_belongs_to_it() {
+        let rule = |name: &str, tenants: &[&str]| AccessRule {
+            identities: vec![format!("spiffe://a.b/{name}").parse().unwrap()],
+            methods: vec!["Audit/*".to_owned()],
+            tenants: tenants.iter().map(|&tenant| tenant.to_owned()).collect(),
+            providers: all(),
+            longest_lease_seconds: LONGEST_TTL,
+        };
+        let rules = [("one", "acme"), ("one", "acme"), ("two", "acme"), ("two", "b"), ("all", "*")];
+        let rules = rules.map(|(name, tenant)| rule(name, &[tenant]));
+        let policy = AccessPolicy::new(rules.to_vec());
+        let sole =
+            |name: &str| policy.sole_tenant(&format!("spiffe://a.b/{name}").parse().unwrap());
+        assert_eq!(sole("one"), Some("acme".parse().unwrap()));
+        assert_eq!(["two", "all", "none"].map(sole), [None, None, None]);
+    }
 
     fn policy() -> AccessPolicy {
         AccessPolicy::new(vec![

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Plaintext: wiped when dropped, absent from `Debug`, neither `Clone` nor serializable.
@@ -62,6 +63,20 @@ impl Key {
         let mut key = Self(Zeroizing::new([0; 32]));
         getrandom::fill(key.0.as_mut_slice())?;
         Ok(key)
+    }
+
+    /// HMAC-SHA256 of a message under this key.
+    pub fn hmac(&self, message: &[u8]) -> [u8; 32] {
+        use hmac::{KeyInit as _, Mac as _};
+
+        // HMAC fills a shorter key up with zeros to a block; done here it cannot fail.
+        let mut block = Zeroizing::new([0; 64]);
+        for (at, byte) in block.iter_mut().zip(self.expose()) {
+            *at = *byte;
+        }
+        let mut mac = hmac::Hmac::<Sha256>::new((&*block).into());
+        mac.update(message);
+        mac.finalize().into_bytes().into()
     }
 
     /// The key's bytes.

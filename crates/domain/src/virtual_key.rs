@@ -138,8 +138,7 @@ impl VirtualKeyDigest {
 
     /// What is stored: HMAC-SHA256 under the pepper of the id and the digest.
     pub fn verifier(&self, pepper: &crate::Key, id: &VirtualKeyId) -> [u8; 32] {
-        hmac(
-            pepper,
+        pepper.hmac(
             &crate::Fields::new("strongroom virtual key v1")
                 .field(1, id.as_str())
                 .field(2, self.0)
@@ -162,28 +161,13 @@ impl fmt::Debug for VirtualKeyDigest {
 impl crate::LeaseId {
     /// What records, lists and revocations call this lease: HMAC-SHA256 under the pepper.
     pub fn hash(&self, pepper: &crate::Key) -> [u8; 32] {
-        hmac(
-            pepper,
-            &crate::Fields::new("strongroom lease id v1").field(1, self.as_bytes()).finish(),
-        )
+        pepper
+            .hmac(&crate::Fields::new("strongroom lease id v1").field(1, self.as_bytes()).finish())
     }
 }
 
 /// `vk_` + 16 + `_` + 52 + `_` + 8.
 const LENGTH: usize = 3 + 16 + 1 + 52 + 1 + 8;
-
-fn hmac(key: &crate::Key, message: &[u8]) -> [u8; 32] {
-    use hmac::{KeyInit as _, Mac as _};
-
-    // HMAC fills a shorter key up with zeros to a block; done here it cannot fail.
-    let mut block = Zeroizing::new([0; 64]);
-    for (at, byte) in block.iter_mut().zip(key.expose()) {
-        *at = *byte;
-    }
-    let mut mac = hmac::Hmac::<Sha256>::new((&*block).into());
-    mac.update(message);
-    mac.finalize().into_bytes().into()
-}
 
 /// RFC 4648 base32 in lower case, without padding.
 fn base32(bytes: &[u8], out: &mut String) {

@@ -20,8 +20,35 @@ pub struct Context {
     pub purpose: &'static str,
 }
 
-impl Context {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+/// What a stored value is the value of. It opens under the same and under nothing else.
+pub trait StoredAs {
+    /// The bytes that the value is bound to.
+    fn encode(&self) -> Vec<u8>;
+}
+
+/// What a person's stored name is: the commitment that records hold in its place.
+#[derive(Clone, Copy, Debug)]
+pub struct PersonContext {
+    /// Whose installation this is.
+    pub deployment: Uid,
+    /// The tenant under whose key it is.
+    pub tenant: Uid,
+    /// What records hold.
+    pub commitment: [u8; 32],
+}
+
+impl StoredAs for PersonContext {
+    fn encode(&self) -> Vec<u8> {
+        Fields::new("srev1 person ctx")
+            .field(1, self.deployment)
+            .field(2, self.tenant)
+            .field(3, self.commitment)
+            .finish()
+    }
+}
+
+impl StoredAs for Context {
+    fn encode(&self) -> Vec<u8> {
         Fields::new("srev1 ctx")
             .field(1, self.deployment)
             .field(2, self.tenant)

@@ -11,7 +11,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
 use crate::{
-    Context, DoesNotOpen, SealError,
+    DoesNotOpen, SealError, StoredAs,
     derive::{expand, extract, subkey},
     header::{HEADER, Header, SUITE},
 };
@@ -47,13 +47,13 @@ impl Kek {
     }
 
     /// Seals a secret: the bytes to store.
-    pub fn seal(&self, context: &Context, secret: &Secret) -> Result<Vec<u8>, SealError> {
+    pub fn seal(&self, context: &impl StoredAs, secret: &Secret) -> Result<Vec<u8>, SealError> {
         self.seal_in(&context.encode(), secret)
     }
 
     /// Opens what [`Kek::seal`] made in the same context. Whatever is wrong, the answer is the same,
     /// and takes the same time.
-    pub fn open(&self, context: &Context, stored: &[u8]) -> Result<Secret, DoesNotOpen> {
+    pub fn open(&self, context: &impl StoredAs, stored: &[u8]) -> Result<Secret, DoesNotOpen> {
         self.open_in(&context.encode(), stored)
     }
 

@@ -20,7 +20,7 @@ mod vectors;
 
 pub use aws::AwsKms;
 pub use config::{AwsConfig, KmsConfig};
-pub use context::{Context, KeyContext, KeyPurpose};
+pub use context::{Context, KeyContext, KeyPurpose, PersonContext, StoredAs};
 pub use error::{DoesNotOpen, KeyFileError, KmsError, SealError};
 pub use header::key_reference;
 pub use kek::{Kek, LONGEST_SECRET};

@@ -1,4 +1,4 @@
-use audit::{Kind, Reason, Record, decode_record, timestamp};
+use audit::{Disclosure, Kind, Names, Reason, Record, decode_record, timestamp};
 use strongroom_client::Broker;
 use strongroom_proto::v1::TailRecordsRequest;
 
@@ -14,23 +14,28 @@ pub(crate) async fn narrate(admin: Broker, from_index: u64) {
         return;
     };
     while let Ok(Some(page)) = records.message().await {
+        let told = page
+            .disclosures
+            .iter()
+            .map(|it| Disclosure::check(&it.commitment, &it.salt, &it.value));
+        let names: Names = told.flatten().collect();
         for entry in page.entries {
             if let Ok(record) = decode_record(&entry.body) {
-                say(line(&record));
+                say(line(&record, &names));
             }
         }
     }
 }
 
 /// One line on a record. A record has no free text in it, so nothing needs to be escaped.
-fn line(record: &Record) -> String {
+fn line(record: &Record, names: &Names) -> String {
     let time = record.time.as_ref().and_then(timestamp);
     let time = time.and_then(|time| jiff::Timestamp::from_millisecond(time.as_millis()).ok());
     let time = time.map(|time| time.strftime("%H:%M:%S").to_string()).unwrap_or_default();
-    format!("  log {:>4}  {time}  {}{}", record.index, what(record), actor(record))
+    format!("  log {:>4}  {time}  {}{}", record.index, what(record, names), actor(record, names))
 }
 
-fn what(record: &Record) -> String {
+fn what(record: &Record, names: &Names) -> String {
     let (credential, key) = (&record.credential, &record.virtual_key);
     match record.kind() {
         Kind::Unspecified => "something".to_owned(),
@@ -41,8 +46,8 @@ fn what(record: &Record) -> String {
         Kind::Read => format!("read: {}", record.method),
         Kind::PolicyLoaded => "access rules loaded".to_owned(),
         Kind::SessionRevoked => "session revoked".to_owned(),
-        Kind::IdentityBlocked => format!("blocked {}", record.subject),
-        Kind::IdentityUnblocked => format!("no longer blocked: {}", record.subject),
+        Kind::IdentityBlocked => format!("blocked {}", names.show_subject(record)),
+        Kind::IdentityUnblocked => format!("no longer blocked: {}", names.show_subject(record)),
         Kind::Finding => format!("FOUND: {}", reason(record)),
         Kind::CheckpointGivenUp => "a checkpoint was given up".to_owned(),
         Kind::LogPruned => format!("records before {} pruned", record.tree_size),
@@ -78,8 +83,8 @@ fn by(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!(" by virtual key {key}") }
 }
 
-fn actor(record: &Record) -> String {
-    let path = record.actor.strip_prefix("spiffe://").and_then(|id| id.split_once('/'));
+fn actor(record: &Record, names: &Names) -> String {
+    let path = names.actor(record).and_then(|id| id.strip_prefix("spiffe://")?.split_once('/'));
     path.map(|(_, path)| format!(" · {path}")).unwrap_or_default()
 }
 
@@ -100,7 +105,7 @@ mod tests {
             ..Record::default()
         };
         assert_eq!(
-            line(&record),
+            line(&record, &Names::default()),
             "  log    7  01:01:01  lent tenants/a/credentials/b v2 by virtual key abc · inference-proxy"
         );
     }
@@ -113,6 +118,9 @@ mod tests {
             method: "Leases/AcquireLease".to_owned(),
             ..Record::default()
         };
-        assert!(line(&record).ends_with("refused: VIRTUAL_KEY_REFUSED at Leases/AcquireLease"));
+        assert!(
+            line(&record, &Names::default())
+                .ends_with("refused: VIRTUAL_KEY_REFUSED at Leases/AcquireLease")
+        );
     }
 }

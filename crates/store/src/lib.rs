@@ -20,7 +20,7 @@ mod writer;
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
 pub use postgres::PostgresStore;
-pub use row::{CredentialRow, KeyPurpose, KeyRow, TenantRow, VersionRow, VirtualKeyRow};
+pub use row::{CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, VersionRow, VirtualKeyRow};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;

@@ -4,8 +4,8 @@ use audit::{Entry, Frontier};
 use domain::{OnMissing, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
-    backend::Row,
+    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
+    VirtualKeyRow, backend::Row,
 };
 
 /// Reads the columns of one table.
@@ -131,6 +131,17 @@ pub(crate) fn next_index(row: &Row) -> Result<u64, StoreError> {
 
 pub(crate) fn document(row: &Row) -> Result<Vec<u8>, StoreError> {
     Columns { row, table: "policy" }.bytes("document")
+}
+
+pub(crate) fn person(row: &Row) -> Result<PersonRow, StoreError> {
+    let of = Columns { row, table: "person" };
+    Ok(PersonRow {
+        handle: of.array("handle")?,
+        commitment: of.array("commitment")?,
+        tenant_uid: of.uid("tenant_uid")?,
+        sealed: of.bytes("sealed")?,
+        row_mac: of.array("row_mac")?,
+    })
 }
 
 pub(crate) fn note(row: &Row) -> Result<String, StoreError> {

@@ -56,6 +56,21 @@ pub struct KeyRow {
     pub created_at: Timestamp,
 }
 
+/// A person of whom records hold a commitment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PersonRow {
+    /// Finds the person by SPIFFE ID, without telling it.
+    pub handle: [u8; 32],
+    /// What records hold.
+    pub commitment: [u8; 32],
+    /// The tenant under whose key the name is sealed.
+    pub tenant_uid: Uid,
+    /// The name and the commitment's salt, sealed.
+    pub sealed: Vec<u8>,
+    /// The MAC over all of the above.
+    pub row_mac: [u8; 32],
+}
+
 /// A credential as it is kept, without its secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CredentialRow {

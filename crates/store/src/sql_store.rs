@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
-    TenantRow, VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
+    StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Options, Row, Value},
     error::is_lost,
     mapping,
@@ -301,6 +301,20 @@ impl<B: Backend> Store for SqlStore<B> {
     async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
         const SQL: &str = "SELECT document FROM policy WHERE sha256 = $1";
         self.one(SQL, &[Value::Bytes(sha256)], mapping::document).await
+    }
+
+    async fn put_person(&self, row: &PersonRow) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutPerson(Box::new(row.clone()), answer)).await
+    }
+
+    async fn person(&self, handle: &[u8; 32]) -> Result<Option<PersonRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM person WHERE handle = $1";
+        self.one(SQL, &[Value::Bytes(handle)], mapping::person).await
+    }
+
+    async fn person_behind(&self, commitment: &Hash) -> Result<Option<PersonRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM person WHERE commitment = $1";
+        self.one(SQL, &[Value::Bytes(commitment)], mapping::person).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {

@@ -5,7 +5,9 @@ use audit::{Entry, Frontier, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
-use crate::{CredentialRow, KeyPurpose, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow};
+use crate::{
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+};
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
 /// many tasks.
@@ -137,6 +139,15 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The document with this SHA-256, as it was put in.
     async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Keeps a person, unless one with this handle is there already.
+    async fn put_person(&self, row: &PersonRow) -> Result<(), StoreError>;
+
+    /// The person with this handle.
+    async fn person(&self, handle: &[u8; 32]) -> Result<Option<PersonRow>, StoreError>;
+
+    /// The person behind a commitment.
+    async fn person_behind(&self, commitment: &Hash) -> Result<Option<PersonRow>, StoreError>;
 
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;

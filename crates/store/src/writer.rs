@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, Pending, StoreError,
+    Appended, Change, Head, Pending, PersonRow, StoreError,
     backend::{Backend, Options, Row, Value},
     change::carry_out,
     changes::Changes,
@@ -20,6 +20,7 @@ pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
     PutPolicy(Hash, Vec<u8>, Answer<()>),
+    PutPerson(Box<PersonRow>, Answer<()>),
     PutCheckpoint(u64, String, Answer<()>),
     DropCheckpoint(u64, Answer<()>),
     Lead(Uid, Duration, Answer<bool>),
@@ -62,6 +63,7 @@ impl<B: Backend> Writer<B> {
                 Job::PutPolicy(sha256, document, answer) => {
                     tell(answer, self.put_policy(&sha256, &document).await)
                 }
+                Job::PutPerson(row, answer) => tell(answer, self.put_person(&row).await),
                 Job::PutCheckpoint(size, note, answer) => {
                     tell(answer, self.put_checkpoint(size, &note).await)
                 }
@@ -111,6 +113,20 @@ impl<B: Backend> Writer<B> {
         const SQL: &str = "\
             INSERT INTO policy (sha256, document) VALUES ($1, $2) ON CONFLICT (sha256) DO NOTHING";
         self.execute(SQL, &[Value::Bytes(sha256), Value::Bytes(document)]).await.map(drop)
+    }
+
+    async fn put_person(&mut self, row: &PersonRow) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            INSERT INTO person (handle, commitment, tenant_uid, sealed, row_mac) \
+            VALUES ($1, $2, $3, $4, $5) ON CONFLICT (handle) DO NOTHING";
+        let values = [
+            Value::Bytes(&row.handle),
+            Value::Bytes(&row.commitment),
+            row.tenant_uid.as_ref().into(),
+            Value::Bytes(&row.sealed),
+            Value::Bytes(&row.row_mac),
+        ];
+        self.execute(SQL, &values).await.map(drop)
     }
 
     async fn put_checkpoint(&mut self, size: u64, note: &str) -> Result<(), StoreError> {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
-    TenantRow, VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
+    StoreError, TenantRow, VersionRow, VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -31,7 +31,7 @@ pub enum Operation {
     Append,
     /// `apply`.
     Apply,
-    /// `put_checkpoint` and `put_policy`.
+    /// `put_checkpoint`, `put_policy` and `put_person`.
     PutCheckpoint,
     /// `lead` and `resign`.
     Lead,
@@ -288,6 +288,18 @@ impl Store for FailingStore {
 
     async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(self.inner.policy(sha256)).await
+    }
+
+    async fn put_person(&self, row: &PersonRow) -> Result<(), StoreError> {
+        self.pass(Operation::PutCheckpoint, self.inner.put_person(row)).await
+    }
+
+    async fn person(&self, handle: &[u8; 32]) -> Result<Option<PersonRow>, StoreError> {
+        self.read(self.inner.person(handle)).await
+    }
+
+    async fn person_behind(&self, commitment: &Hash) -> Result<Option<PersonRow>, StoreError> {
+        self.read(self.inner.person_behind(commitment)).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {

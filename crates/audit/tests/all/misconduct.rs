@@ -1,4 +1,4 @@
-use audit::{Finding, Kind, PolicyDocument, Record, RecordDraft, Verifier, proto_time};
+use audit::{Disclosure, Finding, Kind, PolicyDocument, Record, RecordDraft, Verifier, proto_time};
 use domain::Timestamp;
 
 use crate::fixture::{
@@ -119,6 +119,28 @@ fn a_lease_is_what_the_rules_of_its_time_allow() {
         ..blank(Kind::PolicyLoaded)
     };
     assert_eq!(found(&policy(40), vec![loaded, created(), granted()]), None);
+}
+
+#[test]
+fn the_rules_count_for_a_person_whose_name_is_given() {
+    let name = Disclosure::new([1; 32], "spiffe://acme.internal/person");
+    let commitment = || name.commitment().to_vec().into();
+    let by_person =
+        |record| Record { actor: String::new(), actor_commitment: commitment(), ..record };
+    let [started, loaded, opened] = beginning(&policy(300));
+    let records = [started, loaded, by_person(opened), created(), by_person(granted())];
+    let bodies = bodies(&seal(records.to_vec()));
+    let mut verifier = Verifier::open(key().verifier(), &sign(&bodies)).unwrap();
+    verifier.know_policy(policy(300));
+    let mut named = Verifier::open(key().verifier(), &sign(&bodies)).unwrap();
+    named.know_policy(policy(300));
+    named.know_name(name.clone());
+    for body in &bodies {
+        verifier.push(body).unwrap();
+        named.push(body).unwrap();
+    }
+    assert_eq!(verifier.finish().unwrap().unnamed, 1);
+    assert!(matches!(named.finish(), Err(Finding::PolicyForbids { index: 4, .. })));
 }
 
 fn created() -> Record {

@@ -20,6 +20,7 @@ use crate::{
     caller::Caller,
     checkpoints::Checkpoints,
     core::{Core, Parts},
+    people::Called,
     refused::{Refused, Why},
     session::OpenSession,
 };
@@ -119,6 +120,7 @@ async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualCl
         longest_lease_seconds: LONGEST_TTL,
     };
     let parts = Parts {
+        people: Vec::new(),
         access: Arc::new(Access::new(vec![rule]).unwrap()),
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(
@@ -141,7 +143,7 @@ fn log_key() -> SignerKey {
 }
 
 fn caller(method: &'static str) -> Caller {
-    Caller::new("spiffe://a.b/w/service".parse().unwrap(), [1; 32], method, None)
+    Caller::new("spiffe://a.b/w/service".parse().unwrap(), Called::ById, [1; 32], method, None)
 }
 
 fn name() -> CredentialName {
@@ -288,8 +290,13 @@ async fn a_lease_is_its_session_s_alone() {
     let id = LeaseId::from_bytes(lease.lease_id.as_ref().try_into().unwrap());
     let stolen = fixture.core.renew(&fixture.caller, &other, id, None).await;
     check(stolen, Code::NotFound, Reason::NoSuchLease);
-    let stranger =
-        Caller::new("spiffe://a.b/w/stranger".parse().unwrap(), [2; 32], "Leases/RenewLease", None);
+    let stranger = Caller::new(
+        "spiffe://a.b/w/stranger".parse().unwrap(),
+        Called::ById,
+        [2; 32],
+        "Leases/RenewLease",
+        None,
+    );
     let session = fixture.core.sessions.of(&stranger, &fixture.session.session.id());
     assert!(matches!(session, Err(Why::NoSuchSession)));
 }
@@ -361,4 +368,22 @@ async fn the_platform_tenant_is_not_in_reach_by_default() {
     let ask = Ask { target, ..ask() };
     let refused = fixture.core.lend(&fixture.caller, &fixture.session, ask, None).await;
     check(refused, Code::PermissionDenied, Reason::NotPermitted);
+}
+
+#[tokio::test]
+async fn the_first_record_since_a_time_is_found() {
+    let fixture = Fixture::new().await;
+    let before = fixture.store.head().await.unwrap();
+    let size = before.frontier.size();
+    let later = Timestamp::from_millis(before.time.as_millis() + 2);
+    while fixture.store.now().await.unwrap() < later {}
+    fixture.lend().await.unwrap();
+    fixture.lend().await.unwrap();
+    let since = async |from: u64, time| {
+        crate::core::first_since(&*fixture.store, from..size + 2, time).await.unwrap()
+    };
+    assert_eq!(since(0, later).await, size);
+    assert_eq!(since(size + 1, later).await, size + 1);
+    assert_eq!(since(0, Timestamp::from_millis(0)).await, 0);
+    assert_eq!(since(0, Timestamp::from_millis(i64::MAX)).await, size + 2);
 }

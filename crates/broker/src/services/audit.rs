@@ -154,7 +154,9 @@ impl Core {
             Some(last) => tree_size.max(last.index + 1),
             None => tree_size,
         };
+        let disclosures = self.people.disclose(&entries).await;
         Ok(v1::ListRecordsResponse {
+            disclosures,
             entries: entries.into_iter().map(log_entry).collect(),
             next_index,
             tree_size: tree_size.max(next_index),
@@ -185,7 +187,9 @@ impl Core {
             return Err(Why::NotPermitted.into());
         }
         let signed = newest.is_some_and(|newest| newest.size == tree_size);
+        let disclosures = self.people.disclose(std::slice::from_ref(&entry)).await;
         Ok(v1::ProveInclusionResponse {
+            disclosures,
             hashes: self.prove(&plan).await?,
             entry: Some(log_entry(entry)),
             tree_size,
@@ -247,11 +251,14 @@ impl Tail {
         let full = entries.len() == STEP as usize;
         let last = entries.last().map_or(0, |entry| entry.index + 1);
         let next = if full { last } else { last.max(reached) };
-        self.send(next, entries.into_iter().map(log_entry).collect()).await.map(|()| next)
+        self.send(next, entries).await.map(|()| next)
     }
 
-    async fn send(&self, next_index: u64, entries: Vec<v1::LogEntry>) -> Option<()> {
-        let answer = self.live.check().map(|()| v1::TailRecordsResponse { entries, next_index });
+    async fn send(&self, next_index: u64, entries: Vec<Entry>) -> Option<()> {
+        let disclosures = self.core.people.disclose(&entries).await;
+        let entries = entries.into_iter().map(log_entry).collect();
+        let answer = v1::TailRecordsResponse { entries, next_index, disclosures };
+        let answer = self.live.check().map(|()| answer);
         let ended = answer.is_err();
         let sent = self.answers.send(answer).await;
         (sent.is_ok() && !ended).then_some(())

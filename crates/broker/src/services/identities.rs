@@ -8,8 +8,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     barred::Bar,
-    caller::Caller,
+    caller::{Actor, Caller},
     core::{Core, accept, parse},
+    people::Called,
     refused::{Refused, Why},
 };
 
@@ -44,7 +45,10 @@ impl Identities for IdentityService {
             self.0.access.permit_all(&caller)?;
             self.0.catch_up().await?;
             let blocked = self.0.directory.barred().blocked().into_iter();
-            let identities = blocked.map(|(identity, bar)| message(identity, &bar)).collect();
+            let mut identities = Vec::new();
+            for (name, bar) in blocked {
+                identities.push(message(self.0.people.tell(name).await, &bar));
+            }
             Ok::<_, Refused>(v1::ListBlockedIdentitiesResponse { identities })
         };
         self.0.answer(&caller, work).await
@@ -82,13 +86,16 @@ impl Core {
         if identity == caller.identity {
             return Err(Why::InvalidField("an identity does not block itself".into()).into());
         }
+        let known_as = self.people.call(&identity).await?;
+        let actor = Actor::of(&identity, known_as);
         self.catch_up().await?;
-        if self.directory.barred().blocked_by(identity.as_str()).is_none() {
-            self.bar(caller, about(Kind::IdentityBlocked, &identity)).await?;
+        if !self.directory.barred().is_blocked(&actor) {
+            let record = Record { kind: Kind::IdentityBlocked.into(), ..Record::default() };
+            self.bar(caller, known_as.put_subject(&identity, record)).await?;
         }
         // Another caller may have lifted it at once: then it is as if that had come first.
-        let bar = self.directory.barred().blocked_by(identity.as_str());
-        let bar = bar.ok_or(Why::EtagMismatch)?;
+        let blocked = self.directory.barred().blocked_by(&actor);
+        let (_, bar) = blocked.ok_or(Why::EtagMismatch)?;
         Ok(message(identity.to_string(), &bar))
     }
 
@@ -99,11 +106,17 @@ impl Core {
     ) -> Result<v1::UnblockIdentityResponse, Refused> {
         self.access.permit_all(caller)?;
         let identity: SpiffeId = parse(identity)?;
+        let known_as = self.people.call(&identity).await?;
+        let actor = Actor::of(&identity, known_as);
         self.catch_up().await?;
-        if !self.directory.barred().is_blocked(identity.as_str()) {
-            return Err(Why::NoSuchIdentity.into());
+        let mut lifted = None;
+        // Under the name that it was blocked by: that of a person, or of who was none yet.
+        while let Some((name, _)) = self.directory.barred().blocked_by(&actor) {
+            let known_as = if name == identity.as_str() { Called::ById } else { known_as };
+            let record = Record { kind: Kind::IdentityUnblocked.into(), ..Record::default() };
+            lifted = Some(self.bar(caller, known_as.put_subject(&identity, record)).await?);
         }
-        let log_index = self.bar(caller, about(Kind::IdentityUnblocked, &identity)).await?;
+        let log_index = lifted.ok_or(Why::NoSuchIdentity)?;
         Ok(v1::UnblockIdentityResponse { log_index })
     }
 
@@ -117,10 +130,6 @@ impl Core {
             Appended::Stale { .. } => Err(Why::LogUnavailable),
         }
     }
-}
-
-fn about(kind: Kind, identity: &SpiffeId) -> Record {
-    Record { kind: kind.into(), subject: identity.to_string(), ..Record::default() }
 }
 
 fn message(identity: String, bar: &Bar) -> v1::BlockedIdentity {

@@ -18,6 +18,7 @@ use crate::{
     core::{Core, accept, page_size, parse_optional},
     lending::{Ask, Target, proto_source},
     live::Live,
+    people::Called,
     refused::{About, Refused, Why},
 };
 
@@ -103,7 +104,7 @@ impl Leases for LeaseService {
         let live = Live::of(&request, &self.tls, &self.core)?;
         let (caller, request) = accept(request)?;
         let (answers, stream) = mpsc::channel(16);
-        let work = async { Ok::<_, Refused>(self.core.start_at(request.from_index).await?) };
+        let work = async { Ok::<_, Refused>(self.core.watch_from(request.from_index).await?) };
         let from = self.core.answer(&caller, work).await?.into_inner();
         let watcher = Watcher { core: Arc::clone(&self.core), caller, live, answers };
         self.tasks.spawn(watcher.run(from, self.stop.clone()));
@@ -325,15 +326,32 @@ impl Watcher {
         let full = entries.len() == STEP as usize;
         let last = entries.last().map(|entry| entry.index + 1);
         let next = if full { last.unwrap_or(reached) } else { last.unwrap_or(0).max(reached) };
-        let platform = TenantId::platform();
         let revocations = entries.iter().filter_map(|entry| {
-            let record = entry.record().ok()?;
-            // Managed credentials serve every tenant, so every holder hears of them.
-            let concerns =
-                record.tenant == platform.as_str() || self.core.access.shows(&self.caller, &record);
-            concerns.then(|| revocation(&record))?
+            let record = self.for_the_watcher(entry.record().ok()?);
+            self.concerns(&record).then(|| revocation(&record))?
         });
         self.send(next, revocations.collect()).await.map(|()| next)
+    }
+
+    /// The record with the watcher's own name in it, where it stands there as a commitment. Others'
+    /// names end nothing that this watcher holds.
+    fn for_the_watcher(&self, record: Record) -> Record {
+        match self.caller.called {
+            Called::By(own) if record.subject_commitment == own.as_slice() => {
+                Record { subject: self.caller.identity.to_string(), ..record }
+            }
+            Called::By(_) | Called::ById | Called::ByNothing => record,
+        }
+    }
+
+    /// Whether a change may end what the watcher holds.
+    fn concerns(&self, record: &Record) -> bool {
+        // Whose session it is, its holder knows by the key.
+        record.kind() == Kind::SessionRevoked
+            || record.subject == self.caller.identity.as_str()
+            // Managed credentials serve every tenant, so every holder hears of them.
+            || record.tenant == TenantId::platform().as_str()
+            || self.core.access.shows(&self.caller, record)
     }
 
     async fn send(&self, next_index: u64, revocations: Vec<v1::Revocation>) -> Option<()> {

@@ -117,3 +117,36 @@ async fn a_suspended_tenant_is_lent_nothing_until_it_is_resumed() {
     assert!(other.lease(&key(&virtual_key, "gpt-4o")).await.unwrap().is_live());
     running.end().await;
 }
+
+#[tokio::test]
+async fn a_watcher_that_kept_nothing_hears_all_that_still_matters() {
+    let running = Running::start().await;
+    let (_, _, credential) = held(&running).await;
+    let request =
+        v1::DisableCredentialRequest { name: credential.to_string(), etag: String::new() };
+    running.admin.credentials().disable_credential(request).await.unwrap();
+    let request = v1::WatchRevocationsRequest { from_index: None };
+    let mut stream = running.proxy.leases().watch_revocations(request).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    let ended = v1::revocation::Target::Credential(credential.to_string());
+    assert!(first.revocations.iter().any(|it| it.target.as_ref() == Some(&ended)));
+    drop(stream);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_watcher_of_one_tenant_hears_that_its_own_session_or_identity_ended() {
+    let one_tenant = |text: String| {
+        let (before, after) = text.split_once("tenants = [\"*\"]").unwrap();
+        format!("{before}tenants = [\"acme\"]{after}")
+    };
+    let running = Running::start_with(one_tenant).await;
+    let (cache, virtual_key, _) = held(&running).await;
+    let lease = cache.lease(&key(&virtual_key, "gpt-4o")).await.unwrap();
+    let block = v1::BlockIdentityRequest { identity: PROXY.to_owned() };
+    running.admin.identities().block_identity(block).await.unwrap();
+    while lease.is_live() {
+        tokio::task::yield_now().await;
+    }
+    running.end().await;
+}

@@ -8,6 +8,7 @@ mod families;
 mod harness;
 mod hostile;
 mod lending;
+mod people;
 mod process;
 mod several;
 mod sinks;

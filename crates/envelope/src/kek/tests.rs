@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::Context;
 
 const CONSTANT: [u8; 32] = [7; 32];
 

@@ -2,7 +2,7 @@ use domain::{Fields, Key, Secret, Uid};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Context, Kek, KeyContext, KeyPurpose, keyset::Keyset};
+use crate::{Context, Kek, KeyContext, KeyPurpose, StoredAs as _, keyset::Keyset};
 
 /// 32 bytes that follow from a name.
 pub(super) fn bytes(name: &str) -> [u8; 32] {

@@ -5,6 +5,8 @@ use aes_gcm::{
 use hkdf::Hkdf;
 use sha2::Sha512;
 
+use crate::StoredAs as _;
+
 use super::file::{CONTEXT, ContextOf, KEK, KekOf, bytes, uid};
 
 /// A stored secret in which anything can be wrong, and the rest is right: commitment and tag are

@@ -85,6 +85,16 @@ CREATE TABLE wrapped_key (
     UNIQUE (tenant_uid, purpose, version)
 );
 
+-- People, of whom records hold commitments. `handle` finds a person whose SPIFFE ID is known, by a MAC
+-- under the pepper; `sealed` has the id and the commitment's salt, under the tenant's key.
+CREATE TABLE person (
+    handle     BYTEA PRIMARY KEY,
+    commitment BYTEA NOT NULL UNIQUE,
+    tenant_uid BYTEA NOT NULL REFERENCES tenant (uid),
+    sealed     BYTEA NOT NULL,
+    row_mac    BYTEA NOT NULL
+);
+
 CREATE TABLE credential (
     uid             BYTEA   PRIMARY KEY,
     tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),

@@ -85,6 +85,16 @@ CREATE TABLE wrapped_key (
     UNIQUE (tenant_uid, purpose, version)
 ) STRICT;
 
+-- People, of whom records hold commitments. `handle` finds a person whose SPIFFE ID is known, by a MAC
+-- under the pepper; `sealed` has the id and the commitment's salt, under the tenant's key.
+CREATE TABLE person (
+    handle     BLOB PRIMARY KEY,
+    commitment BLOB NOT NULL UNIQUE,
+    tenant_uid BLOB NOT NULL REFERENCES tenant (uid),
+    sealed     BLOB NOT NULL,
+    row_mac    BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE credential (
     uid             BLOB    PRIMARY KEY,
     tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),

@@ -1,7 +1,7 @@
 use std::{future::ready, sync::Arc};
 
 use audit::{leaf_hash, timestamp, tree_root};
-use store::{Store, StoreError};
+use store::{PersonRow, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -182,6 +182,26 @@ pub(crate) async fn access_rules_are_kept_as_they_were_put_in(place: &Place) {
     store.put_policy(&[1; 32], b"other rules").await.unwrap();
     assert_eq!(store.policy(&[1; 32]).await.unwrap().as_deref(), Some(&b"rules"[..]));
     assert_eq!(store.policy(&[2; 32]).await.unwrap(), None);
+}
+
+pub(crate) async fn a_person_is_found_by_handle_and_by_commitment(place: &Place) {
+    let store = place.open().await;
+    let tenant = acme(&*store).await;
+    let row = PersonRow {
+        handle: [1; 32],
+        commitment: [2; 32],
+        tenant_uid: tenant.uid,
+        sealed: vec![3; 90],
+        row_mac: [4; 32],
+    };
+    store.put_person(&row).await.unwrap();
+    // Of two brokers that meet a person at once, the second takes what the first wrote.
+    let second = PersonRow { commitment: [9; 32], ..row.clone() };
+    store.put_person(&second).await.unwrap();
+    assert_eq!(store.person(&[1; 32]).await.unwrap().as_ref(), Some(&row));
+    assert_eq!(store.person_behind(&[2; 32]).await.unwrap().as_ref(), Some(&row));
+    assert_eq!(store.person(&[2; 32]).await.unwrap(), None);
+    assert_eq!(store.person_behind(&[9; 32]).await.unwrap(), None);
 }
 
 pub(crate) async fn the_checkpoint_of_the_largest_tree_stays(place: &Place) {
