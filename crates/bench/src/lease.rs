@@ -12,7 +12,7 @@ pub(crate) mod record;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// An empty PostgreSQL database to measure as well.
+    /// A PostgreSQL database to measure as well, in a schema of its own.
     #[arg(long)]
     postgres: Option<String>,
     /// Calls of each kind in a round.
@@ -30,6 +30,8 @@ pub(crate) struct Args {
 /// What a role measured of itself.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Ran {
+    /// How many calls that were.
+    pub(crate) calls: u64,
     pub(crate) seconds: f64,
     /// CPU of the process that measured.
     pub(crate) cpu_seconds: f64,
@@ -45,8 +47,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut deployments = Vec::new();
     for (name, url) in stores {
         let path = folder.path().join(name);
-        let deployment = Deployment::start(&path, url, "127.0.0.1:9").await?;
-        deployments.push((name, url, path.display().to_string(), deployment));
+        let deployment = Deployment::start(&path, 1, url, "127.0.0.1:9").await?;
+        deployments.push((name, path.display().to_string(), deployment));
     }
     let pki = folder.path().join("SQLite").display().to_string();
     let empty = Server::role(&["empty", &pki]).await?;
@@ -81,17 +83,18 @@ impl Calls<'_> {
         mut self,
         empty: &Server,
         pki: &str,
-        deployments: &[(&str, Option<&str>, String, Deployment)],
+        deployments: &[(&str, String, Deployment)],
     ) -> anyhow::Result<()> {
         let (calls, concurrency) = (self.args.calls.to_string(), self.args.concurrency.to_string());
         let common = ["--calls", &calls, "--concurrency", &concurrency];
         self.clients(EMPTY, empty, &[&["clients", pki, &empty.address], &common[..]].concat())
             .await?;
-        for (store, url, path, deployment) in deployments {
-            let broker = &deployment.broker;
+        for (store, path, deployment) in deployments {
+            let broker = deployment.broker()?;
             let key = ["clients", path, &broker.address, "--key", &deployment.key];
             self.clients(&format!("lease, {store}"), broker, &[&key[..], &common].concat()).await?;
             let own = format!("{path}/bare.db");
+            let url = deployment.fleet.url.as_deref();
             let place = url.map_or([own.as_str(), "sqlite"], |url| [url, "postgres"]);
             let ran: Ran = result(&[&["record"], &place[..], &common].concat()).await?;
             self.add(&format!("bare record, {store}"), ran.cpu_seconds, ran.seconds);

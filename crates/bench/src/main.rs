@@ -1,16 +1,25 @@
 //! The `bench` binary: what a lease and a proxied call cost, each beside bare servers in the same
-//! run. Servers, clients and upstreams are processes of their own, started from this binary.
+//! run, and how the log and its revocations do under load and when brokers are killed. Servers are
+//! processes of their own, started from this binary.
 
+mod brokers;
+mod commits;
 mod deployment;
+mod fleet;
+mod history;
+mod kills;
 mod lease;
 mod process;
 mod proxy;
+mod quantiles;
+mod revocations;
 mod table;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
-/// Measures CPU and rates; see `docs/benchmarks.md`.
+/// Measures the whole system; see `docs/benchmarks.md`.
 #[derive(Debug, Parser)]
 struct Args {
     #[command(subcommand)]
@@ -23,6 +32,16 @@ enum Command {
     Lease(lease::Args),
     /// CPU per proxied call, calls per second, and latency.
     Proxy(proxy::Args),
+    /// Records per second, in groups and one by one.
+    Commits(commits::Args),
+    /// Leases per second with one broker and with several.
+    Brokers(brokers::Args),
+    /// How long what was revoked is still used.
+    Revocations(revocations::Args),
+    /// Whether a broker that is killed loses what it has lent.
+    Kills(kills::Args),
+    /// How long an auditor waits for the verification of a large export.
+    Verify(verify::Args),
     /// A process that the others start.
     #[command(hide = true, subcommand)]
     Role(Role),
@@ -47,6 +66,11 @@ fn main() -> anyhow::Result<()> {
         match args.command {
             Command::Lease(args) => lease::run(args).await,
             Command::Proxy(args) => proxy::run(args).await,
+            Command::Commits(args) => commits::run(args).await,
+            Command::Brokers(args) => brokers::run(args).await,
+            Command::Revocations(args) => revocations::run(args).await,
+            Command::Kills(args) => kills::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
             Command::Role(Role::Empty(args)) => lease::empty::run(args).await,
             Command::Role(Role::Record(args)) => lease::record::run(args).await,
             Command::Role(Role::Clients(args)) => lease::clients::run(args).await,

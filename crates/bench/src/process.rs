@@ -1,11 +1,15 @@
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail};
+use domain::{Clock as _, SystemClock};
 use serde::de::DeserializeOwned;
+use strongroom_client::ClientError;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, stdin},
     process::{Child, Command},
+    time::sleep,
 };
+use tonic::{Code, Status};
 
 /// A server in a process of its own. It ends with this.
 #[derive(Debug)]
@@ -13,7 +17,7 @@ pub(crate) struct Server {
     pub(crate) address: String,
     /// The processes that do the work.
     pub(crate) workers: Vec<u32>,
-    _child: Child,
+    child: Child,
 }
 
 impl Server {
@@ -24,19 +28,12 @@ impl Server {
 
     /// Starts a broker or a proxy as it is shipped.
     pub(crate) async fn served(arguments: &[&str]) -> anyhow::Result<Self> {
-        let binary = std::env::current_exe()?.with_file_name("served");
-        if !binary.exists() {
-            bail!(
-                "{} is missing: build it with `cargo build --release -p bench`",
-                binary.display()
-            );
-        }
-        Self::start(binary, arguments).await
+        Self::start(beside("served", "bench")?, arguments).await
     }
 
     /// One that was started otherwise.
     pub(crate) fn known(address: String, workers: Vec<u32>, child: Child) -> Self {
-        Self { address, workers, _child: child }
+        Self { address, workers, child }
     }
 
     async fn start(binary: PathBuf, arguments: &[&str]) -> anyhow::Result<Self> {
@@ -52,13 +49,36 @@ impl Server {
         let address = BufReader::new(stdout).lines().next_line().await?;
         let address = address.with_context(|| format!("{arguments:?} did not start"))?;
         let workers = child.id().into_iter().collect();
-        Ok(Self { address, workers, _child: child })
+        Ok(Self { address, workers, child })
+    }
+
+    /// Ends it without a word, as a machine that fails would.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.child.start_kill()?)
+    }
+
+    /// Waits until it is gone.
+    pub(crate) async fn gone(&mut self) -> anyhow::Result<()> {
+        self.child.wait().await?;
+        Ok(())
     }
 
     /// The CPU time that it has used so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         self.workers.iter().map(|pid| cpu(*pid)).sum()
     }
+}
+
+/// Another binary of the same build.
+pub(crate) fn beside(name: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let binary = std::env::current_exe()?.with_file_name(name);
+    if !binary.exists() {
+        bail!(
+            "{} is missing: build it with `cargo build --release -p {package}`",
+            binary.display()
+        );
+    }
+    Ok(binary)
 }
 
 /// Runs a role of this binary to its end, and reads the JSON that it prints.
@@ -73,6 +93,36 @@ pub(crate) async fn result<T: DeserializeOwned>(arguments: &[&str]) -> anyhow::R
         .await?;
     serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?} gave no result"))
 }
+
+/// Asks again for as long as a broker answers that it cannot at the moment, within patience: a busy
+/// machine is to make a figure worse, not to end the run.
+pub(crate) async fn persist<T, F: Future<Output = anyhow::Result<T>>>(
+    mut ask: impl FnMut() -> F,
+) -> anyhow::Result<T> {
+    let began = SystemClock.elapsed();
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let waited = SystemClock.elapsed().saturating_sub(began);
+        if !cannot_now(&error) || waited > PATIENCE {
+            return Err(error);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn cannot_now(error: &anyhow::Error) -> bool {
+    let status = error.downcast_ref::<Status>().map(Status::code);
+    let client = error.downcast_ref::<ClientError>().and_then(|error| {
+        if let ClientError::Call(status) = error { Some(status.code()) } else { None }
+    });
+    status.or(client) == Some(Code::Unavailable)
+}
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Writes a line that the starting process waits for.
 #[expect(clippy::print_stdout, reason = "whoever started it reads this")]

@@ -66,9 +66,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let upstream = Server::role(&["upstream"]).await?;
     let to = upstream.address.clone();
-    let deployment = Deployment::start(&folder.path().join("strongroom"), None, &to).await?;
+    let deployment = Deployment::start(&folder.path().join("strongroom"), 1, None, &to).await?;
     let key = deployment.key.clone();
-    let (bare, proxy) = (Server::role(&["bare", &to]).await?, deployment.proxy().await?);
+    let (bare, proxy) = (Server::role(&["bare", &to]).await?, deployment.fleet.proxy(0).await?);
     let target = |name, server| Target { name, server, key: key.clone() };
     let mut targets = vec![target(DIRECT, upstream), target(BARE, bare), target(STRONGROOM, proxy)];
     match nginx::start(folder.path(), &to).await? {

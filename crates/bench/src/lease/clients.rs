@@ -11,7 +11,10 @@ use tokio::task::JoinSet;
 use tonic_health::pb::HealthCheckRequest;
 
 use super::Ran;
-use crate::{deployment::connect, process::announce};
+use crate::{
+    fleet::connect,
+    process::{announce, persist},
+};
 
 /// Workloads that ask one server, over four connections.
 #[derive(clap::Args, Debug)]
@@ -48,7 +51,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let calls = args.calls / args.concurrency;
         tasks.spawn(async move {
             for _ in 0..calls {
-                call(&broker, request.as_ref()).await?;
+                persist(|| call(&broker, request.as_ref())).await?;
             }
             anyhow::Ok(())
         });
@@ -56,8 +59,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
+    let calls = args.calls / args.concurrency * args.concurrency;
     let seconds = SystemClock.elapsed().saturating_sub(started).as_secs_f64();
-    announce(&serde_json::to_string(&Ran { seconds, cpu_seconds: 0.0 })?);
+    announce(&serde_json::to_string(&Ran { calls, seconds, cpu_seconds: 0.0 })?);
     Ok(())
 }
 
@@ -69,7 +73,11 @@ async fn call(broker: &Broker, lease: Option<&AcquireLeaseRequest>) -> anyhow::R
     Ok(())
 }
 
-async fn lease_request(broker: &Broker, key: &str) -> anyhow::Result<AcquireLeaseRequest> {
+/// What asks a broker for a lease by virtual key, in a session of its own.
+pub(crate) async fn lease_request(
+    broker: &Broker,
+    key: &str,
+) -> anyhow::Result<AcquireLeaseRequest> {
     let public_key = ClientKeys::generate()?.public_key().to_vec().into();
     let session = broker.leases().open_session(OpenSessionRequest { public_key }).await?;
     let (id, digest) = VirtualKey::inspect(key)?;

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use audit::{Kind, Record, RecordDraft, proto_time};
+use anyhow::ensure;
+use audit::{Entry, Frontier, Kind, Record, RecordDraft, proto_time};
 use clap::ValueEnum;
 use domain::{Clock as _, SystemClock, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,7 +14,7 @@ use tokio::{
 use super::Ran;
 use crate::process::announce;
 
-/// Records of leases, committed in groups as the broker commits them, and nothing else.
+/// Records of leases, committed in groups as the broker commits them or otherwise, and nothing else.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// A file or a URL.
@@ -23,12 +24,25 @@ pub(crate) struct Args {
     calls: u64,
     #[arg(long)]
     concurrency: u64,
+    /// How many records one commit may hold.
+    #[arg(long, default_value_t = BATCH)]
+    together: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Backend {
+pub(crate) enum Backend {
     Sqlite,
     Postgres,
+}
+
+impl Backend {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
 }
 
 type Queued = (Pending, oneshot::Sender<()>);
@@ -37,13 +51,10 @@ type Queued = (Pending, oneshot::Sender<()>);
 const BATCH: usize = 256;
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let store: Arc<dyn Store> = match args.backend {
-        Backend::Sqlite => Arc::new(SqliteStore::open(args.place.as_ref()).await?),
-        Backend::Postgres => Arc::new(PostgresStore::connect(&args.place, 2).await?),
-    };
+    let store = open(&args.place, args.backend).await?;
     let (queue, queued) = mpsc::channel(4096);
     let mut committing = JoinSet::new();
-    committing.spawn(commit(Arc::clone(&store), queued));
+    committing.spawn(commit(Arc::clone(&store), queued, args.together));
     let (started, cpu) = (SystemClock.elapsed(), cpu_seconds());
     let mut tasks = JoinSet::new();
     for worker in 0..args.concurrency {
@@ -60,14 +71,55 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
+    let calls = args.calls / args.concurrency * args.concurrency;
     let seconds = SystemClock.elapsed().saturating_sub(started).as_secs_f64();
-    announce(&serde_json::to_string(&Ran { seconds, cpu_seconds: cpu_seconds() - cpu })?);
+    announce(&serde_json::to_string(&Ran { calls, seconds, cpu_seconds: cpu_seconds() - cpu })?);
     Ok(())
 }
 
-async fn commit(store: Arc<dyn Store>, mut queued: mpsc::Receiver<Queued>) -> anyhow::Result<()> {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queued.recv_many(&mut batch, BATCH).await > 0 {
+async fn open(place: &str, backend: Backend) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match backend {
+        Backend::Sqlite => Arc::new(SqliteStore::open(place.as_ref()).await?),
+        Backend::Postgres => Arc::new(PostgresStore::connect(place, 2).await?),
+    })
+}
+
+/// Checks that so many records and no others are in a store, one after the other, and are those of
+/// its tree; and that the check would find one that is missing.
+pub(crate) async fn check(place: &str, backend: Backend, written: u64) -> anyhow::Result<()> {
+    let store = open(place, backend).await?;
+    let head = store.head().await?.frontier;
+    let mut entries: Vec<Entry> = Vec::new();
+    while entries.len() < usize::try_from(written)? {
+        let page = store.records(u64::try_from(entries.len())?, 4096, None).await?;
+        ensure!(!page.is_empty(), "{} of {written} records are there", entries.len());
+        entries.extend(page);
+    }
+    ensure!(head.size() == written, "{written} records were written, {} are there", head.size());
+    ensure!(is_log(&entries, &head), "the records are not those of the tree");
+    entries.remove(entries.len() / 2);
+    ensure!(!is_log(&entries, &head), "a record is not missed: the check is worthless");
+    Ok(())
+}
+
+fn is_log(entries: &[Entry], head: &Frontier) -> bool {
+    let mut tree = Frontier::default();
+    for entry in entries {
+        if entry.index != tree.size() {
+            return false;
+        }
+        tree.push(entry.leaf_hash());
+    }
+    (tree.size(), tree.root()) == (head.size(), head.root())
+}
+
+async fn commit(
+    store: Arc<dyn Store>,
+    mut queued: mpsc::Receiver<Queued>,
+    together: usize,
+) -> anyhow::Result<()> {
+    let mut batch = Vec::with_capacity(together);
+    while queued.recv_many(&mut batch, together).await > 0 {
         let (pending, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         store.append(&pending).await?;
         for answer in answers {
