@@ -86,7 +86,7 @@ async fn fetch(client: &mut AuditClient<Transport>, bundle: Bundle) -> Result<Ve
     let mut from_index = first;
     while from_index < end {
         let page_size = i32::try_from(end - from_index).unwrap_or(i32::MAX);
-        let request = ListRecordsRequest { from_index, page_size, tenant: String::new() };
+        let request = ListRecordsRequest { from_index, page_size, ..Default::default() };
         let page = client.list_records(request).await?.into_inner();
         if page.entries.is_empty() {
             return Err(Failure::BadAnswer("entries that the checkpoint covers are missing"));

@@ -95,7 +95,7 @@ async fn find_grant(
 ) -> Result<u64, Failure> {
     let mut from_index = 0;
     loop {
-        let request = ListRecordsRequest { from_index, page_size: 4096, tenant: String::new() };
+        let request = ListRecordsRequest { from_index, page_size: 4096, ..Default::default() };
         let page = client.list_records(request).await?.into_inner();
         for entry in &page.entries {
             let granted = audit::decode_record(&entry.body).is_ok_and(|record| {

@@ -18,7 +18,7 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let tenant = self.tenant.map(|tenant| tenant.0.resource()).unwrap_or_default();
-        let request = TailRecordsRequest { from_index: self.from, tenant };
+        let request = TailRecordsRequest { from_index: self.from, tenant, filter: None };
         let mut stream = context.broker()?.audit().tail_records(request).await?.into_inner();
         while let Some(message) = stream.message().await? {
             for entry in message.entries {

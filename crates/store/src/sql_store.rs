@@ -209,6 +209,26 @@ impl<B: Backend> Store for SqlStore<B> {
         }
     }
 
+    async fn records_before(
+        &self,
+        before: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        const ALL: &str = "\
+            SELECT idx, body FROM record WHERE idx < $1 ORDER BY idx DESC LIMIT $2";
+        const OF_TENANT: &str = "\
+            SELECT idx, body FROM record WHERE idx < $1 AND tenant = $3 \
+            ORDER BY idx DESC LIMIT $2";
+        let (before, limit) = (before.into(), limit.into());
+        match tenant {
+            None => self.all(ALL, &[before, limit], mapping::entry).await,
+            Some(tenant) => {
+                self.all(OF_TENANT, &[before, limit, tenant.as_str().into()], mapping::entry).await
+            }
+        }
+    }
+
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
         const SQL: &str = "\
             SELECT idx, body FROM record WHERE mutates AND idx >= $1 ORDER BY idx LIMIT $2";

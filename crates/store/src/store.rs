@@ -85,6 +85,14 @@ pub trait Store: fmt::Debug + Send + Sync {
         tenant: Option<&TenantId>,
     ) -> Result<Vec<Entry>, StoreError>;
 
+    /// Records before an index, the latest first; those of one tenant if one is given.
+    async fn records_before(
+        &self,
+        before: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError>;
+
     /// Records of changes (`audit::mutates`) from an index on, in order.
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError>;
 

@@ -221,6 +221,15 @@ impl Store for FailingStore {
         self.read(self.inner.records(from, limit, tenant)).await
     }
 
+    async fn records_before(
+        &self,
+        before: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.records_before(before, limit, tenant)).await
+    }
+
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
         self.read(self.inner.changes(from, limit)).await
     }

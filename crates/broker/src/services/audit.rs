@@ -1,6 +1,8 @@
+mod search;
+
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
-use ::audit::{Checkpoint, Entry, Node, ProofPlan, VerifierKey, tree_root};
+use ::audit::{Checkpoint, Entry, Node, ProofPlan, RecordFilter, VerifierKey, tree_root};
 use bytes::Bytes;
 use domain::TenantId;
 use futures_util::Stream;
@@ -16,6 +18,7 @@ use crate::{
     core::{Core, accept},
     live::Live,
     refused::{Refused, Why},
+    services::audit::search::Search,
 };
 
 /// `strongroom.v1.Audit`.
@@ -54,11 +57,12 @@ impl Audit for AuditService {
         let (caller, request) = accept(request)?;
         let work = async {
             let readable = self.core.readable(&caller, &request.tenant)?;
-            Ok::<_, Refused>((readable, self.core.start_at(request.from_index).await?))
+            let filter = filter(request.filter)?;
+            Ok::<_, Refused>((readable, filter, self.core.start_at(request.from_index).await?))
         };
-        let (Readable(tenant), from) = self.core.answer(&caller, work).await?.into_inner();
+        let (Readable(tenant), filter, from) = self.core.answer(&caller, work).await?.into_inner();
         let (answers, stream) = mpsc::channel(16);
-        let tail = Tail { core: Arc::clone(&self.core), tenant, live, answers };
+        let tail = Tail { core: Arc::clone(&self.core), tenant, filter, live, answers };
         self.tasks.spawn(tail.run(from, self.stop.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -127,20 +131,29 @@ impl Core {
             Ok(asked) => asked.min(4096),
             Err(_) => return Err(Why::InvalidField("page_size must not be negative".into()).into()),
         };
-        let from = self.start_at(Some(request.from_index)).await?;
+        let filter = filter(request.filter.clone())?;
+        let before = request.newest_first.then_some(match request.from_index {
+            0 => u64::MAX,
+            index => index,
+        });
+        let from = if before.is_some() { None } else { Some(request.from_index) };
+        let from = self.start_at(from).await?;
         // The size first: what is read after it may hold more, never less.
-        let tree_size = self.log.size();
-        let entries = self.store.records(from, limit, tenant.as_ref()).await?;
-        let full = entries.len() >= limit as usize;
-        let next_index = match entries.last() {
-            Some(last) if full => last.index + 1,
-            Some(last) => tree_size.max(last.index + 1),
-            None => tree_size,
+        let size = self.log.size();
+        let tenant = tenant.as_ref();
+        let search = Search { store: &*self.store, tenant, filter: &filter, first: 0, size };
+        let found = match before {
+            Some(before) => search.backwards(before.min(size), limit).await?,
+            None => search.forwards(from, limit).await?,
         };
+        let entries: Vec<_> = found.entries.into_iter().map(log_entry).collect();
+        let seen = entries.iter().map(|entry| entry.index + 1).max().unwrap_or(0);
         Ok(v1::ListRecordsResponse {
-            entries: entries.into_iter().map(log_entry).collect(),
-            next_index,
-            tree_size: tree_size.max(next_index),
+            entries,
+            next_index: found.next,
+            tree_size: size.max(seen),
+            first_index: 0,
+            searched_from: found.from,
         })
     }
 
@@ -195,6 +208,7 @@ impl Core {
 struct Tail {
     core: Arc<Core>,
     tenant: Option<TenantId>,
+    filter: RecordFilter,
     live: Live,
     answers: mpsc::Sender<Result<v1::TailRecordsResponse, Status>>,
 }
@@ -203,6 +217,10 @@ impl Tail {
     /// Sends records from an index on until the reader or the broker goes.
     async fn run(self, mut from: u64, stop: CancellationToken) {
         let mut growth = self.core.log.growth();
+        // At once, so that the reader knows where to resume before the first record comes.
+        if self.send(from, vec![]).await.is_none() {
+            return;
+        }
         loop {
             let reached = *growth.borrow_and_update();
             while from < reached {
@@ -235,7 +253,12 @@ impl Tail {
         let full = entries.len() == STEP as usize;
         let last = entries.last().map_or(0, |entry| entry.index + 1);
         let next = if full { last } else { last.max(reached) };
-        self.send(next, entries.into_iter().map(log_entry).collect()).await.map(|()| next)
+        let asked = |entry: &Entry| {
+            self.filter.is_open()
+                || entry.record().is_ok_and(|record| self.filter.matches(&record, None))
+        };
+        let entries = entries.into_iter().filter(asked).map(log_entry).collect();
+        self.send(next, entries).await.map(|()| next)
     }
 
     async fn send(&self, next_index: u64, entries: Vec<v1::LogEntry>) -> Option<()> {
@@ -244,6 +267,11 @@ impl Tail {
         let sent = self.answers.send(answer).await;
         (sent.is_ok() && !ended).then_some(())
     }
+}
+
+fn filter(asked: Option<v1::RecordFilter>) -> Result<RecordFilter, Why> {
+    RecordFilter::new(asked.unwrap_or_default())
+        .map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn log_entry(entry: Entry) -> v1::LogEntry {
