@@ -4,7 +4,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_export, audit_prove, audit_tail, audit_verify,
+    audit_explain, audit_export, audit_list, audit_prove, audit_tail, audit_verify, audit_who_used,
     context::Context,
     credentials,
     failure::Failure,
@@ -16,7 +16,7 @@ use crate::{
 /// Strongroom lends keys, and can prove every loan.
 ///
 /// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 verification failed, 4 the broker is
-/// not reachable.
+/// not reachable, 5 nothing was found, 6 what was asked for has been pruned from the log.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -49,7 +49,7 @@ enum Command {
     Leases(leases::Verb),
     /// The log: who used which key, and the proof of it.
     #[command(subcommand)]
-    Audit(Audit),
+    Audit(Box<Audit>),
     /// Prints a shell's completion script.
     Completions {
         /// The shell.
@@ -59,6 +59,14 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Audit {
+    /// Who was lent a credential, by which virtual key, from when to when, and what ended it.
+    WhoUsed(audit_who_used::WhoUsed),
+    /// What an identity did, and what it was refused.
+    WhatDid(audit_list::WhatDid),
+    /// Tells one lease's story, in order.
+    Explain(audit_explain::Explain),
+    /// Lists records by what they say.
+    List(audit_list::List),
     /// Prints records as they are written, until interrupted; with `--json`, one on each line.
     Tail(audit_tail::Tail),
     /// Saves the log and its signed checkpoint. Run again, it goes on where it stopped.
@@ -80,16 +88,28 @@ impl Args {
             Command::Credentials(verb) => verb.run(&context).await,
             Command::Keys(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
-            Command::Audit(Audit::Tail(tail)) => tail.run(&context).await,
-            Command::Audit(Audit::Export(export)) => export.run(&context).await,
-            Command::Audit(Audit::Verify(verify)) => verify.run(output),
-            Command::Audit(Audit::Prove(prove)) => prove.run(&context).await,
-            Command::Audit(Audit::VerifyProof(verify)) => verify.run(output),
+            Command::Audit(verb) => verb.run(&context).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "strongroom", &mut script);
                 output::raw(&script)
             }
+        }
+    }
+}
+
+impl Audit {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::WhoUsed(question) => question.run(context).await,
+            Self::WhatDid(question) => question.run(context).await,
+            Self::Explain(question) => question.run(context).await,
+            Self::List(list) => list.run(context).await,
+            Self::Tail(tail) => tail.run(context).await,
+            Self::Export(export) => export.run(context).await,
+            Self::Verify(verify) => verify.run(context.output),
+            Self::Prove(prove) => prove.run(context).await,
+            Self::VerifyProof(verify) => verify.run(context.output),
         }
     }
 }
@@ -123,6 +143,11 @@ mod tests {
         check("strongroom keys revoke acme/aaaaaaaaaaaaaaaa", true);
         check("strongroom leases revoke 00ff", true);
         check("strongroom audit tail --from 7", true);
+        check("strongroom audit who-used acme/openai --since 24h --until 2026-11-01", true);
+        check("strongroom audit who-used acme/openai --from dir --vkey-file f --tz UTC", true);
+        check("strongroom audit what-did spiffe://a.b/c --csv", true);
+        check("strongroom audit explain 00ff --json", true);
+        check("strongroom audit list --kind lease-granted --reason NOT_PERMITTED", true);
         check("strongroom audit verify export --vkey-file log.pub", true);
         check("strongroom audit prove 7 -o proof", true);
         check("strongroom audit prove --lease 00ff -o proof", true);
@@ -142,6 +167,11 @@ mod tests {
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);
+        check("strongroom audit who-used acme/openai --since yesterday", false);
+        check("strongroom audit who-used acme/openai --vkey-file f", false);
+        check("strongroom audit list --csv --json", false);
+        check("strongroom audit list --tz Mars/Olympus", false);
+        check("strongroom audit list --kind borrowed", false);
         check("strongroom audit prove -o proof", false);
         check("strongroom audit prove 7 --lease 00ff -o proof", false);
     }

@@ -35,10 +35,10 @@ pub(crate) struct Verify {
 pub(crate) struct KeyArgs {
     /// The log's verifier key.
     #[arg(long, value_name = "KEY")]
-    vkey: Option<VerifierKey>,
+    pub(crate) vkey: Option<VerifierKey>,
     /// A file with it.
     #[arg(long, value_name = "FILE")]
-    vkey_file: Option<PathBuf>,
+    pub(crate) vkey_file: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -83,30 +83,38 @@ impl KeyArgs {
 impl Verify {
     pub(crate) fn run(self, output: Output) -> Result<(), Failure> {
         let key = self.key.load()?;
-        let note = files::read_text(&self.directory.join(CHECKPOINT))?;
-        let mut verifier = Verifier::open(&key, &note).map_err(|error| unsigned("the", error))?;
-        for path in self.earlier.iter().cloned().chain(kept(&self.directory)?) {
-            let note = files::read_text(&path)?;
-            verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
-        }
         let mut uses = Uses::new();
-        for bundle in verifier.bundles() {
-            let bytes = read_bundle(&self.directory, bundle)?;
-            let bodies = bundle.decode(&bytes).map_err(|_| Failure::Unverified {
-                what: format!("the file `{}` is not a bundle of entries", bundle.path()),
-                index: Some(bundle.first_entry()),
-            })?;
-            for body in bodies {
-                verifier.push(body)?;
-                count(body, &mut uses);
-            }
-            let done = bundle.first_entry() + bundle.width;
-            output.progress(&format!("{done} of {} entries", verifier.checkpoint().size));
-        }
-        output.progress("");
-        let report = verifier.finish()?;
+        let count = |body: &[u8]| count(body, &mut uses);
+        let report = walk(&self.directory, &key, &self.earlier, output, count)?;
         output.show(&Verified::new(report, uses), human)
     }
+}
+
+/// Verifies an export and shows every body to `visit`. What it has seen counts only if this succeeds.
+pub(crate) fn walk(
+    directory: &Path,
+    key: &VerifierKey,
+    earlier: &[PathBuf],
+    output: Output,
+    mut visit: impl FnMut(&[u8]),
+) -> Result<Report, Failure> {
+    let note = files::read_text(&directory.join(CHECKPOINT))?;
+    let mut verifier = Verifier::open(key, &note).map_err(|error| unsigned("the", error))?;
+    for path in earlier.iter().cloned().chain(kept(directory)?) {
+        let note = files::read_text(&path)?;
+        verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
+    }
+    for bundle in verifier.bundles() {
+        let bytes = read_bundle(directory, bundle)?;
+        for body in decode(bundle, &bytes)? {
+            verifier.push(body)?;
+            visit(body);
+        }
+        let done = bundle.first_entry() + bundle.width;
+        output.progress(&format!("{done} of {} entries", verifier.checkpoint().size));
+    }
+    output.progress("");
+    Ok(verifier.finish()?)
 }
 
 impl Verified {
@@ -147,7 +155,14 @@ fn kept(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
         .collect()
 }
 
-fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
+pub(crate) fn decode(bundle: Bundle, bytes: &[u8]) -> Result<Vec<&[u8]>, Failure> {
+    bundle.decode(bytes).map_err(|_| Failure::Unverified {
+        what: format!("the file `{}` is not a bundle of entries", bundle.path()),
+        index: Some(bundle.first_entry()),
+    })
+}
+
+pub(crate) fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
     let path = directory.join(bundle.path());
     if path.exists() {
         return files::read(&path);

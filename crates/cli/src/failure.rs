@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     NotConfirmed,
     #[error("no record grants this lease")]
     NoSuchGrant,
+    #[error("{what}")]
+    NothingFound { what: String },
     #[error("the log is not what it claims to be: {0}")]
     Finding(Finding),
     #[error("{what}")]
@@ -46,7 +48,8 @@ pub(crate) enum Failure {
 /// A failure for programs.
 #[derive(Debug, Serialize)]
 pub(crate) struct FailureView {
-    /// `refused`, `failed`, `usage`, `verification_failed` or `unreachable`.
+    /// `refused`, `failed`, `usage`, `verification_failed`, `unreachable`,
+    /// `nothing_found` or `pruned`.
     kind: &'static str,
     message: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -65,6 +68,8 @@ impl Failure {
             "usage" => 2,
             "verification_failed" => 3,
             "unreachable" => 4,
+            "nothing_found" => 5,
+            "pruned" => 6,
             _ => 1,
         }
     }
@@ -107,6 +112,9 @@ impl Failure {
             Self::Unverified { .. } => {
                 Some("check that the key is this log's, then distrust the files")
             }
+            Self::NothingFound { .. } => Some(
+                "check the name, look further back with --since, or in an older export: --from",
+            ),
             Self::Client(_)
             | Self::File { .. }
             | Self::Setup(_)
@@ -132,6 +140,18 @@ impl Failure {
         }
     }
 
+    /// The first record that is kept, if this one is not there any more.
+    pub(crate) fn first_kept(&self) -> Option<u64> {
+        let Self::Broker(problem) = self else { return None };
+        let pruned = problem.reason == "PRUNED";
+        problem.metadata.get("first_index").filter(|_| pruned)?.parse().ok()
+    }
+
+    /// Whether trying again may help: the broker went away, or was not reached.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.kind() == "unreachable"
+    }
+
     /// Whoever read the output has gone; there is nobody to tell.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -147,7 +167,9 @@ impl Failure {
     fn kind(&self) -> &'static str {
         match self {
             Self::Broker(problem) if problem.is_unreachable() => "unreachable",
+            Self::Broker(problem) if problem.reason == "PRUNED" => "pruned",
             Self::Broker(_) => "refused",
+            Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
             Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
             Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
             Self::Client(_)
@@ -155,7 +177,6 @@ impl Failure {
             | Self::Setup(_)
             | Self::BadAnswer(_)
             | Self::NotConfirmed
-            | Self::NoSuchGrant
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)

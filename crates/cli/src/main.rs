@@ -2,19 +2,26 @@
 //! client; only `init`, `audit verify`, `audit verify-proof` and `completions` need none.
 
 mod args;
+mod audit_explain;
 mod audit_export;
+mod audit_list;
 mod audit_prove;
+mod audit_search;
 mod audit_tail;
 mod audit_verify;
+mod audit_who_used;
 mod config;
 mod context;
 mod credentials;
+mod csv;
 mod expiry;
 mod failure;
 mod files;
 mod init;
 mod keys;
 mod leases;
+mod loans;
+mod moment;
 mod names;
 mod output;
 mod secret_input;

@@ -162,12 +162,7 @@ impl From<Record> for RecordView {
             0 => "",
             _ => record.reason().as_str_name(),
         };
-        let source = match record.source() {
-            Source::Unspecified => "",
-            Source::Byok => "byok",
-            Source::Managed => "managed",
-            Source::Custom => "custom",
-        };
+        let source = source(&record);
         Self {
             index: record.index,
             time: time(record.time),
@@ -190,6 +185,21 @@ impl From<Record> for RecordView {
             request_id: record.request_id,
         }
     }
+}
+
+/// Whose key it was.
+pub(crate) fn source(record: &Record) -> &'static str {
+    match record.source() {
+        Source::Unspecified => "",
+        Source::Byok => "byok",
+        Source::Managed => "managed",
+        Source::Custom => "custom",
+    }
+}
+
+/// The name of an enum's value in the contract, as people write it: `lease-granted`.
+pub(crate) fn enum_name(text: &str) -> String {
+    text.replace('-', "_").to_ascii_uppercase()
 }
 
 /// RFC 3339; empty for a time that is absent.

@@ -76,6 +76,7 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "BOX_DOES_NOT_OPEN" => "try again; if it stays, client and broker differ in version",
         "INVALID_FIELD" => "correct the field that the message names",
         "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",
+        "PRUNED" => "look in the export that covers it: `strongroom audit list --from DIR`",
         "NO_CHECKPOINT" => "wait a moment; the log's first checkpoint is not signed yet",
         "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" | "OVERLOADED" => {
             "nothing was done; try again"
