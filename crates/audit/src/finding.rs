@@ -4,7 +4,7 @@ use crate::InvalidRecord;
 
 /// The first thing that is wrong with a log, and the index at which it shows.
 ///
-/// The first seven say that this is not the log that was signed; the others, that the log is
+/// The first eight say that this is not the log that was signed; the others, that the log is
 /// authentic and records something that must not have happened.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Finding {
@@ -54,6 +54,12 @@ pub enum Finding {
     #[error("the log is not a continuation of its own checkpoint of size {size}")]
     Forked {
         /// The size of the earlier checkpoint.
+        size: u64,
+    },
+    /// Records are missing at the beginning, and none of the others says that they were pruned.
+    #[error("no entry up to the checkpoint says that those before {size} were pruned")]
+    PruningNotOnRecord {
+        /// How many are missing.
         size: u64,
     },
     /// A lease was granted under a hash that an earlier lease has.
@@ -133,7 +139,9 @@ impl Finding {
     /// The first bad index. A root says only that some record is wrong, so there is none for it.
     pub fn index(&self) -> Option<u64> {
         match self {
-            Self::RootMismatch { .. } | Self::Forked { .. } => None,
+            Self::RootMismatch { .. } | Self::Forked { .. } | Self::PruningNotOnRecord { .. } => {
+                None
+            }
             Self::Malformed { index, .. }
             | Self::OutOfPlace { index, .. }
             | Self::TimeWentBack { index }
@@ -161,7 +169,8 @@ impl Finding {
             | Self::BeyondCheckpoint { .. }
             | Self::Truncated { .. }
             | Self::RootMismatch { .. }
-            | Self::Forked { .. } => false,
+            | Self::Forked { .. }
+            | Self::PruningNotOnRecord { .. } => false,
             Self::LeaseGrantedTwice { .. }
             | Self::LeaseNeverGranted { .. }
             | Self::LeaseEnded { .. }
@@ -172,6 +181,30 @@ impl Finding {
             | Self::CredentialNotOnRecord { .. }
             | Self::ChangeOutOfStep { .. }
             | Self::VirtualKeyRevoked { .. } => true,
+        }
+    }
+
+    /// Whether records that were pruned may explain it: what it misses can stand there.
+    pub(crate) fn may_lack_history(&self) -> bool {
+        match self {
+            Self::LeaseNeverGranted { .. }
+            | Self::CredentialNotOnRecord { .. }
+            | Self::ChangeOutOfStep { .. } => true,
+            Self::Malformed { .. }
+            | Self::OutOfPlace { .. }
+            | Self::TimeWentBack { .. }
+            | Self::BeyondCheckpoint { .. }
+            | Self::Truncated { .. }
+            | Self::RootMismatch { .. }
+            | Self::Forked { .. }
+            | Self::PruningNotOnRecord { .. }
+            | Self::LeaseGrantedTwice { .. }
+            | Self::LeaseEnded { .. }
+            | Self::LeaseMoved { .. }
+            | Self::LeaseTooLong { .. }
+            | Self::CredentialEnded { .. }
+            | Self::CredentialStale { .. }
+            | Self::VirtualKeyRevoked { .. } => false,
         }
     }
 }

@@ -31,6 +31,19 @@ impl Frontier {
         Ok(Self { size, peaks: peaks.to_vec() })
     }
 
+    /// The tree of a size, from the roots of its perfect subtrees, the largest first.
+    pub(crate) fn from_peaks(size: u64, peaks: Vec<Hash>) -> Result<Self, MalformedFrontier> {
+        if u32::try_from(peaks.len()) == Ok(size.count_ones()) {
+            Ok(Self { size, peaks })
+        } else {
+            Err(MalformedFrontier)
+        }
+    }
+
+    pub(crate) fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
     /// Appends a leaf.
     pub fn push(&mut self, leaf: Hash) {
         self.push_with(leaf, |_, _| ());

@@ -16,6 +16,7 @@ mod kind;
 mod note;
 mod plan;
 mod proof;
+mod pruned;
 mod record;
 mod tlog_proof;
 mod verifier;
@@ -33,10 +34,11 @@ pub use kind::{mutates, revocation};
 pub use note::{Note, NoteError};
 pub use plan::{Node, NotInTree, ProofPlan};
 pub use proof::{BadProof, verify_consistency, verify_inclusion};
+pub use pruned::{MalformedStart, PrunedStart};
 pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
 pub use strongroom_proto::v1::{
     Record,
     record::{Kind, Reason},
 };
 pub use tlog_proof::{RecordProof, RecordProofError};
-pub use verifier::{Report, Verifier};
+pub use verifier::{Pruned, Report, Verifier};

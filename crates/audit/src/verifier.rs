@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use domain::Timestamp;
 
 use crate::{
-    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, VerifierKey,
-    custody::Custody, leaf_hash, record::decode_with,
+    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, PrunedStart, Record,
+    VerifierKey, custody::Custody, leaf_hash, record::decode_with,
 };
 
 /// Verifies a whole log against a signed checkpoint, record by record, with nothing but the log's
@@ -20,6 +20,8 @@ pub struct Verifier {
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     kinds: BTreeMap<Kind, u64>,
+    /// Set when the records do not begin at index 0.
+    pruned: Option<Missing>,
     /// Why this is not the log that was signed. Nothing is read after it.
     forged: Option<Finding>,
     /// The first thing that must not have happened. It counts once the root has been compared.
@@ -27,11 +29,33 @@ pub struct Verifier {
     scratch: Vec<u8>,
 }
 
+/// The part that is not there.
+#[derive(Debug)]
+struct Missing {
+    size: u64,
+    root: Hash,
+    recorded_at: Option<u64>,
+    earlier: usize,
+}
+
+/// What could not be checked of a pruned log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pruned {
+    /// The first record that is there: those before it were not checked.
+    pub before: u64,
+    /// The record that says so.
+    pub index: u64,
+    /// How many earlier checkpoints lie in the part that was pruned, and were not compared.
+    pub earlier: usize,
+}
+
 /// What a verified log holds.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
     /// Which log it is.
     pub origin: String,
+    /// Set when its beginning was pruned; all that is told below is then of the rest.
+    pub pruned: Option<Pruned>,
     /// How many records there are.
     pub size: u64,
     /// The root that was signed, and that the records have.
@@ -59,16 +83,36 @@ impl Verifier {
             first_time: None,
             last_time: None,
             kinds: BTreeMap::new(),
+            pruned: None,
             forged: None,
             misconduct: None,
             scratch: Vec::new(),
         })
     }
 
+    /// Begins with a checkpoint that the key signed, where the log's beginning was pruned. What lies
+    /// there cannot be checked: not the records, and not what later ones say of leases and credentials
+    /// that began there.
+    pub fn open_pruned(
+        key: &VerifierKey,
+        checkpoint: &str,
+        start: &PrunedStart,
+    ) -> Result<Self, CheckpointError> {
+        let frontier = start.frontier().clone();
+        let (size, root) = (frontier.size(), frontier.root());
+        let pruned = Some(Missing { size, root, recorded_at: None, earlier: 0 });
+        Ok(Self { frontier, pruned, ..Self::open(key, checkpoint)? })
+    }
+
     /// Also holds the log to a checkpoint that it signed before: it must be the beginning of this
     /// one. To be called before the first record.
     pub fn expect_earlier(&mut self, checkpoint: &str) -> Result<(), CheckpointError> {
-        self.earlier.push(Checkpoint::verify(checkpoint, &self.key)?);
+        let checkpoint = Checkpoint::verify(checkpoint, &self.key)?;
+        if let Some(missing) = self.pruned.as_mut().filter(|it| checkpoint.size < it.size) {
+            missing.earlier += 1;
+            return Ok(());
+        }
+        self.earlier.push(checkpoint);
         self.earlier.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
         Ok(())
     }
@@ -80,7 +124,8 @@ impl Verifier {
 
     /// The files of an export that hold the records, in the order in which they are to be pushed.
     pub fn bundles(&self) -> impl Iterator<Item = Bundle> + use<> {
-        Bundle::covering(self.checkpoint.size)
+        let first = self.pruned.as_ref().map_or(0, |missing| missing.size);
+        Bundle::covering(self.checkpoint.size).filter(move |it| it.first_entry() >= first)
     }
 
     /// Takes the next record. An error says that this is not the log that was signed, and is final;
@@ -111,10 +156,12 @@ impl Verifier {
         if let Some(larger) = self.earlier.last() {
             return Err(Finding::Forked { size: larger.size });
         }
+        let pruned = self.pruned.as_ref().map(Missing::on_record).transpose()?;
         if let Some(finding) = self.misconduct {
             return Err(finding);
         }
         Ok(Report {
+            pruned,
             origin: self.checkpoint.origin,
             size,
             root,
@@ -143,7 +190,12 @@ impl Verifier {
         self.last_time = Some(checked.time);
         *self.kinds.entry(checked.kind).or_default() += 1;
         if self.misconduct.is_none() {
-            self.misconduct = self.custody.follow(&checked).err();
+            let found = self.custody.follow(&checked).err();
+            self.misconduct =
+                found.filter(|found| self.pruned.is_none() || !found.may_lack_history());
+        }
+        if let Some(missing) = &mut self.pruned {
+            missing.look_at(&checked.record);
         }
         self.frontier.push(leaf_hash(body));
         Ok(())
@@ -157,5 +209,21 @@ impl Verifier {
             }
         }
         Ok(())
+    }
+}
+
+impl Missing {
+    fn look_at(&mut self, record: &Record) {
+        let says = record.kind() == Kind::LogPruned
+            && record.tree_size == self.size
+            && *record.tree_root == self.root;
+        if says {
+            self.recorded_at.get_or_insert(record.index);
+        }
+    }
+
+    fn on_record(&self) -> Result<Pruned, Finding> {
+        let index = self.recorded_at.ok_or(Finding::PruningNotOnRecord { size: self.size })?;
+        Ok(Pruned { before: self.size, index, earlier: self.earlier })
     }
 }

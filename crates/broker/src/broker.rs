@@ -79,6 +79,7 @@ impl Broker {
             catalogue,
             clock,
             commit_deadline: config.log.commit_deadline,
+            keep: bootstrap::keep(config.log.keep)?,
             kek_ttl: config.limits.kek_ttl,
             kms,
             plain_http_origins: config.custom_endpoints.plain_http_origins,

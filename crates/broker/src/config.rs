@@ -63,6 +63,10 @@ pub struct LogConfig {
     /// A call whose record is not durable within this time is refused. The record may follow.
     #[serde(default = "commit_deadline", with = "humantime_serde")]
     pub commit_deadline: Duration,
+    /// How old a record must be before it may be pruned; a day at the least. Absent: nothing is ever
+    /// pruned.
+    #[serde(default, with = "humantime_serde")]
+    pub keep: Option<Duration>,
 }
 
 /// A provider at another address.

@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) custody: Arc<Custody>,
     pub(crate) directory: Arc<Directory>,
+    /// How old a record must be before it may be pruned; none if nothing may.
+    pub(crate) keep: Option<Duration>,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
     /// The key of HMACs over virtual keys and lease IDs.
@@ -46,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) catalogue: Catalogue,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
+    pub(crate) keep: Option<Duration>,
     pub(crate) kek_ttl: Duration,
     pub(crate) kms: Arc<dyn Kms>,
     pub(crate) plain_http_origins: Vec<String>,
@@ -74,6 +77,7 @@ impl Core {
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
         Ok(Self {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
+            keep: parts.keep,
             lent: Lent::new(),
             access,
             catalogue,

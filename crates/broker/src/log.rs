@@ -167,6 +167,17 @@ impl Log {
         Ok(entry)
     }
 
+    /// Takes old records out and appends the record of it, both or neither.
+    pub(crate) async fn prune(&self, before: u64, record: Record) -> Result<Entry, Why> {
+        self.check_open()?;
+        let known = self.size();
+        let entry = self.store.prune(before, &draft(record)?).await?;
+        self.state.check(known, entry.index);
+        self.check_open()?;
+        self.grew(entry.index + 1);
+        Ok(entry)
+    }
+
     /// How many records this broker knows to be durable.
     pub(crate) fn size(&self) -> u64 {
         *self.size.borrow()

@@ -4,7 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_explain, audit_export, audit_list, audit_prove, audit_tail, audit_verify, audit_who_used,
+    audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail, audit_verify,
+    audit_who_used,
     context::Context,
     credentials,
     failure::Failure,
@@ -73,6 +74,8 @@ enum Audit {
     Export(audit_export::Export),
     /// Verifies an export, without a network.
     Verify(audit_verify::Verify),
+    /// Takes old records out of the broker's database, once an export covers them.
+    Prune(audit_prune::Prune),
     /// Saves the proof that a record is in the log.
     Prove(audit_prove::Prove),
     /// Verifies a proof, without a network.
@@ -108,6 +111,7 @@ impl Audit {
             Self::Tail(tail) => tail.run(context).await,
             Self::Export(export) => export.run(context).await,
             Self::Verify(verify) => verify.run(context.output),
+            Self::Prune(prune) => prune.run(context).await,
             Self::Prove(prove) => prove.run(context).await,
             Self::VerifyProof(verify) => verify.run(context.output),
         }
@@ -151,6 +155,11 @@ mod tests {
         check("strongroom audit verify export --vkey-file log.pub", true);
         check("strongroom audit prove 7 -o proof", true);
         check("strongroom audit prove --lease 00ff -o proof", true);
+        check("strongroom audit prune export --before 400d --vkey-file log.pub --yes", true);
+        check(
+            "strongroom audit prune export --before 512 --vkey-file l --archive a --archive b",
+            true,
+        );
         check("strongroom completions bash", true);
     }
 
@@ -172,6 +181,8 @@ mod tests {
         check("strongroom audit list --csv --json", false);
         check("strongroom audit list --tz Mars/Olympus", false);
         check("strongroom audit list --kind borrowed", false);
+        check("strongroom audit prune export --vkey-file log.pub", false);
+        check("strongroom audit prune export --before x --vkey-file log.pub", false);
         check("strongroom audit prove -o proof", false);
         check("strongroom audit prove 7 --lease 00ff -o proof", false);
     }

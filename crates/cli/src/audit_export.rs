@@ -3,11 +3,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audit::{Bundle, Checkpoint, VerifierKey, encode_bundle};
+use audit::{Bundle, Checkpoint, Hash, PrunedStart, VerifierKey, encode_bundle};
 use clap::Args;
 use serde::Serialize;
 use strongroom_client::{Broker, Transport};
-use strongroom_proto::v1::{GetCheckpointRequest, ListRecordsRequest, audit_client::AuditClient};
+use strongroom_proto::v1::{
+    GetCheckpointRequest, ListRecordsRequest, ProveInclusionRequest, audit_client::AuditClient,
+};
 
 use crate::{context::Context, failure::Failure, files, output::list};
 
@@ -24,10 +26,16 @@ struct Exported {
     size: u64,
     bundles_written: u64,
     bundles_kept: u64,
+    /// The first record that is in the export, when earlier ones had been pruned from the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_index: Option<u64>,
 }
 
 /// The checkpoint's file in an export.
 pub(crate) const CHECKPOINT: &str = "checkpoint";
+
+/// In the export of a pruned log: where it begins.
+pub(crate) const PRUNED: &str = "pruned";
 
 /// Where checkpoints of earlier exports are kept. Verification holds the log to them.
 pub(crate) const EARLIER: &str = "earlier";
@@ -48,12 +56,20 @@ impl Export {
         let checkpoint = Checkpoint::verify(&answer.checkpoint, &key)
             .map_err(|_| Failure::BadAnswer("the checkpoint is not signed by the log's key"))?;
 
+        let first = first_kept(&mut client).await?;
+        let missing = |bundle: Bundle| !is_whole(bundle, &self.directory.join(bundle.path()));
+        let gone = |bundle: &Bundle| bundle.first_entry() < first;
+        let first_index = Bundle::covering(first).any(missing).then_some(first);
+        if let Some(first) = first_index {
+            let start = start_of(&mut client, first).await?;
+            files::write(&self.directory.join(PRUNED), start.encode().as_bytes())?;
+        }
         let (mut written, mut kept) = (0, 0);
         for bundle in Bundle::covering(checkpoint.size) {
             let path = self.directory.join(bundle.path());
             if is_whole(bundle, &path) {
                 kept += 1;
-            } else {
+            } else if !gone(&bundle) {
                 files::write(&path, &fetch(&mut client, bundle).await?)?;
                 written += 1;
             }
@@ -69,9 +85,27 @@ impl Export {
             size: checkpoint.size,
             bundles_written: written,
             bundles_kept: kept,
+            first_index,
         };
         context.output.show(&exported, human)
     }
+}
+
+/// The first record that the log still has.
+async fn first_kept(client: &mut AuditClient<Transport>) -> Result<u64, Failure> {
+    let request = ListRecordsRequest { page_size: 1, newest_first: true, ..Default::default() };
+    Ok(client.list_records(request).await?.into_inner().first_index)
+}
+
+/// The tree of what was pruned: the path of the first kept record in the tree that ends with it.
+async fn start_of(client: &mut AuditClient<Transport>, first: u64) -> Result<PrunedStart, Failure> {
+    let request = ProveInclusionRequest { index: first, tree_size: first + 1 };
+    let answer = client.prove_inclusion(request).await?.into_inner();
+    let path: Option<Vec<Hash>> =
+        answer.hashes.iter().map(|hash| (&**hash).try_into().ok()).collect();
+    let path = path.ok_or(Failure::BadAnswer("a hash has not 32 bytes"))?;
+    PrunedStart::from_path(first, &path)
+        .map_err(|_| Failure::BadAnswer("the start of the pruned log has the wrong size"))
 }
 
 /// Whether an earlier run left this bundle complete. Files appear whole, so the form suffices.
@@ -123,6 +157,7 @@ fn human(exported: &Exported) -> String {
         ("entries", exported.size.to_string()),
         ("files written", exported.bundles_written.to_string()),
         ("files kept", exported.bundles_kept.to_string()),
+        ("begins at", exported.first_index.map(|first| first.to_string()).unwrap_or_default()),
         ("directory", exported.directory.display().to_string()),
     ])
 }

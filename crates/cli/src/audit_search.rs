@@ -8,7 +8,7 @@ use strongroom_client::Transport;
 use strongroom_proto::v1::{self, ListRecordsRequest, audit_client::AuditClient};
 
 use crate::{
-    audit_verify::{self, KeyArgs},
+    audit_verify::{self, Archives, Folder, KeyArgs},
     context::Context,
     csv,
     failure::Failure,
@@ -43,6 +43,8 @@ pub(crate) struct Where {
     /// A file with it.
     #[arg(long, value_name = "FILE", requires = "from", conflicts_with = "vkey")]
     vkey_file: Option<PathBuf>,
+    #[command(flatten)]
+    archives: Archives,
     /// Prints comma-separated values.
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -76,7 +78,7 @@ pub(crate) struct Period {
 /// Where records come from. Answers are made in one way from either.
 pub(crate) enum Source {
     Broker { client: Box<AuditClient<Transport>>, tenant: Option<TenantId>, output: Output },
-    Export { directory: PathBuf, first: u64, size: u64, tenant: Option<TenantId> },
+    Export { folder: Folder, first: u64, size: u64, tenant: Option<TenantId> },
 }
 
 /// The most that a page holds.
@@ -107,8 +109,10 @@ impl Where {
             return Ok(Source::Broker { client, tenant, output: context.output });
         };
         let key = KeyArgs { vkey: self.vkey.clone(), vkey_file: self.vkey_file.clone() }.load()?;
-        let report = audit_verify::walk(&directory, &key, &[], context.output, |_| ())?;
-        Ok(Source::Export { directory, first: 0, size: report.size, tenant })
+        let folder = Folder { directory, archives: self.archives.directories.clone() };
+        let report = audit_verify::walk(&folder, &key, &[], context.output, |_| ())?;
+        let first = report.pruned.map_or(0, |pruned| pruned.before);
+        Ok(Source::Export { folder, first, size: report.size, tenant })
     }
 
     /// Shows an answer in the form that was asked for.
@@ -190,9 +194,9 @@ impl Source {
     ) -> Result<Searched, Failure> {
         let filter = filter(asked)?;
         match self {
-            Self::Export { directory, first, size, tenant } => {
+            Self::Export { folder, first, size, tenant } => {
                 for bundle in Bundle::covering(*size).filter(|it| it.first_entry() >= *first) {
-                    let bytes = audit_verify::read_bundle(directory, bundle)?;
+                    let bytes = folder.read_bundle(bundle)?;
                     for body in audit_verify::decode(bundle, &bytes)? {
                         let seen = Seen::new(record(body)?, None);
                         let of_tenant = |tenant: &TenantId| seen.record.tenant == tenant.as_str();

@@ -1,16 +1,17 @@
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use audit::{Bundle, CheckpointError, Kind, Report, Verifier, VerifierKey};
+use audit::{Bundle, CheckpointError, Kind, PrunedStart, Report, Verifier, VerifierKey};
 use clap::Args;
 use domain::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    audit_export::{CHECKPOINT, EARLIER},
+    audit_export::{CHECKPOINT, EARLIER, PRUNED},
     failure::Failure,
     files,
     output::{Output, list, table},
@@ -27,6 +28,23 @@ pub(crate) struct Verify {
     /// earlier exports left in the directory are held against it, too.
     #[arg(long, value_name = "FILE")]
     earlier: Vec<PathBuf>,
+    #[command(flatten)]
+    archives: Archives,
+}
+
+/// Where records are that were pruned before the export was made.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Archives {
+    /// An older export of the same log, for what this one begins after. Repeatable.
+    #[arg(long = "archive", value_name = "DIR")]
+    pub(crate) directories: Vec<PathBuf>,
+}
+
+/// An export and the older ones that go before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) directory: PathBuf,
+    pub(crate) archives: Vec<PathBuf>,
 }
 
 /// The log's key. Take it from where you trust it, not from the export.
@@ -51,8 +69,18 @@ struct Verified {
     first_time: String,
     last_time: String,
     leases: u64,
+    /// What was not checked, because it was pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<PrunedView>,
     kinds: BTreeMap<&'static str, u64>,
     uses: Vec<Use>,
+}
+
+#[derive(Serialize)]
+struct PrunedView {
+    before: u64,
+    recorded_at_index: u64,
+    earlier_checkpoints_not_compared: usize,
 }
 
 /// Who was lent which key, and how often.
@@ -85,27 +113,33 @@ impl Verify {
         let key = self.key.load()?;
         let mut uses = Uses::new();
         let count = |body: &[u8]| count(body, &mut uses);
-        let report = walk(&self.directory, &key, &self.earlier, output, count)?;
+        let archives = self.archives.directories;
+        let folder = Folder { directory: self.directory, archives };
+        let report = walk(&folder, &key, &self.earlier, output, count)?;
         output.show(&Verified::new(report, uses), human)
     }
 }
 
 /// Verifies an export and shows every body to `visit`. What it has seen counts only if this succeeds.
 pub(crate) fn walk(
-    directory: &Path,
+    folder: &Folder,
     key: &VerifierKey,
     earlier: &[PathBuf],
     output: Output,
     mut visit: impl FnMut(&[u8]),
 ) -> Result<Report, Failure> {
-    let note = files::read_text(&directory.join(CHECKPOINT))?;
-    let mut verifier = Verifier::open(key, &note).map_err(|error| unsigned("the", error))?;
-    for path in earlier.iter().cloned().chain(kept(directory)?) {
+    let note = files::read_text(&folder.directory.join(CHECKPOINT))?;
+    let opened = match folder.start()? {
+        Some(start) => Verifier::open_pruned(key, &note, &start),
+        None => Verifier::open(key, &note),
+    };
+    let mut verifier = opened.map_err(|error| unsigned("the", error))?;
+    for path in earlier.iter().cloned().chain(kept(&folder.directory)?) {
         let note = files::read_text(&path)?;
         verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
     }
     for bundle in verifier.bundles() {
-        let bytes = read_bundle(directory, bundle)?;
+        let bytes = folder.read_bundle(bundle)?;
         for body in decode(bundle, &bytes)? {
             verifier.push(body)?;
             visit(body);
@@ -136,6 +170,11 @@ impl Verified {
             first_time: time(report.first_time),
             last_time: time(report.last_time),
             leases: report.leases,
+            pruned: report.pruned.map(|pruned| PrunedView {
+                before: pruned.before,
+                recorded_at_index: pruned.index,
+                earlier_checkpoints_not_compared: pruned.earlier,
+            }),
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
             uses: uses.collect(),
         }
@@ -162,15 +201,34 @@ pub(crate) fn decode(bundle: Bundle, bytes: &[u8]) -> Result<Vec<&[u8]>, Failure
     })
 }
 
-pub(crate) fn read_bundle(directory: &Path, bundle: Bundle) -> Result<Vec<u8>, Failure> {
-    let path = directory.join(bundle.path());
-    if path.exists() {
-        return files::read(&path);
+impl Folder {
+    /// Where the records begin, if not all are there: in this folder or in the archives.
+    pub(crate) fn start(&self) -> Result<Option<PrunedStart>, Failure> {
+        let path = self.directory.join(PRUNED);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = files::read_text(&path)?;
+        let start = PrunedStart::parse(&text).map_err(|_| Failure::Unverified {
+            what: format!("the file `{PRUNED}` does not say where the log begins"),
+            index: None,
+        })?;
+        let whole = Bundle::covering(start.first_index()).all(|bundle| self.find(bundle).is_some());
+        Ok((!whole).then_some(start))
     }
-    Err(Failure::Unverified {
-        what: format!("the checkpoint covers `{}`, which is missing", bundle.path()),
-        index: Some(bundle.first_entry()),
-    })
+
+    fn find(&self, bundle: Bundle) -> Option<PathBuf> {
+        let paths = [&self.directory].into_iter().chain(&self.archives);
+        paths.map(|directory| directory.join(bundle.path())).find(|path| path.exists())
+    }
+
+    pub(crate) fn read_bundle(&self, bundle: Bundle) -> Result<Vec<u8>, Failure> {
+        let path = self.find(bundle).ok_or_else(|| Failure::Unverified {
+            what: format!("the checkpoint covers `{}`, which is missing", bundle.path()),
+            index: Some(bundle.first_entry()),
+        })?;
+        files::read(&path)
+    }
 }
 
 fn unsigned(which: &str, error: CheckpointError) -> Failure {
@@ -203,6 +261,23 @@ fn human(report: &Verified) -> String {
         ("last", report.last_time.clone()),
         ("leases", report.leases.to_string()),
     ]);
+    if let Some(PrunedView { before, recorded_at_index, earlier_checkpoints_not_compared }) =
+        &report.pruned
+    {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(
+            text,
+            "entries 0 to {before} were pruned, as entry {recorded_at_index} says, and are not \
+             checked here: name the export that covers them with --archive"
+        );
+        if *earlier_checkpoints_not_compared > 0 {
+            let _ = writeln!(
+                text,
+                "{earlier_checkpoints_not_compared} earlier checkpoints lie in what was pruned and \
+                 are not compared"
+            );
+        }
+    }
     if !report.uses.is_empty() {
         let row = |it: &Use| {
             [

@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     Usage(&'static str),
     #[error("the broker's answer is wrong: {0}")]
     BadAnswer(&'static str),
-    #[error("nothing was deleted")]
+    #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
     #[error("no record grants this lease")]
     NoSuchGrant,
@@ -103,7 +103,7 @@ impl Failure {
             }
             Self::Client(ClientError::Secret(_)) => Some("a secret has 1 to 16384 bytes"),
             Self::Setup(setup::SetupError::Exists(_)) => Some("choose a directory that is empty"),
-            Self::NotConfirmed => Some("pass --yes to delete without being asked"),
+            Self::NotConfirmed => Some("pass --yes to do it without being asked"),
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")

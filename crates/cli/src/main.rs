@@ -6,6 +6,7 @@ mod audit_explain;
 mod audit_export;
 mod audit_list;
 mod audit_prove;
+mod audit_prune;
 mod audit_search;
 mod audit_tail;
 mod audit_verify;

@@ -96,7 +96,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Records of changes (`audit::mutates`) from an index on, in order.
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError>;
 
-    /// All records that name a lease, in order.
+    /// All kept records that name a lease, in order.
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError>;
 
     /// The last grant or renewal of each of a tenant's leases that is neither released nor revoked
@@ -111,6 +111,17 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The leaf hashes of a range of records, in order; shorter when the log is.
     async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
+
+    /// Takes the bodies of all records before an index out, and appends the `LOG_PRUNED` record of it,
+    /// in one transaction: both or neither. Leaf hashes stay, and records of changes stay for
+    /// [`Store::changes`] alone.
+    ///
+    /// The index is a multiple of 256 and the record's `tree_size`; else the record is an
+    /// `InvalidRecord`. `Changed` when the log is pruned up to there already, or does not reach it.
+    async fn prune(&self, before: u64, record: &RecordDraft) -> Result<Entry, StoreError>;
+
+    /// The first record that is kept: reads by [`Store::records`] and its like begin here.
+    async fn first_kept(&self) -> Result<u64, StoreError>;
 
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;

@@ -27,7 +27,7 @@ pub struct FailingStore {
 pub enum Operation {
     /// `append`.
     Append,
-    /// `apply`.
+    /// `apply` and `prune`.
     Apply,
     /// `put_checkpoint`.
     PutCheckpoint,
@@ -250,6 +250,14 @@ impl Store for FailingStore {
 
     async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
         self.read(self.inner.leaf_hashes(range)).await
+    }
+
+    async fn prune(&self, before: u64, record: &RecordDraft) -> Result<Entry, StoreError> {
+        self.pass(Operation::Apply, self.inner.prune(before, record)).await
+    }
+
+    async fn first_kept(&self) -> Result<u64, StoreError> {
+        self.read(self.inner.first_kept()).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {

@@ -8,5 +8,6 @@ mod forgeries;
 mod merkle;
 mod misconduct;
 mod notes;
+mod pruned;
 mod records;
 mod single_proofs;

@@ -120,6 +120,7 @@ async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualCl
         catalogue: providers::Catalogue::builtin().unwrap(),
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
+        keep: None,
         kek_ttl: Duration::from_mins(5),
         kms: Arc::clone(kms) as _,
         plain_http_origins: vec![],

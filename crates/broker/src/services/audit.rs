@@ -1,3 +1,4 @@
+mod prune;
 mod search;
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
@@ -58,7 +59,9 @@ impl Audit for AuditService {
         let work = async {
             let readable = self.core.readable(&caller, &request.tenant)?;
             let filter = filter(request.filter)?;
-            Ok::<_, Refused>((readable, filter, self.core.start_at(request.from_index).await?))
+            let from = self.core.start_at(request.from_index).await?;
+            self.core.check_kept(from).await?;
+            Ok::<_, Refused>((readable, filter, from))
         };
         let (Readable(tenant), filter, from) = self.core.answer(&caller, work).await?.into_inner();
         let (answers, stream) = mpsc::channel(16);
@@ -86,6 +89,14 @@ impl Audit for AuditService {
     ) -> Result<Response<v1::ProveInclusionResponse>, Status> {
         let (caller, request) = accept(request)?;
         self.core.answer(&caller, self.core.prove_inclusion(&caller, &request)).await
+    }
+
+    async fn prune_records(
+        &self,
+        request: Request<v1::PruneRecordsRequest>,
+    ) -> Result<Response<v1::PruneRecordsResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.prune_records(&caller, &request)).await
     }
 
     async fn prove_consistency(
@@ -141,18 +152,24 @@ impl Core {
         // The size first: what is read after it may hold more, never less.
         let size = self.log.size();
         let tenant = tenant.as_ref();
-        let search = Search { store: &*self.store, tenant, filter: &filter, first: 0, size };
+        let store = &*self.store;
+        let first = store.first_kept().await?;
+        let search = Search { store, tenant, filter: &filter, first, size };
         let found = match before {
             Some(before) => search.backwards(before.min(size), limit).await?,
             None => search.forwards(from, limit).await?,
         };
+        if !request.newest_first {
+            // After the reading: what was pruned meanwhile must not look as if it never was.
+            self.check_kept(from).await?;
+        }
         let entries: Vec<_> = found.entries.into_iter().map(log_entry).collect();
         let seen = entries.iter().map(|entry| entry.index + 1).max().unwrap_or(0);
         Ok(v1::ListRecordsResponse {
             entries,
             next_index: found.next,
             tree_size: size.max(seen),
-            first_index: 0,
+            first_index: first,
             searched_from: found.from,
         })
     }
@@ -175,6 +192,7 @@ impl Core {
         self.in_tree(tree_size)?;
         let plan = ProofPlan::inclusion(request.index, tree_size).map_err(|_| Why::NotInTree)?;
         let entry = self.store.records(request.index, 1, None).await?;
+        self.check_kept(request.index).await?;
         let entry = entry.into_iter().next().ok_or(Why::NotInTree)?;
         let record = entry.record().map_err(|error| Why::Corrupt(error.to_string()))?;
         if !self.access.shows(caller, &record) {
@@ -187,6 +205,12 @@ impl Core {
             tree_size,
             checkpoint: note.filter(|_| signed).unwrap_or_default(),
         })
+    }
+
+    /// Refuses what has been pruned.
+    async fn check_kept(&self, index: u64) -> Result<(), Why> {
+        let first = self.store.first_kept().await?;
+        if index < first { Err(Why::Pruned(first)) } else { Ok(()) }
     }
 
     fn in_tree(&self, size: u64) -> Result<(), Why> {
@@ -242,11 +266,16 @@ impl Tail {
 
     /// Sends one step of records; gives where the next one begins, or nothing when the stream ends.
     async fn send_records(&self, from: u64, reached: u64) -> Option<u64> {
-        let entries = match self.core.store.records(from, STEP, self.tenant.as_ref()).await {
+        let read = async {
+            let entries = self.core.store.records(from, STEP, self.tenant.as_ref()).await?;
+            // After the reading: a reader that was overtaken by pruning must hear of the gap.
+            self.core.check_kept(from).await.map(|()| entries)
+        };
+        let entries = match read.await {
             Ok(entries) => entries,
-            Err(error) => {
+            Err(why) => {
                 // Who is gone need not hear of it.
-                let _ = self.answers.send(Err(Refused::from(error).into())).await;
+                let _ = self.answers.send(Err(Refused::from(why).into())).await;
                 return None;
             }
         };

@@ -116,3 +116,45 @@ fn a_leases_story_has_its_proof() {
     let text = stdout(&output);
     assert!(text.contains("its time was up") && text.contains("aaaaaaaaaaaaaaaa"), "{text}");
 }
+
+#[test]
+fn a_pruned_export_verifies_alone_and_says_so_or_whole_with_its_archive() {
+    let (log, archive) = Log::pruned();
+    let vkey = log.vkey();
+    let verify = ["audit", "verify", path(&log.directory), "--vkey", &vkey];
+    let output = strongroom(&verify);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("entries 0 to 256 were pruned, as entry 300 says"), "{text}");
+    assert!(text.contains("are not checked here"), "{text}");
+
+    let with_archive = [&verify[..], &["--archive", path(&archive), "--json"]].concat();
+    let output = strongroom(&with_archive);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["size"], &report["leases"]), (&301.into(), &299.into()));
+    assert_eq!(report["pruned"], Value::Null);
+
+    // Questions are answered from what is there.
+    let alone = json(&log, &["who-used", "acme/openai"]);
+    assert_eq!(
+        (&alone["summary"]["leases"], &alone["searched"]["first_index"]),
+        (&44.into(), &256.into())
+    );
+    let both = json(&log, &["who-used", "acme/openai", "--archive", path(&archive)]);
+    assert_eq!(both["summary"]["leases"], 299);
+}
+
+#[test]
+fn missing_records_pass_for_pruned_only_if_the_log_says_so() {
+    let (log, _archive) = Log::pruned();
+    let start = log.directory.path().join("pruned");
+    let vkey = log.vkey();
+    let verify = ["audit", "verify", path(&log.directory), "--vkey", &vkey];
+    let text = std::fs::read_to_string(&start).unwrap();
+    std::fs::write(&start, text.replacen("256", "512", 1)).unwrap();
+    assert_eq!(strongroom(&verify).status.code(), Some(3));
+    std::fs::remove_file(&start).unwrap();
+    let output = strongroom(&verify);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("tile/entries/000"), "{}", stderr(&output));
+}

@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use audit::{
-    Bundle, Checkpoint, Hash, Kind, ProofPlan, Record, RecordDraft, RecordProof, SignerKey,
-    encode_bundle, leaf_hash, tree_root,
+    Bundle, Checkpoint, Hash, Kind, ProofPlan, PrunedStart, Record, RecordDraft, RecordProof,
+    SignerKey, encode_bundle, leaf_hash, tree_root,
 };
 use domain::Timestamp;
 use tempfile::TempDir;
@@ -27,6 +27,28 @@ impl Log {
         };
         log.write();
         log
+    }
+
+    /// The export of a log whose first 256 records were pruned, and, apart, one that has them.
+    pub(crate) fn pruned() -> (Self, TempDir) {
+        let mut log = Self::new(300);
+        let root = tree_root(&leaves(&log.bodies[..256]));
+        let record = Record {
+            kind: Kind::LogPruned.into(),
+            tree_size: 256,
+            tree_root: root.to_vec().into(),
+            ..Record::default()
+        };
+        let time = Timestamp::from_millis(1_700_000_100_000);
+        log.bodies.push(RecordDraft::new(record).unwrap().seal_at(300, time).body);
+        fs::remove_dir_all(log.directory.path().join("tile")).unwrap();
+        log.write();
+        let archive = TempDir::new().unwrap();
+        write(&archive, &log.bodies[..280], &log.key);
+        fs::remove_file(log.directory.path().join("tile/entries/000")).unwrap();
+        let start = PrunedStart::from_path(256, &[root]).unwrap();
+        fs::write(log.directory.path().join("pruned"), start.encode()).unwrap();
+        (log, archive)
     }
 
     pub(crate) fn vkey(&self) -> String {
@@ -64,6 +86,10 @@ impl Log {
     }
 }
 
+fn leaves(bodies: &[Vec<u8>]) -> Vec<Hash> {
+    bodies.iter().map(|body| leaf_hash(body)).collect()
+}
+
 fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
     let size = u64::try_from(bodies.len()).unwrap();
     for bundle in Bundle::covering(size) {
@@ -73,8 +99,7 @@ fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, encode_bundle(&bodies[first..first + width]).unwrap()).unwrap();
     }
-    let leaves: Vec<Hash> = bodies.iter().map(|body| leaf_hash(body)).collect();
-    let checkpoint = Checkpoint::sign(size, &tree_root(&leaves), key).unwrap();
+    let checkpoint = Checkpoint::sign(size, &tree_root(&leaves(bodies)), key).unwrap();
     fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
 }
 
