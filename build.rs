@@ -4,9 +4,10 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "strongroom/v1/audit.proto",
     "strongroom/v1/credentials.proto",
+    "strongroom/v1/identities.proto",
     "strongroom/v1/leases.proto",
     "strongroom/v1/tenants.proto",
     "strongroom/v1/virtual_keys.proto",

@@ -31,6 +31,8 @@ pub struct Deployment {
 #[derive(Debug)]
 struct Server {
     address: SocketAddr,
+    /// Where a broker serves its log as files.
+    tiles: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     serving: JoinSet<anyhow::Result<()>>,
 }
@@ -59,6 +61,11 @@ impl Deployment {
     /// Where the broker listens.
     pub fn broker(&self) -> SocketAddr {
         self.broker.address
+    }
+
+    /// Where the broker serves the log as static files.
+    pub fn tiles(&self) -> SocketAddr {
+        self.broker.tiles.unwrap()
     }
 
     /// Where the proxy listens.
@@ -112,7 +119,7 @@ impl Deployment {
 
 impl Server {
     fn none(address: SocketAddr) -> Self {
-        Self { address, stop: oneshot::channel().0, serving: JoinSet::new() }
+        Self { address, tiles: None, stop: oneshot::channel().0, serving: JoinSet::new() }
     }
 
     async fn end(mut self) {
@@ -134,6 +141,8 @@ async fn configure_broker(layout: &Layout, backing: Backing, upstream: &Upstream
     let stand_in = table(&[("origin", &upstream.origin())]);
     let providers = ["openai", "anthropic"].map(|name| (name.to_owned(), stand_in.clone()));
     config.insert("providers".to_owned(), Value::Table(providers.into_iter().collect()));
+    let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
+    log.insert("tiles".to_owned(), table(&[("listen", &LOOPBACK.to_string())]));
     // A workload that asks for leases itself, without a proxy.
     let rule = r#"
         identities = ["spiffe://strongroom.local/service"]
@@ -150,12 +159,13 @@ async fn configure_broker(layout: &Layout, backing: Backing, upstream: &Upstream
 async fn start_broker(layout: &Layout, address: SocketAddr) -> Server {
     let (config, sha256) = broker::Config::load(&layout.broker_config).unwrap();
     let broker = Broker::open(config, sha256).await.expect("the broker opens");
+    let tiles = broker.tiles_address();
     let (listener, stop, stopped) = listen(address).await;
     let address = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();
     // A sender that is gone ends the server too: so is its test.
     serving.spawn(broker.serve(listener, async { drop(stopped.await) }));
-    Server { address, stop, serving }
+    Server { address, tiles, stop, serving }
 }
 
 fn configure_proxy(layout: &Layout, broker: SocketAddr) {
@@ -178,7 +188,7 @@ async fn start_proxy(layout: &Layout, address: SocketAddr) -> Server {
     serving.spawn(async move {
         proxy.serve(listener, async { drop(stopped.await) }).await.map_err(Into::into)
     });
-    Server { address, stop, serving }
+    Server { address, tiles: None, stop, serving }
 }
 
 async fn listen(address: SocketAddr) -> (TcpListener, oneshot::Sender<()>, oneshot::Receiver<()>) {

@@ -1,8 +1,8 @@
-use std::fmt::Write as _;
-
 use thiserror::Error;
 
-/// How many entries a full bundle holds.
+use crate::tile_path::{fits, tile_path};
+
+/// How many entries a full bundle, or hashes a full tile, holds.
 pub const BUNDLE_WIDTH: u64 = 256;
 
 /// A file of an export: consecutive entries, as <https://c2sp.org/tlog-tiles> lays them out.
@@ -34,19 +34,12 @@ impl Bundle {
 
     /// Its path below the export's folder, such as `tile/entries/x001/x234/067`.
     pub fn path(self) -> String {
-        let digits = self.index.to_string();
-        let padded = format!("{digits:0>width$}", width = digits.len().next_multiple_of(3));
-        let mut path = "tile/entries".to_owned();
-        let groups = padded.len() / 3;
-        for (group, digits) in padded.as_bytes().chunks(3).enumerate() {
-            path.push_str(if group + 1 < groups { "/x" } else { "/" });
-            path.extend(digits.iter().map(|digit| char::from(*digit)));
-        }
-        if self.width < BUNDLE_WIDTH {
-            // Writing to a `String` cannot fail.
-            let _ = write!(path, ".p/{}", self.width);
-        }
-        path
+        tile_path("tile/entries", self.index, self.width)
+    }
+
+    /// Whether the log of this size has these entries.
+    pub fn is_within(self, size: u64) -> bool {
+        fits(self.index, self.width, size)
     }
 
     /// The bodies in the file's bytes: exactly as many as its width, and nothing after them.

@@ -52,6 +52,30 @@ impl Checkpoint {
         }
     }
 
+    /// The origin that a note claims, for who has to find the key to verify it with.
+    pub(crate) fn claimed_origin(note: &Note) -> Option<String> {
+        Self::parse(note.text()).map(|checkpoint| checkpoint.origin)
+    }
+
+    /// The size that a note claims, unverified: to tell cheaply whether it can be news.
+    pub fn claimed_size(note: &str) -> Option<u64> {
+        decimal(note.split('\n').nth(1)?)
+    }
+
+    /// The root as the note has it, in base64.
+    pub fn root_text(&self) -> String {
+        encode(&self.root)
+    }
+
+    /// Reads a root that a person copied: base64 as in a note, or hex digits.
+    pub fn parse_root(text: &str) -> Option<Hash> {
+        let mut root = [0; 32];
+        match hex::decode_to_slice(text, &mut root) {
+            Ok(()) => Some(root),
+            Err(_) => decode_hash(text),
+        }
+    }
+
     /// Extension lines are allowed by the specification and mean nothing here.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');

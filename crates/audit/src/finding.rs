@@ -1,10 +1,10 @@
 use thiserror::Error;
 
-use crate::InvalidRecord;
+use crate::{HashTile, InvalidRecord};
 
 /// The first thing that is wrong with a log, and the index at which it shows.
 ///
-/// The first eight say that this is not the log that was signed; the others, that the log is
+/// The first ten say that this is not the log that was signed; the others, that the log is
 /// authentic and records something that must not have happened.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Finding {
@@ -61,6 +61,18 @@ pub enum Finding {
     PruningNotOnRecord {
         /// How many are missing.
         size: u64,
+    },
+    /// A tile that the checkpoint's size calls for is not there.
+    #[error("the tile `{tile}` is missing")]
+    TileMissing {
+        /// Which one.
+        tile: HashTile,
+    },
+    /// A tile holds other hashes than the entries have.
+    #[error("the tile `{tile}` does not hold the hashes of the entries")]
+    TileMismatch {
+        /// Which one.
+        tile: HashTile,
     },
     /// A lease was granted under a hash that an earlier lease has.
     #[error("entry {index} grants a lease that entry {granted_at} granted")]
@@ -142,6 +154,9 @@ impl Finding {
             Self::RootMismatch { .. } | Self::Forked { .. } | Self::PruningNotOnRecord { .. } => {
                 None
             }
+            Self::TileMissing { tile } | Self::TileMismatch { tile } => {
+                tile.nodes().next().map(|node| node.range().start)
+            }
             Self::Malformed { index, .. }
             | Self::OutOfPlace { index, .. }
             | Self::TimeWentBack { index }
@@ -170,7 +185,9 @@ impl Finding {
             | Self::Truncated { .. }
             | Self::RootMismatch { .. }
             | Self::Forked { .. }
-            | Self::PruningNotOnRecord { .. } => false,
+            | Self::PruningNotOnRecord { .. }
+            | Self::TileMissing { .. }
+            | Self::TileMismatch { .. } => false,
             Self::LeaseGrantedTwice { .. }
             | Self::LeaseNeverGranted { .. }
             | Self::LeaseEnded { .. }
@@ -198,6 +215,8 @@ impl Finding {
             | Self::RootMismatch { .. }
             | Self::Forked { .. }
             | Self::PruningNotOnRecord { .. }
+            | Self::TileMissing { .. }
+            | Self::TileMismatch { .. }
             | Self::LeaseGrantedTwice { .. }
             | Self::LeaseEnded { .. }
             | Self::LeaseMoved { .. }

@@ -24,16 +24,16 @@ impl Frontier {
         let (size, rest) = bytes.split_first_chunk::<8>().ok_or(MalformedFrontier)?;
         let size = u64::from_be_bytes(*size);
         let (peaks, rest) = rest.as_chunks::<32>();
-        let count = usize::try_from(size.count_ones()).map_err(|_| MalformedFrontier)?;
-        if !rest.is_empty() || peaks.len() != count {
+        if !rest.is_empty() {
             return Err(MalformedFrontier);
         }
-        Ok(Self { size, peaks: peaks.to_vec() })
+        Self::from_peaks(size, peaks.to_vec())
     }
 
-    /// The tree of a size, from the roots of its perfect subtrees, the largest first.
-    pub(crate) fn from_peaks(size: u64, peaks: Vec<Hash>) -> Result<Self, MalformedFrontier> {
-        if u32::try_from(peaks.len()) == Ok(size.count_ones()) {
+    /// The frontier of a tree of this size from the roots of its perfect subtrees, in the order of
+    /// [`crate::peaks`]. Whether they are the right ones, only the root can tell.
+    pub fn from_peaks(size: u64, peaks: Vec<Hash>) -> Result<Self, MalformedFrontier> {
+        if u64::try_from(peaks.len()) == Ok(size.count_ones().into()) {
             Ok(Self { size, peaks })
         } else {
             Err(MalformedFrontier)

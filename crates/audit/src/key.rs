@@ -49,35 +49,14 @@ impl SignerKey {
 
     /// Reads the text form.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let rest = text.strip_prefix(PRIVATE).ok_or(KeyError::Malformed)?;
-        let (name, id, mut data) = parts(rest)?;
-        let seed = <&[u8; 33]>::try_from(data.as_slice()).ok().and_then(|data| match data {
-            [ED25519, seed @ ..] => Some(Zeroizing::new(*seed)),
-            _ => None,
-        });
-        data.zeroize();
-        let key = Self::from_seed(name, &*seed.ok_or(KeyError::Malformed)?)?;
+        let (name, id, seed) = parse_private(text, ED25519)?;
+        let key = Self::from_seed(name, &seed)?;
         if key.verifier.id == id { Ok(key) } else { Err(KeyError::Malformed) }
     }
 
     /// The text form, to be stored where only the log can read it.
     pub fn to_text(&self) -> Secret {
-        let mut data = Zeroizing::new([0; 33]);
-        if let Some((kind, seed)) = data.split_first_mut() {
-            *kind = ED25519;
-            seed.copy_from_slice(self.key.as_bytes());
-        }
-        let data = Zeroizing::new(base64::encode(data.as_slice()));
-        let name = self.verifier.name();
-        // At its final size from the start, so that no copy is left behind.
-        let mut text = Vec::with_capacity(PRIVATE.len() + name.len() + 10 + data.len());
-        text.extend_from_slice(PRIVATE.as_bytes());
-        text.extend_from_slice(name.as_bytes());
-        text.push(b'+');
-        text.extend_from_slice(hex::encode(self.verifier.id).as_bytes());
-        text.push(b'+');
-        text.extend_from_slice(data.as_bytes());
-        Secret::new(text)
+        private_text(self.verifier.name(), self.verifier.id, ED25519, &self.key)
     }
 
     /// The key that verifies what this one signs.
@@ -100,12 +79,7 @@ pub struct VerifierKey {
 
 impl VerifierKey {
     fn new(name: &str, key: VerifyingKey) -> Self {
-        let digest = Sha256::new_with_prefix(name)
-            .chain_update([b'\n', ED25519])
-            .chain_update(key.as_bytes())
-            .finalize();
-        let [a, b, c, d, ..]: [u8; 32] = digest.into();
-        Self { name: name.to_owned(), id: [a, b, c, d], key }
+        Self { name: name.to_owned(), id: key_id(name, ED25519, &key), key }
     }
 
     /// The key's name; for a log's key, the log's origin.
@@ -130,10 +104,7 @@ impl FromStr for VerifierKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (name, id, data) = parts(text)?;
-        let [ED25519, key @ ..] = data.as_slice() else { return Err(KeyError::Malformed) };
-        let key = key.try_into().map_err(|_| KeyError::Malformed)?;
-        let key = VerifyingKey::from_bytes(key).map_err(|_| KeyError::Malformed)?;
+        let (name, id, key) = parse_public(text, ED25519)?;
         let key = Self::new(name, key);
         if key.id == id { Ok(key) } else { Err(KeyError::Malformed) }
     }
@@ -141,8 +112,7 @@ impl FromStr for VerifierKey {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let data = [&[ED25519][..], self.key.as_bytes()].concat();
-        write!(f, "{}+{}+{}", self.name, hex::encode(self.id), base64::encode(&data))
+        f.write_str(&public_text(&self.name, self.id, ED25519, &self.key))
     }
 }
 
@@ -154,6 +124,67 @@ const PRIVATE: &str = "PRIVATE+KEY+";
 
 /// The signature type of c2sp.org/signed-note.
 const ED25519: u8 = 0x01;
+
+/// The parts of a key's text form: name, id and the key itself.
+type Named<'a, K> = (&'a str, [u8; 4], K);
+
+type Seed = Zeroizing<[u8; 32]>;
+
+/// The first four bytes of SHA-256(name ‖ newline ‖ signature type ‖ public key).
+pub(crate) fn key_id(name: &str, kind: u8, key: &VerifyingKey) -> [u8; 4] {
+    let digest = Sha256::new_with_prefix(name).chain_update([b'\n', kind]);
+    let [a, b, c, d, ..]: [u8; 32] = digest.chain_update(key.as_bytes()).finalize().into();
+    [a, b, c, d]
+}
+
+/// The text form of a public key with this signature type.
+pub(crate) fn public_text(name: &str, id: [u8; 4], kind: u8, key: &VerifyingKey) -> String {
+    let data = [&[kind][..], key.as_bytes()].concat();
+    format!("{name}+{}+{}", hex::encode(id), base64::encode(&data))
+}
+
+/// Reads a public key. The caller compares the id with the one that follows from the rest.
+pub(crate) fn parse_public(text: &str, kind: u8) -> Result<Named<'_, VerifyingKey>, KeyError> {
+    let (name, id, data) = parts(text)?;
+    let (found, key) = data.split_first().ok_or(KeyError::Malformed)?;
+    if *found != kind {
+        return Err(KeyError::Malformed);
+    }
+    let key = key.try_into().map_err(|_| KeyError::Malformed)?;
+    let key = VerifyingKey::from_bytes(key).map_err(|_| KeyError::Malformed)?;
+    Ok((name, id, key))
+}
+
+/// The text form of a private key with this signature type.
+pub(crate) fn private_text(name: &str, id: [u8; 4], kind: u8, key: &SigningKey) -> Secret {
+    let mut data = Zeroizing::new([0; 33]);
+    if let Some((first, seed)) = data.split_first_mut() {
+        *first = kind;
+        seed.copy_from_slice(key.as_bytes());
+    }
+    let data = Zeroizing::new(base64::encode(data.as_slice()));
+    // At its final size from the start, so that no copy is left behind.
+    let mut text = Vec::with_capacity(PRIVATE.len() + name.len() + 10 + data.len());
+    text.extend_from_slice(PRIVATE.as_bytes());
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'+');
+    text.extend_from_slice(hex::encode(id).as_bytes());
+    text.push(b'+');
+    text.extend_from_slice(data.as_bytes());
+    Secret::new(text)
+}
+
+/// Reads a private key. The caller compares the id with the one that follows from the rest.
+pub(crate) fn parse_private(text: &str, kind: u8) -> Result<Named<'_, Seed>, KeyError> {
+    let rest = text.strip_prefix(PRIVATE).ok_or(KeyError::Malformed)?;
+    let (name, id, mut data) = parts(rest)?;
+    let seed = <&[u8; 33]>::try_from(data.as_slice()).ok().and_then(|data| match data {
+        [found, seed @ ..] if *found == kind => Some(Zeroizing::new(*seed)),
+        _ => None,
+    });
+    data.zeroize();
+    Ok((name, id, seed.ok_or(KeyError::Malformed)?))
+}
 
 /// Splits `<name>+<id>+<base64>`. The base64 may hold `+` itself.
 fn parts(text: &str) -> Result<(&str, [u8; 4], Vec<u8>), KeyError> {

@@ -19,7 +19,8 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
         | Kind::VirtualKeyCreated
-        | Kind::VirtualKeyRevoked => true,
+        | Kind::VirtualKeyRevoked
+        | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
@@ -28,7 +29,6 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::Read
         | Kind::PolicyLoaded
         | Kind::Finding
-        | Kind::CheckpointGivenUp
         | Kind::LogPruned
         | Kind::LeaseGranted
         | Kind::LeaseRenewed

@@ -5,6 +5,7 @@
 mod base64;
 mod bundle;
 mod checkpoint;
+mod cosigner;
 mod custody;
 mod draft;
 mod filter;
@@ -18,11 +19,15 @@ mod plan;
 mod proof;
 mod pruned;
 mod record;
+mod tile;
+mod tile_path;
 mod tlog_proof;
 mod verifier;
+mod witness;
 
 pub use bundle::{BUNDLE_WIDTH, Bundle, MalformedBundle, encode_bundle};
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use cosigner::{CosignerKey, WitnessKey};
 pub use custody::LONGEST_LEASE;
 pub use draft::{Entry, RecordDraft};
 pub use filter::{InvalidFilter, RecordFilter, who};
@@ -32,7 +37,7 @@ pub use hash::{Hash, empty_root, leaf_hash, node_hash, tree_root};
 pub use key::{KeyError, SignerKey, VerifierKey};
 pub use kind::{mutates, revocation};
 pub use note::{Note, NoteError};
-pub use plan::{Node, NotInTree, ProofPlan};
+pub use plan::{Node, NotInTree, ProofPlan, peaks};
 pub use proof::{BadProof, verify_consistency, verify_inclusion};
 pub use pruned::{MalformedStart, PrunedStart};
 pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
@@ -40,5 +45,8 @@ pub use strongroom_proto::v1::{
     Record,
     record::{Kind, Reason},
 };
+pub use tile::{HashTile, MalformedTile, TileFolder};
+pub use tile_path::Resource;
 pub use tlog_proof::{RecordProof, RecordProofError};
-pub use verifier::{Pruned, Report, Verifier};
+pub use verifier::{GivenUp, Pruned, Report, Verifier};
+pub use witness::{AddCheckpoint, Conflict, Seen, Submission, Witness, WitnessRefusal};

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::{SignerKey, VerifierKey, base64, key::is_name};
+use crate::{CosignerKey, SignerKey, VerifierKey, WitnessKey, base64, key::is_name};
 
 /// A signed note, <https://c2sp.org/signed-note>: a text and signatures over it. The text means
 /// nothing until [`Note::verify`] has given it.
@@ -81,18 +81,55 @@ impl Note {
         if signed { Ok(&self.text) } else { Err(NoteError::UnknownSigner) }
     }
 
+    /// The text, which may be anyone's.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The line that a witness puts below the note, as of a time in seconds since 1970. The witness
+    /// must have made sure before that the checkpoint continues all that it has cosigned.
+    pub fn cosign(&self, key: &CosignerKey, time: u64) -> String {
+        let witness = key.witness();
+        let (name, key_id) = (witness.name().to_owned(), witness.id());
+        NoteSignature { name, key_id, bytes: key.cosign(&self.text, time) }.line()
+    }
+
+    /// When the witness cosigned the note, in seconds since 1970; the latest if it did more than
+    /// once. As with [`Note::verify`], one that claims to be this witness's and is not spoils it.
+    pub fn cosigned(&self, witness: &WitnessKey) -> Result<u64, NoteError> {
+        let mut latest = None;
+        for signature in &self.signatures {
+            if signature.name == witness.name() && signature.key_id == witness.id() {
+                let time = witness.verify(&self.text, &signature.bytes);
+                latest = latest.max(Some(time.ok_or(NoteError::BadSignature)?));
+            }
+        }
+        latest.ok_or(NoteError::UnknownSigner)
+    }
+
+    /// Adds a witness's cosignature out of the lines with which it answered. Lines of other keys are
+    /// left out, and an older cosignature of this witness is replaced.
+    pub fn add_cosignature(&mut self, lines: &str, witness: &WitnessKey) -> Result<(), NoteError> {
+        let answer = Self::parse(&format!("{}\n{lines}", self.text))?;
+        answer.cosigned(witness)?;
+        let ours = |it: &NoteSignature| it.name == witness.name() && it.key_id == witness.id();
+        self.signatures.retain(|signature| !ours(signature));
+        self.signatures.extend(answer.signatures.into_iter().find(ours));
+        Ok(())
+    }
+
     /// The note as it is stored and sent.
     pub fn encode(&self) -> String {
         let mut note = format!("{}\n", self.text);
-        for signature in &self.signatures {
-            let bytes = [&signature.key_id[..], &signature.bytes].concat();
-            note.push_str("— ");
-            note.push_str(&signature.name);
-            note.push(' ');
-            note.push_str(&base64::encode(&bytes));
-            note.push('\n');
-        }
+        note.extend(self.signatures.iter().map(NoteSignature::line));
         note
+    }
+}
+
+impl NoteSignature {
+    fn line(&self) -> String {
+        let bytes = [&self.key_id[..], &self.bytes].concat();
+        format!("— {} {}\n", self.name, base64::encode(&bytes))
     }
 }
 

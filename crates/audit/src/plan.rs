@@ -108,6 +108,12 @@ impl ProofPlan {
     }
 }
 
+/// The perfect subtrees that a tree of this size consists of, the largest first: those whose roots a
+/// [`crate::Frontier`] holds.
+pub fn peaks(size: u64) -> Vec<Node> {
+    perfect(0..size)
+}
+
 /// Splits a tree of two leaves or more where RFC 6962 does: at the largest power of two below its
 /// size.
 fn halves(tree: &Range<u64>) -> (Range<u64>, Range<u64>) {

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::{BUNDLE_WIDTH, Frontier, Hash, base64};
+use crate::{BUNDLE_WIDTH, Frontier, Hash, HashTile, base64, peaks};
 
 /// Where an export of a pruned log begins: the tree of what was pruned, without the records. With it
 /// the rest is verified against the same checkpoint as the whole.
@@ -50,6 +50,26 @@ impl PrunedStart {
     /// The first record that is kept.
     pub fn first_index(&self) -> u64 {
         self.0.size()
+    }
+
+    /// Whether these hashes, of a tile that reaches into what was pruned, are what the tree has there.
+    /// Those of what is kept are not looked at; of a tile before them all, nothing is known: `false`.
+    pub fn agrees_with(&self, tile: HashTile, hashes: &[Hash]) -> bool {
+        let count = (self.first_index() >> tile.height()).saturating_sub(tile.first());
+        let count = usize::try_from(count.min(tile.width)).unwrap_or(usize::MAX);
+        let Some(pruned) = hashes.get(..count) else { return false };
+        let mut tree = Frontier::default();
+        for hash in pruned {
+            tree.push(*hash);
+        }
+        // A tile that lies wholly in what was pruned is not the one that these peaks are of.
+        count == 0 || tree.peaks() == self.peaks_in(tile.level)
+    }
+
+    /// The roots of the subtrees whose nodes are in the open tile of a level.
+    pub(crate) fn peaks_in(&self, level: u32) -> Vec<Hash> {
+        let nodes = peaks(self.first_index()).into_iter().zip(self.0.peaks());
+        nodes.filter(|(node, _)| node.level / 8 == level).map(|(_, hash)| *hash).collect()
     }
 
     /// The tree of what was pruned.

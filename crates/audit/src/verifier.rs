@@ -15,6 +15,10 @@ pub struct Verifier {
     checkpoint: Checkpoint,
     /// Checkpoints of the same log that the auditor has from before, the largest first.
     earlier: Vec<Checkpoint>,
+    /// Those of them that the log does not continue, the smallest first.
+    unmatched: Vec<Checkpoint>,
+    /// Where the log says that a checkpoint was given up.
+    given_up: BTreeMap<(u64, Hash), u64>,
     frontier: Frontier,
     custody: Custody,
     first_time: Option<Timestamp>,
@@ -68,6 +72,20 @@ pub struct Report {
     pub first_time: Option<Timestamp>,
     /// When the last record was appended.
     pub last_time: Option<Timestamp>,
+    /// The expected earlier checkpoints that the log does not continue because an operator gave them
+    /// up, as the log itself says: their records are lost, and whoever reads this should know why.
+    pub given_up: Vec<GivenUp>,
+}
+
+/// An earlier checkpoint whose loss is on record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GivenUp {
+    /// The index of the record that says so.
+    pub index: u64,
+    /// How many records were signed.
+    pub size: u64,
+    /// The root that was signed.
+    pub root: Hash,
 }
 
 impl Verifier {
@@ -78,6 +96,8 @@ impl Verifier {
             key: key.clone(),
             checkpoint,
             earlier: Vec::new(),
+            unmatched: Vec::new(),
+            given_up: BTreeMap::new(),
             frontier: Frontier::default(),
             custody: Custody::default(),
             first_time: None,
@@ -105,7 +125,8 @@ impl Verifier {
     }
 
     /// Also holds the log to a checkpoint that it signed before: it must be the beginning of this
-    /// one. To be called before the first record.
+    /// one, or the log must say that exactly this checkpoint was given up. To be called before the
+    /// first record.
     pub fn expect_earlier(&mut self, checkpoint: &str) -> Result<(), CheckpointError> {
         let checkpoint = Checkpoint::verify(checkpoint, &self.key)?;
         if let Some(missing) = self.pruned.as_mut().filter(|it| checkpoint.size < it.size) {
@@ -151,11 +172,8 @@ impl Verifier {
         if root != self.checkpoint.root {
             return Err(Finding::RootMismatch { size });
         }
-        self.compare_earlier()?;
-        // An earlier checkpoint that is larger than this one: the log was cut back.
-        if let Some(larger) = self.earlier.last() {
-            return Err(Finding::Forked { size: larger.size });
-        }
+        self.compare_earlier();
+        let given_up = self.excuse_unmatched()?;
         let pruned = self.pruned.as_ref().map(Missing::on_record).transpose()?;
         if let Some(finding) = self.misconduct {
             return Err(finding);
@@ -169,6 +187,7 @@ impl Verifier {
             kinds: self.kinds,
             first_time: self.first_time,
             last_time: self.last_time,
+            given_up,
         })
     }
 
@@ -177,7 +196,7 @@ impl Verifier {
         if index >= self.checkpoint.size {
             return Err(Finding::BeyondCheckpoint { index });
         }
-        self.compare_earlier()?;
+        self.compare_earlier();
         let checked = decode_with(body, &mut self.scratch)
             .map_err(|source| Finding::Malformed { index, source })?;
         if checked.record.index != index {
@@ -189,6 +208,11 @@ impl Verifier {
         self.first_time.get_or_insert(checked.time);
         self.last_time = Some(checked.time);
         *self.kinds.entry(checked.kind).or_default() += 1;
+        if checked.kind == Kind::CheckpointGivenUp
+            && let Ok(root) = checked.record.tree_root.as_ref().try_into()
+        {
+            self.given_up.entry((checked.record.tree_size, root)).or_insert(index);
+        }
         if self.misconduct.is_none() {
             let found = self.custody.follow(&checked).err();
             self.misconduct =
@@ -201,14 +225,28 @@ impl Verifier {
         Ok(())
     }
 
-    fn compare_earlier(&mut self) -> Result<(), Finding> {
+    fn compare_earlier(&mut self) {
         let size = self.frontier.size();
         while let Some(earlier) = self.earlier.pop_if(|earlier| earlier.size == size) {
             if earlier.root != self.frontier.root() {
-                return Err(Finding::Forked { size });
+                // Not yet a fork: a later record may say that it was given up.
+                self.unmatched.push(earlier);
             }
         }
-        Ok(())
+    }
+
+    /// Every checkpoint that the log does not continue must have been given up, exactly.
+    fn excuse_unmatched(&mut self) -> Result<Vec<GivenUp>, Finding> {
+        // What is left is larger than the log: it was cut back.
+        let larger = self.earlier.drain(..).rev();
+        let unmatched = self.unmatched.drain(..).chain(larger);
+        unmatched
+            .map(|Checkpoint { size, root, .. }| {
+                let index = self.given_up.get(&(size, root)).copied();
+                let index = index.ok_or(Finding::Forked { size })?;
+                Ok(GivenUp { index, size, root })
+            })
+            .collect()
     }
 }
 

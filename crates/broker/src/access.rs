@@ -32,6 +32,10 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Credentials/GetCredential", Class::Plain),
     ("Credentials/ListCredentials", Class::Plain),
     ("Credentials/RotateCredential", Class::First),
+    ("Identities/BlockIdentity", Class::First),
+    ("Identities/ListBlockedIdentities", Class::Plain),
+    ("Identities/RevokeSession", Class::First),
+    ("Identities/UnblockIdentity", Class::Plain),
     ("Leases/AcquireLease", Class::Plain),
     ("Leases/ListLeases", Class::Plain),
     ("Leases/ListModels", Class::Plain),
@@ -43,6 +47,8 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Tenants/CreateTenant", Class::Plain),
     ("Tenants/GetTenant", Class::Plain),
     ("Tenants/ListTenants", Class::Plain),
+    ("Tenants/ResumeTenant", Class::Plain),
+    ("Tenants/SuspendTenant", Class::First),
     ("Tenants/UpdateTenant", Class::Plain),
     ("VirtualKeys/CreateVirtualKey", Class::Plain),
     ("VirtualKeys/GetVirtualKey", Class::Plain),
@@ -176,8 +182,8 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 5] =
-        ["Audit/*", "Credentials/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+    const SERVICES: [&str; 6] =
+        ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
 
     #[test]
     fn every_rpc_is_in_the_table() {

@@ -68,6 +68,7 @@ async fn make_platform(
         display_name: "Managed credentials".to_owned(),
         preferred_provider: None,
         on_missing: OnMissing::Refuse,
+        suspended: false,
         revision: 1,
         request_id: None,
         created_at: now,

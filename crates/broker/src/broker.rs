@@ -1,12 +1,14 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::{Kind, Record};
+use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
+use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, credentials_server::CredentialsServer, leases_server::LeasesServer,
+    audit_server::AuditServer, credentials_server::CredentialsServer,
+    identities_server::IdentitiesServer, leases_server::LeasesServer,
     tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
@@ -23,14 +25,18 @@ use crate::{
     bootstrap,
     config::{Config, Limits},
     core::{Core, Parts},
+    export::{Exporter, Pace},
     follower,
     guard::Guard,
     listener::Peer,
     services::{
-        audit::AuditService, credentials::CredentialService, leases::LeaseService,
-        tenants::TenantService, virtual_keys::VirtualKeyService,
+        audit::AuditService, credentials::CredentialService, identities::IdentityService,
+        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
+    signing::{Signing, check_clock, record_trouble},
+    tiles::TileServer,
+    witnesses::{Published, Remote},
 };
 
 /// A broker with its store and KMS open and its certificates loaded, ready to serve.
@@ -43,6 +49,10 @@ pub struct Broker {
     /// Ends the streams and the tasks that follow the log.
     stop: CancellationToken,
     signer: Signer,
+    exporters: Vec<Exporter>,
+    tiles: Option<TileServer>,
+    leads: watch::Sender<bool>,
+    witnesses: Vec<Remote>,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -71,12 +81,24 @@ impl Broker {
         let kms = config.kms.open().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
+        let tiles = match &config.log.tiles {
+            Some(tiles) => {
+                let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+                Some(TileServer::open(tiles, files, domains, Arc::clone(&clock)).await?)
+            }
+            None => None,
+        };
         // Before anything is added to it, the log must be the one that was signed.
-        let signer = Signer::open(Arc::clone(&store), key, config.log.last_checkpoint).await?;
+        let last = config.log.last_checkpoint;
+        let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
+        check_clock(&*store).await?;
+        let witnesses = config.log.witnesses.iter().map(Remote::open);
+        let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
             access,
             catalogue,
+            checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
             keep: bootstrap::keep(config.log.keep)?,
@@ -84,17 +106,13 @@ impl Broker {
             kms,
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
+            sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
             store,
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
-        let started = Record {
-            kind: Kind::BrokerStarted.into(),
-            config_sha256: config_sha256.to_vec().into(),
-            ..Record::default()
-        };
-        let started = core.log.record(started).await;
-        started.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+        let exporters = exporters(&config.log.sinks, &core)?;
+        put_start_on_record(&core, config_sha256).await?;
         Ok(Self {
             core: Arc::new(core),
             tls,
@@ -103,6 +121,10 @@ impl Broker {
             tasks,
             stop,
             signer,
+            exporters,
+            tiles,
+            leads: watch::Sender::new(false),
+            witnesses,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -112,9 +134,20 @@ impl Broker {
         self.readiness.subscribe()
     }
 
+    /// Whether this broker does what one broker of a database at a time does. It may say so of two for
+    /// a moment, so nothing but economy may rest on it.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
     /// The text form of the key that verifies this log's checkpoints.
     pub fn verifier_key(&self) -> &str {
         &self.core.verifier_key
+    }
+
+    /// Where the log is served as static files, if it is.
+    pub fn tiles_address(&self) -> Option<SocketAddr> {
+        self.tiles.as_ref().and_then(TileServer::address)
     }
 
     /// Serves until `shutdown`, then lets calls in hand finish, within the drain time, and signs a
@@ -129,14 +162,18 @@ impl Broker {
     ) -> anyhow::Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
         self.start_tasks(health);
-        let Self { core, tls, limits, reflection, tasks, stop, signer, .. } = self;
-        let (signing_ends, signing) = (CancellationToken::new(), TaskTracker::new());
-        signing.spawn(signer.run(signing_ends.clone()));
+        let Self { core, tls, limits, reflection, tasks, stop, signer, leads, .. } = self;
+        let signing = Signing::start(&core, signer, leads);
 
         let closing = CancellationToken::new();
         let handshakes = mtls::Limits { connections: limits.connections, ..Default::default() };
         let ends = closing.clone().cancelled_owned();
-        let incoming = mtls::incoming(listener, Arc::clone(&tls), handshakes, ends)
+        let tally = Arc::clone(&core.tally);
+        let failed = move |why: &str| {
+            tally.count(Reason::HandshakeFailed, format!("Handshake/{why}"));
+        };
+        let tls_of = Arc::clone(&tls);
+        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, Arc::new(failed))
             .map(|connection| connection.map(Peer::new));
         let router = builder(&limits)
             .layer(Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls))
@@ -161,6 +198,7 @@ impl Broker {
             () = drained => Ok(()),
         };
         stop.cancel();
+        core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
         if let Err(why) = core.log.close(stopped).await {
             tracing::error!(?why, "the stop is not on record");
@@ -172,9 +210,7 @@ impl Broker {
         if timeout(limits.drain, tasks.wait()).await.is_err() {
             tracing::warn!("tasks were still running at the end of the drain");
         }
-        signing_ends.cancel();
-        signing.close();
-        signing.wait().await;
+        signing.end().await;
         store.close().await;
         ended
     }
@@ -186,8 +222,24 @@ impl Broker {
             Arc::clone(&core.store),
             Arc::clone(&core.directory),
             core.log.clone(),
+            follower::POLL,
             self.stop.clone(),
         ));
+        for exporter in self.exporters.drain(..) {
+            self.tasks.spawn(exporter.run(self.leads.subscribe(), self.stop.clone()));
+        }
+        let tally = Arc::clone(&core.tally);
+        self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
+        if let Some(tiles) = self.tiles.take() {
+            self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
+        }
+        self.tasks.spawn(record_trouble(Arc::clone(core), self.stop.clone()));
+        let published = Published::default();
+        for witness in std::mem::take(&mut self.witnesses) {
+            let (core, newest) = (Arc::clone(core), self.signer.published());
+            let (published, stop) = (Arc::clone(&published), self.stop.clone());
+            self.tasks.spawn(witness.follow(core, newest, published, stop));
+        }
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }
@@ -195,6 +247,26 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
+    let started = Record {
+        kind: Kind::BrokerStarted.into(),
+        config_sha256: config_sha256.to_vec().into(),
+        ..Record::default()
+    };
+    let started = core.log.record(started).await;
+    started.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+    Ok(())
+}
+
+fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
+    let exporter = |sink: &SinkConfig| {
+        let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
+        Exporter::new(sink, store, clock, core.log.growth(), Pace::default())
+            .with_context(|| format!("the sink `{}`", sink.name.as_str()))
+    };
+    sinks.iter().map(exporter).collect()
 }
 
 fn builder(limits: &Limits) -> Server {
@@ -232,6 +304,10 @@ fn add_services<L>(
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
         .add_service(
+            IdentitiesServer::new(IdentityService(core()))
+                .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
             VirtualKeysServer::new(VirtualKeyService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
@@ -252,8 +328,13 @@ async fn check_self(
 ) {
     loop {
         let state = match timeout(SELF_CHECK, core.store.head()).await {
-            Ok(Ok(_)) if core.log.is_whole() => Readiness::Ready,
-            Ok(Ok(_)) => Readiness::NotReady("the database has lost records".to_owned()),
+            Ok(Ok(_)) if !core.log.is_whole() => {
+                Readiness::NotReady("the database has lost records".to_owned())
+            }
+            Ok(Ok(_)) => match &*core.checkpoints.trouble().borrow() {
+                None => Readiness::Ready,
+                Some(trouble) => Readiness::NotReady(format!("no new leases: {trouble}")),
+            },
             Ok(Err(_)) | Err(_) => {
                 Readiness::NotReady("the store does not answer: no new leases".to_owned())
             }

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,14 +11,19 @@ use envelope::KmsConfig;
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use sinks::SinkConfig;
 use store::StoreConfig;
 use telemetry::TelemetryConfig;
 use thiserror::Error;
+use url::Url;
 
 /// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
     /// Where the gRPC service listens.
     pub listen: SocketAddr,
     /// The trust domains whose workloads may connect.
@@ -67,6 +72,40 @@ pub struct LogConfig {
     /// pruned.
     #[serde(default, with = "humantime_serde")]
     pub keep: Option<Duration>,
+    /// Other systems that are sent every record.
+    #[serde(default)]
+    pub sinks: Vec<SinkConfig>,
+    /// Where the log is served as static files; without this it is not.
+    #[serde(default)]
+    pub tiles: Option<TilesConfig>,
+    /// Who cosigns the checkpoints. A witness that is down delays nothing.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// A witness of the log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its address, below which `add-checkpoint` is: `https://`, or `http://` on this machine.
+    pub url: Url,
+    /// The key that verifies its cosignatures.
+    pub key: String,
+    /// The authorities that may vouch for its certificate; the machine's without this.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+/// The log as static files over HTTPS, by the broker's own certificate. Who may call
+/// `Audit/ListRecords` for all tenants may read them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TilesConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    #[serde(default = "tile_connections")]
+    pub connections: usize,
 }
 
 /// A provider at another address.
@@ -155,9 +194,14 @@ impl Config {
             path: path.to_owned(),
             message: error.to_string(),
         })?;
+        path.clone_into(&mut config.path);
         if let Some(folder) = path.parent() {
             config.resolve(folder);
         }
+        config
+            .log
+            .check_sinks()
+            .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         Ok((config, Sha256::digest(text.as_bytes()).into()))
     }
 
@@ -168,7 +212,37 @@ impl Config {
         for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
             *path = folder.join(&*path);
         }
+        for path in self.log.witnesses.iter_mut().filter_map(|witness| witness.ca.as_mut()) {
+            *path = folder.join(&*path);
+        }
+        for sink in &mut self.log.sinks {
+            sink.resolve(folder);
+        }
     }
+}
+
+impl LogConfig {
+    /// Two sinks must not share a cursor or a file, and each must be one that can be opened.
+    fn check_sinks(&self) -> Result<(), String> {
+        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        for sink in &self.sinks {
+            let name = sink.name.as_str();
+            if !names.insert(name) {
+                return Err(format!("log.sinks: two are named `{name}`: name each differently"));
+            }
+            if let Some(path) = sink.to.path()
+                && !paths.insert(path)
+            {
+                return Err(format!("log.sinks: two write {}: give each its own", path.display()));
+            }
+            sink.to.open().map_err(|error| format!("log.sinks: `{name}`: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn tile_connections() -> usize {
+    64
 }
 
 fn commit_deadline() -> Duration {

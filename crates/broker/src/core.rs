@@ -1,7 +1,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use domain::{Clock, Key, TenantId};
+use domain::{Clock, Key, TenantId, Uid};
 use envelope::{Keyring, KeyringSettings, Kms};
 use providers::Catalogue;
 use store::Store;
@@ -12,13 +12,15 @@ use crate::{
     access::Access,
     bootstrap,
     caller::Caller,
+    checkpoints::Checkpoints,
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
     lending::Lent,
     log::Log,
     refused::{Refused, Why},
-    session::Sessions,
+    session::{OpenSession, Sessions},
+    tally::Tally,
 };
 
 /// What every service works with. Built once, in `Broker::open`.
@@ -26,6 +28,7 @@ use crate::{
 pub(crate) struct Core {
     pub(crate) access: Arc<Access>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) custody: Arc<Custody>,
     pub(crate) directory: Arc<Directory>,
@@ -37,7 +40,10 @@ pub(crate) struct Core {
     pub(crate) pepper: Key,
     pub(crate) plain_http_origins: Vec<String>,
     pub(crate) sessions: Sessions,
+    /// The names of the sinks that are sent every record.
+    pub(crate) sinks: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) tally: Arc<Tally>,
     /// The text form of the key that verifies checkpoints.
     pub(crate) verifier_key: String,
 }
@@ -46,6 +52,7 @@ pub(crate) struct Core {
 pub(crate) struct Parts {
     pub(crate) access: Arc<Access>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
     pub(crate) keep: Option<Duration>,
@@ -54,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) plain_http_origins: Vec<String>,
     /// The most sessions at once.
     pub(crate) sessions: u64,
+    pub(crate) sinks: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) verifier_key: String,
 }
@@ -63,7 +71,15 @@ impl Core {
     /// core.
     pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let Parts {
-            access, catalogue, clock, kms, plain_http_origins, store, verifier_key, ..
+            access,
+            catalogue,
+            checkpoints,
+            clock,
+            kms,
+            plain_http_origins,
+            store,
+            verifier_key,
+            ..
         } = parts;
         let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
         let keyring = Keyring::new(Arc::clone(&kms), Arc::clone(&clock), settings);
@@ -71,16 +87,18 @@ impl Core {
         let pepper = bootstrap::pepper(&store, &custody, &*clock).await?;
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
-        let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, tasks);
+        let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
         let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
         Ok(Self {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
+            sinks: parts.sinks,
             lent: Lent::new(),
             access,
             catalogue,
+            checkpoints,
             clock,
             custody,
             directory,
@@ -88,23 +106,31 @@ impl Core {
             pepper,
             plain_http_origins,
             store,
+            tally: Arc::default(),
             verifier_key,
         })
     }
 
-    /// Answers a call. A refusal is put on record before it is answered.
+    /// Answers a call, and no call without a record: of what it changed, which the work itself writes,
+    /// of its refusal, or else of the fact that something was read.
     pub(crate) async fn answer<T>(
         &self,
         caller: &Caller,
         work: impl Future<Output = Result<T, Refused>>,
     ) -> Result<Response<T>, Status> {
         match work.await {
-            Ok(message) => Ok(Response::new(message)),
-            Err(refused) => {
-                record_refusal(&self.log, caller, &refused).await;
-                Err(refused.into())
-            }
+            Ok(message) if caller.is_on_record() => Ok(Response::new(message)),
+            Ok(message) => match self.log.record(caller.read()).await {
+                Ok(_) => Ok(Response::new(message)),
+                Err(why) => self.refuse(caller, why.into()).await,
+            },
+            Err(refused) => self.refuse(caller, refused).await,
         }
+    }
+
+    async fn refuse<T>(&self, caller: &Caller, refused: Refused) -> Result<Response<T>, Status> {
+        record_refusal(&self.log, caller, &refused).await;
+        Err(refused.into())
     }
 
     /// Brings what is cached up to the log's end, for a call that changes what it reads.
@@ -124,6 +150,12 @@ impl Core {
             Some(from) => Ok(from),
             None => Ok(size),
         }
+    }
+
+    /// The caller's session, unless it has been ended.
+    pub(crate) fn session(&self, caller: &Caller, id: &[u8]) -> Result<Arc<OpenSession>, Why> {
+        let session = self.sessions.of(caller, id)?;
+        if self.directory.barred().ends(&session) { Err(Why::NoSuchSession) } else { Ok(session) }
     }
 
     /// A tenant that the caller may act for. One that is not there and one that is out of bounds

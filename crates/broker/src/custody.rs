@@ -179,6 +179,7 @@ impl Sealed for TenantRow {
             .field(7, self.request_id.as_ref().map_or("", |id| id.as_str()))
             .field(8, self.created_at.as_millis().to_be_bytes())
             .field(9, self.updated_at.as_millis().to_be_bytes())
+            .field(10, [u8::from(self.suspended)])
             .finish()
     }
 

@@ -13,6 +13,7 @@ use store::{CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRo
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
+    barred::Barred,
     custody::{Custody, Sealed as _},
     refused::Why,
 };
@@ -42,6 +43,7 @@ pub(crate) struct Directory {
     revisions: Mutex<HashMap<Named, u64>>,
     /// Leases that were revoked one by one; kept for as long as one can live.
     ended_leases: Cache<Vec<u8>, ()>,
+    barred: Arc<Barred>,
 }
 
 /// What has revisions.
@@ -90,6 +92,7 @@ impl Directory {
             tenants: Cache::new(TENANTS),
             virtual_keys: Cache::new(VIRTUAL_KEYS),
             ended_leases: Cache::builder().time_to_live(LONGEST_TTL).build(),
+            barred: Arc::default(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Directory {
             let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
             for record in &records {
                 self.raise(record);
+                self.barred.apply(record);
                 if let Ok(tenant) = record.tenant.parse::<TenantId>() {
                     self.tenants.invalidate(&tenant);
                 }
@@ -139,6 +143,11 @@ impl Directory {
     /// not: it has ended by itself.
     pub(crate) fn lease_ended(&self, hash: &[u8; 32]) -> bool {
         self.ended_leases.contains_key(hash.as_slice())
+    }
+
+    /// Who must not go on.
+    pub(crate) fn barred(&self) -> &Arc<Barred> {
+        &self.barred
     }
 
     /// Tells whenever changes have been applied.
@@ -197,7 +206,8 @@ impl Directory {
         } else {
             Named::Tenant(record.tenant.clone())
         };
-        if record.kind() != Kind::LeaseRevoked {
+        // A revision is what these have; a lease, a session or an identity has none.
+        if record.revision > 0 && record.kind() != Kind::LeaseRevoked {
             let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
             let known = revisions.entry(named).or_default();
             *known = record.revision.max(*known);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use audit::Reason;
 use domain::Clock;
 use http::{HeaderMap, Request, Response};
 use mtls::{Identity, ServerTls};
@@ -17,10 +18,12 @@ use tracing::Instrument as _;
 
 use crate::{
     access::{Access, Class, Method, method_of},
+    barred::Barred,
     caller::Caller,
     core::Core,
     log::Log,
     refused::{Refused, Why},
+    tally::Tally,
 };
 
 /// The outermost layer, around every service: who calls, whether they may, whether there is room,
@@ -34,6 +37,8 @@ struct Inner {
     log: Log,
     clock: Arc<dyn Clock>,
     tls: Arc<ServerTls>,
+    barred: Arc<Barred>,
+    tally: Arc<Tally>,
     /// Places for calls in hand, and those of them that only urgent ones may take.
     places: Semaphore,
     kept: usize,
@@ -49,6 +54,8 @@ impl Guard {
             log: core.log.clone(),
             clock: Arc::clone(&core.clock),
             tls,
+            barred: Arc::clone(core.directory.barred()),
+            tally: Arc::clone(&core.tally),
             places: Semaphore::new(concurrent_calls.min(Semaphore::MAX_PERMITS)),
             kept: concurrent_calls / 10,
         }))
@@ -114,13 +121,9 @@ impl Inner {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         let started = self.clock.elapsed();
-        let caller = Caller {
-            identity: identity.spiffe_id.clone(),
-            certificate_sha256: identity.certificate_sha256,
-            method: method.map_or("", |method| method.name),
-            trace_id: telemetry::trace_id(),
-            recorded: Arc::default(),
-        };
+        let name = method.map_or("", |method| method.name);
+        let (certificate, trace_id) = (identity.certificate_sha256, telemetry::trace_id());
+        let caller = Caller::new(identity.spiffe_id.clone(), certificate, name, trace_id);
         let pending = Pending { log: &self.log, caller: &caller };
         let class = method.map_or(Class::Plain, |method| method.class);
         let response = match self.place(class) {
@@ -148,6 +151,9 @@ impl Inner {
     ) -> Result<Option<Duration>, Why> {
         // The connection outlives the handshake that checked the certificate.
         self.tls.recheck(identity).map_err(|_| Why::Unidentified)?;
+        if self.barred.is_blocked(caller.identity.as_str()) {
+            return Err(Why::IdentityBlocked);
+        }
         let method = method.ok_or(Why::UnknownMethod)?;
         if method.ruled && !self.access.admits(caller) {
             return Err(Why::NotPermitted);
@@ -173,10 +179,12 @@ impl Inner {
     async fn refuse(&self, caller: &Caller, why: Why) -> Response<Body> {
         let overloaded = matches!(why, Why::Overloaded);
         let refused = Refused::from(why);
-        // Shedding load must not make more of it: what is only too much is counted, not recorded.
+        // Shedding load must not make more of it: what is only too much is counted, and
+        // recorded by the second.
         if overloaded {
             caller.recorded.store(true, Ordering::Relaxed);
             metrics::counter!("strongroom_refusals_total", "reason" => "OVERLOADED").increment(1);
+            self.tally.count(Reason::Overloaded, caller.method.to_owned());
         } else {
             record_refusal(&self.log, caller, &refused).await;
         }

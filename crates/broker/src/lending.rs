@@ -117,12 +117,18 @@ impl Core {
         renewed: Option<(LeaseId, &Loan)>,
     ) -> Result<v1::Lease, Refused> {
         let about = ask.target.about();
+        self.checkpoints.check().map_err(|why| Refused::about(why, &about))?;
         let turn = Turn::take(renewed)?;
         for _ in 0..ATTEMPTS {
             let as_of = self.directory.as_of();
             let attempt = self.attempt(caller, session, &ask, &turn, as_of).await;
             match attempt.map_err(|why| Refused::about(why, &about))? {
-                Attempt::Lent(lease) => return Ok(*lease),
+                Attempt::Lent(mut lease) => {
+                    // A checkpoint may have turned up since, that the log does not continue.
+                    self.checkpoints.check().map_err(|why| Refused::about(why, &about))?;
+                    lease.checkpoint = self.checkpoints.note();
+                    return Ok(*lease);
+                }
                 Attempt::Stale(changed) => self.directory.catch_up(changed).await?,
             }
         }
@@ -138,6 +144,7 @@ impl Core {
         as_of: u64,
     ) -> Result<Attempt, Why> {
         let &Turn { id, loan, renewals, .. } = turn;
+        self.check_bars(caller, session)?;
         let hash = loan.map_or_else(|| id.hash(&self.pepper), |loan| loan.hash);
         let decision = self.decision(caller, &ask.target, ask.dialect).await?;
         let row = &decision.route.held()?.row;
@@ -196,6 +203,15 @@ impl Core {
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
         granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
+    }
+
+    /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
+    fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
+        let barred = self.directory.barred();
+        if barred.is_blocked(caller.identity.as_str()) {
+            return Err(Why::IdentityBlocked);
+        }
+        if barred.ends(session) { Err(Why::NoSuchSession) } else { Ok(()) }
     }
 
     /// Extends a lease that has not ended. Everything is decided again, and the credential must come
@@ -261,6 +277,9 @@ impl Core {
                 (tenant, route, None)
             }
         };
+        if tenant.row.suspended || route.owner.row.suspended {
+            return Err(Why::TenantSuspended);
+        }
         let provider = &route.held()?.row.provider;
         let longest = self
             .access
@@ -386,6 +405,7 @@ impl Granted {
             tenant,
             origins,
             virtual_key,
+            checkpoint: String::new(),
         })
     }
 }

@@ -3,15 +3,20 @@
 //! record is durable in the log.
 
 mod access;
+mod barred;
 mod bootstrap;
 mod broker;
 mod caller;
+mod checkpoints;
 mod config;
 mod core;
 mod custody;
 mod directory;
+mod export;
 mod follower;
+mod give_up;
 mod guard;
+mod leadership;
 mod lending;
 mod listener;
 mod live;
@@ -21,8 +26,16 @@ mod route;
 mod services;
 mod session;
 mod signer;
+mod signing;
 mod status;
+mod tally;
+mod tiles;
+mod witnesses;
 
 pub use access::AccessError;
 pub use broker::Broker;
-pub use config::{Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride};
+pub use config::{
+    Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
+    WitnessConfig,
+};
+pub use give_up::give_up_checkpoint;

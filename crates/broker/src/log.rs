@@ -7,7 +7,7 @@ use std::{
 };
 
 use audit::{Entry, Record, RecordDraft};
-use domain::TenantId;
+use domain::{TenantId, Uid};
 use store::{Appended, Change, Pending, Store};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -26,6 +26,8 @@ pub(crate) struct Log {
     size: Arc<watch::Sender<u64>>,
     state: Arc<State>,
     deadline: Duration,
+    /// Names this process in every record that it writes.
+    broker: Uid,
 }
 
 /// Why nothing more may be appended.
@@ -63,13 +65,14 @@ impl Log {
         store: Arc<dyn Store>,
         size: u64,
         deadline: Duration,
+        broker: Uid,
         tasks: &TaskTracker,
     ) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
         let size = Arc::new(watch::Sender::new(size));
         let state = Arc::new(State::default());
         tasks.spawn(commit_all(Arc::clone(&store), queued, Arc::clone(&size), Arc::clone(&state)));
-        Self { store, queue, size, state, deadline }
+        Self { store, queue, size, state, deadline, broker }
     }
 
     /// Appends a record, unless what it depends on has changed. On `Recorded` it is durable.
@@ -93,7 +96,7 @@ impl Log {
     ) -> Result<oneshot::Receiver<Appended>, Why> {
         let (as_of, tenants) =
             basis.map_or((None, Vec::new()), |basis| (Some(basis.as_of), basis.tenants));
-        let pending = Pending { record: draft(record)?, as_of, tenants };
+        let pending = Pending { record: self.draft(record)?, as_of, tenants };
         let (answer, appended) = oneshot::channel();
         self.queue.try_send(Queued { pending, answer }).map_err(|_| Why::LogUnavailable)?;
         Ok(appended)
@@ -160,7 +163,7 @@ impl Log {
     pub(crate) async fn apply(&self, change: &Change, record: Record) -> Result<Entry, Why> {
         self.check_open()?;
         let known = self.size();
-        let entry = self.store.apply(change, &draft(record)?).await?;
+        let entry = self.store.apply(change, &self.draft(record)?).await?;
         self.state.check(known, entry.index);
         self.check_open()?;
         self.grew(entry.index + 1);
@@ -171,11 +174,16 @@ impl Log {
     pub(crate) async fn prune(&self, before: u64, record: Record) -> Result<Entry, Why> {
         self.check_open()?;
         let known = self.size();
-        let entry = self.store.prune(before, &draft(record)?).await?;
+        let entry = self.store.prune(before, &self.draft(record)?).await?;
         self.state.check(known, entry.index);
         self.check_open()?;
         self.grew(entry.index + 1);
         Ok(entry)
+    }
+
+    /// What records call this process.
+    pub(crate) fn broker(&self) -> Uid {
+        self.broker
     }
 
     /// How many records this broker knows to be durable.
@@ -192,6 +200,11 @@ impl Log {
     pub(crate) fn saw(&self, known: u64, size: u64) {
         self.state.check(known, size);
         self.grew(size);
+    }
+
+    fn draft(&self, record: Record) -> Result<RecordDraft, Why> {
+        let record = Record { broker: self.broker.as_bytes().to_vec().into(), ..record };
+        RecordDraft::new(record).map_err(|error| Why::Internal(format!("invalid record: {error}")))
     }
 
     fn grew(&self, size: u64) {
@@ -220,10 +233,6 @@ fn grew(known: &watch::Sender<u64>, size: u64) {
         *known = size.max(*known);
         grew
     });
-}
-
-fn draft(record: Record) -> Result<RecordDraft, Why> {
-    RecordDraft::new(record).map_err(|error| Why::Internal(format!("invalid record: {error}")))
 }
 
 async fn commit_all(

@@ -19,7 +19,7 @@ static ALLOCATOR: hardening::WipingAllocator = hardening::WipingAllocator::new()
 #[command(version)]
 struct Args {
     /// The configuration file.
-    #[arg(long, default_value = "broker.toml")]
+    #[arg(long, global = true, default_value = "broker.toml")]
     config: PathBuf,
     #[command(subcommand)]
     command: Option<Command>,
@@ -29,6 +29,21 @@ struct Args {
 enum Command {
     /// Checks the configuration file, and stops.
     CheckConfig,
+    /// Gives up a signed checkpoint whose records the database has lost for good, puts that on record,
+    /// and stops. Run it with what a broker that refuses to start says, and not before you know why
+    /// they are lost: a rewritten history looks the same.
+    GiveUpCheckpoint {
+        /// How many records were signed.
+        #[arg(long)]
+        size: u64,
+        /// The root that was signed: base64 as in the checkpoint, or hex.
+        #[arg(long, value_parser = root)]
+        root: [u8; 32],
+    },
+}
+
+fn root(text: &str) -> Result<[u8; 32], &'static str> {
+    audit::Checkpoint::parse_root(text).ok_or("a root is 32 bytes in base64 or hex")
 }
 
 fn main() -> ExitCode {
@@ -56,6 +71,11 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
         tracing::info!(config = %args.config.display(), "the configuration can be used");
         return Ok(());
     }
+    if let Some(Command::GiveUpCheckpoint { size, root }) = args.command {
+        let index = broker::give_up_checkpoint(config, size, root).await?;
+        tracing::info!(size, index, "the checkpoint is given up; brokers can start again");
+        return Ok(());
+    }
     // Before anybody is told that this runs: whoever is told may end it.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listen = config.listen;
@@ -73,7 +93,8 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     let shutdown = async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
-    broker.serve(listener, shutdown).await?;
+    // It holds everything that runs, so it is large.
+    Box::pin(broker.serve(listener, shutdown)).await?;
     guard.flush().await;
     Ok(())
 }

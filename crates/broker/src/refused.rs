@@ -46,6 +46,9 @@ pub(crate) enum Why {
         dialect: &'static str,
     },
     LeaseEnded,
+    TenantSuspended,
+    IdentityBlocked,
+    NoSuchIdentity,
     NameTaken(String),
     EtagMismatch,
     SecretEmpty,
@@ -63,6 +66,10 @@ pub(crate) enum Why {
     Kms(KmsError),
     Store(StoreError),
     LogUnavailable,
+    /// A checkpoint turned up that the log in the database does not reach.
+    LogBehindCheckpoint,
+    /// A checkpoint turned up that the log in the database contradicts.
+    LogForked,
     Internal(String),
 }
 
@@ -83,16 +90,40 @@ impl Refused {
 
     /// The record of the refusal; who and how is added by the caller.
     pub(crate) fn record(&self) -> Record {
-        let text = |name: Option<String>| name.unwrap_or_default();
-        Record {
+        self.about.name_in(Record {
             kind: Kind::Refused.into(),
             reason: self.why.reason().into(),
-            tenant: text(self.about.tenant.as_ref().map(ToString::to_string)),
-            credential: text(self.about.credential.as_ref().map(ToString::to_string)),
-            virtual_key: text(self.about.virtual_key.as_ref().map(ToString::to_string)),
-            provider: text(self.about.provider.as_ref().map(ToString::to_string)),
             ..Record::default()
+        })
+    }
+}
+
+impl About {
+    /// Puts the names into a record.
+    pub(crate) fn name_in(&self, record: Record) -> Record {
+        fn text(name: Option<&impl ToString>) -> String {
+            name.map(ToString::to_string).unwrap_or_default()
         }
+        Record {
+            tenant: text(self.tenant.as_ref()),
+            credential: text(self.credential.as_ref()),
+            virtual_key: text(self.virtual_key.as_ref()),
+            provider: text(self.provider.as_ref()),
+            ..record
+        }
+    }
+}
+
+impl From<&TenantId> for About {
+    fn from(tenant: &TenantId) -> Self {
+        Self { tenant: Some(tenant.clone()), ..Self::default() }
+    }
+}
+
+impl From<&CredentialName> for About {
+    fn from(name: &CredentialName) -> Self {
+        let tenant = Some(name.tenant.clone());
+        Self { tenant, credential: Some(name.clone()), ..Self::default() }
     }
 }
 
@@ -120,6 +151,9 @@ impl Why {
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::LeaseEnded => Reason::LeaseEnded,
+            Self::TenantSuspended => Reason::TenantIsSuspended,
+            Self::IdentityBlocked => Reason::IdentityIsBlocked,
+            Self::NoSuchIdentity => Reason::NoSuchIdentity,
             Self::NameTaken(_) => Reason::NameTaken,
             Self::EtagMismatch => Reason::EtagMismatch,
             Self::SecretEmpty => Reason::SecretEmpty,
@@ -142,6 +176,8 @@ impl Why {
                 StoreError::InvalidRecord(_) | StoreError::Misconfigured(_) => Reason::Internal,
             },
             Self::LogUnavailable => Reason::LogUnavailable,
+            Self::LogBehindCheckpoint => Reason::LogBehindCheckpoint,
+            Self::LogForked => Reason::LogForked,
             Self::Internal(_) => Reason::Internal,
         }
     }

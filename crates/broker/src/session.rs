@@ -24,6 +24,8 @@ pub(crate) struct OpenSession {
     /// SHA-256 of the caller's public key, for the record.
     pub(crate) key_sha256: [u8; 32],
     pub(crate) expires_at: Timestamp,
+    /// The record that tells of its opening.
+    pub(crate) log_index: u64,
 }
 
 /// A session lives this long; a caller opens another then.
@@ -50,24 +52,32 @@ impl Sessions {
         self.used_boxes.insert((session, id), ());
     }
 
-    /// Opens a session; gives it and the encapsulated key for the caller.
+    /// Makes a session; gives it and the encapsulated key for the caller. It can be used once it is
+    /// on record and [kept](Self::keep).
     pub(crate) fn establish(
         &self,
         caller: &Caller,
         public_key: &[u8],
-    ) -> Result<(Arc<OpenSession>, [u8; 32]), Why> {
+    ) -> Result<(OpenSession, [u8; 32]), Why> {
         let mut id: SessionId = [0; 16];
         getrandom::fill(&mut id)?;
         let (encapsulated_key, session) =
             Session::establish(public_key, id).map_err(|_| Why::PublicKeyMalformed)?;
-        let open = Arc::new(OpenSession {
+        let made = OpenSession {
             session,
             identity: caller.identity.clone(),
             key_sha256: Sha256::digest(public_key).into(),
             expires_at: self.clock.now() + LIFE,
-        });
-        self.open.insert(id, Arc::clone(&open));
-        Ok((open, encapsulated_key))
+            log_index: 0,
+        };
+        Ok((made, encapsulated_key))
+    }
+
+    /// Lets a session be used from now on.
+    pub(crate) fn keep(&self, session: OpenSession) -> Arc<OpenSession> {
+        let session = Arc::new(session);
+        self.open.insert(session.session.id(), Arc::clone(&session));
+        session
     }
 
     /// The caller's session. Another identity's looks like none at all.

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use audit::Reason;
 use envelope::KmsError;
+use http::StatusCode;
 use store::StoreError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -15,9 +16,10 @@ impl Why {
     /// The gRPC code. The one place where a refusal becomes one.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NotPermitted | Self::ProviderNotInScope(_) | Self::ModelNotInScope { .. } => {
-                Code::PermissionDenied
-            }
+            Self::NotPermitted
+            | Self::IdentityBlocked
+            | Self::ProviderNotInScope(_)
+            | Self::ModelNotInScope { .. } => Code::PermissionDenied,
             Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
             Self::UnknownMethod => Code::Unimplemented,
             Self::Overloaded => Code::ResourceExhausted,
@@ -27,12 +29,14 @@ impl Why {
             | Self::NoSuchCredential
             | Self::NoSuchVirtualKey
             | Self::NoSuchLease
+            | Self::NoSuchIdentity
             | Self::NoCheckpoint => Code::NotFound,
             Self::NoSuchSession
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
             | Self::DialectNotServed { .. }
-            | Self::LeaseEnded => Code::FailedPrecondition,
+            | Self::LeaseEnded
+            | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
             Self::DeadlineMissing
@@ -49,9 +53,35 @@ impl Why {
             | Self::Store(StoreError::Corrupt(_)) => Code::DataLoss,
             Self::Kms(KmsError::Unavailable(_) | KmsError::Refused(_))
             | Self::Store(StoreError::Unavailable(_))
-            | Self::LogUnavailable => Code::Unavailable,
+            | Self::LogUnavailable
+            | Self::LogBehindCheckpoint
+            | Self::LogForked => Code::Unavailable,
             Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
             | Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    /// The HTTP status, for what is read as files.
+    pub(crate) fn http_status(&self) -> StatusCode {
+        if matches!(self, Self::Pruned(_)) {
+            return StatusCode::GONE;
+        }
+        match self.code() {
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::NotFound | Code::OutOfRange => StatusCode::NOT_FOUND,
+            Code::Unavailable | Code::ResourceExhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::InvalidArgument
+            | Code::DeadlineExceeded
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -103,6 +133,9 @@ impl Why {
                 return format!("`{provider}` does not serve the {dialect} format");
             }
             Self::LeaseEnded => "the lease has ended; acquire another",
+            Self::TenantSuspended => "the tenant is suspended: nothing is lent until it is resumed",
+            Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
+            Self::NoSuchIdentity => "that identity is not blocked",
             Self::NameTaken(name) | Self::Store(StoreError::Exists(name)) => {
                 return format!("`{name}` exists already");
             }
@@ -128,6 +161,14 @@ impl Why {
             Self::Kms(KmsError::Unavailable(_)) => "the KMS does not answer; try again",
             Self::Kms(KmsError::Refused(_)) => "the KMS refuses to unwrap the tenant's key",
             Self::Store(StoreError::Unavailable(_)) => "the store does not answer; try again",
+            Self::LogBehindCheckpoint => {
+                "the database has lost records that were signed, so nothing is lent; an operator \
+                 must restore them or give the lost checkpoint up, as the broker's log says"
+            }
+            Self::LogForked => {
+                "the database has other records than were signed, so nothing is lent; an operator \
+                 must find out who changed them, as the broker's log says"
+            }
             Self::LogUnavailable => "the log cannot be written, so nothing is lent; try again",
             Self::Store(StoreError::InvalidRecord(_) | StoreError::Misconfigured(_))
             | Self::Internal(_) => "internal error",

@@ -4,14 +4,14 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail, audit_verify,
-    audit_who_used,
+    audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
+    audit_verify, audit_who_used,
     context::Context,
     credentials,
     failure::Failure,
-    init, keys, leases,
+    identities, init, keys, leases,
     output::{self, Output},
-    tenants,
+    tenants, witness,
 };
 
 /// Strongroom lends keys, and can prove every loan.
@@ -45,12 +45,18 @@ enum Command {
     /// The virtual keys that applications hold.
     #[command(subcommand)]
     Keys(keys::Verb),
+    /// Who may not call any more.
+    #[command(subcommand)]
+    Identities(identities::Verb),
     /// What is lent at the moment.
     #[command(subcommand)]
     Leases(leases::Verb),
     /// The log: who used which key, and the proof of it.
     #[command(subcommand)]
     Audit(Box<Audit>),
+    /// Cosigns a log's checkpoints, where the log's operators have no say.
+    #[command(subcommand)]
+    Witness(witness::Verb),
     /// Prints a shell's completion script.
     Completions {
         /// The shell.
@@ -76,6 +82,8 @@ enum Audit {
     Verify(audit_verify::Verify),
     /// Takes old records out of the broker's database, once an export covers them.
     Prune(audit_prune::Prune),
+    /// Prints a verified export in a form that other systems read, without a network.
+    Convert(audit_convert::Convert),
     /// Saves the proof that a record is in the log.
     Prove(audit_prove::Prove),
     /// Verifies a proof, without a network.
@@ -90,8 +98,10 @@ impl Args {
             Command::Tenants(verb) => verb.run(&context).await,
             Command::Credentials(verb) => verb.run(&context).await,
             Command::Keys(verb) => verb.run(&context).await,
+            Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Audit(verb) => verb.run(&context).await,
+            Command::Witness(verb) => verb.run(output).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "strongroom", &mut script);
@@ -112,6 +122,7 @@ impl Audit {
             Self::Export(export) => export.run(context).await,
             Self::Verify(verify) => verify.run(context.output),
             Self::Prune(prune) => prune.run(context).await,
+            Self::Convert(convert) => convert.run(context.output),
             Self::Prove(prove) => prove.run(context).await,
             Self::VerifyProof(verify) => verify.run(context.output),
         }
@@ -145,6 +156,9 @@ mod tests {
         check("strongroom credentials delete acme/openai --yes", true);
         check("strongroom keys create acme --expires 30d --models gpt-4o,claude-*", true);
         check("strongroom keys revoke acme/aaaaaaaaaaaaaaaa", true);
+        check("strongroom tenants suspend acme", true);
+        check("strongroom identities block spiffe://a.b/c", true);
+        check("strongroom identities revoke-session 00ff", true);
         check("strongroom leases revoke 00ff", true);
         check("strongroom audit tail --from 7", true);
         check("strongroom audit who-used acme/openai --since 24h --until 2026-11-01", true);
@@ -153,6 +167,7 @@ mod tests {
         check("strongroom audit explain 00ff --json", true);
         check("strongroom audit list --kind lease-granted --reason NOT_PERMITTED", true);
         check("strongroom audit verify export --vkey-file log.pub", true);
+        check("strongroom audit convert export --vkey-file log.pub --format ocsf", true);
         check("strongroom audit prove 7 -o proof", true);
         check("strongroom audit prove --lease 00ff -o proof", true);
         check("strongroom audit prune export --before 400d --vkey-file log.pub --yes", true);
@@ -173,6 +188,7 @@ mod tests {
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);
+        check("strongroom identities block acme", false);
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);
@@ -183,6 +199,8 @@ mod tests {
         check("strongroom audit list --kind borrowed", false);
         check("strongroom audit prune export --vkey-file log.pub", false);
         check("strongroom audit prune export --before x --vkey-file log.pub", false);
+        check("strongroom audit convert export --vkey-file log.pub --format xml", false);
+        check("strongroom audit convert export --format cef", false);
         check("strongroom audit prove -o proof", false);
         check("strongroom audit prove 7 --lease 00ff -o proof", false);
     }

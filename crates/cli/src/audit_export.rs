@@ -11,7 +11,7 @@ use strongroom_proto::v1::{
     GetCheckpointRequest, ListRecordsRequest, ProveInclusionRequest, audit_client::AuditClient,
 };
 
-use crate::{context::Context, failure::Failure, files, output::list};
+use crate::{audit_tiles::Tiles, context::Context, failure::Failure, files, output::list};
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {
@@ -41,7 +41,7 @@ pub(crate) const PRUNED: &str = "pruned";
 pub(crate) const EARLIER: &str = "earlier";
 
 impl Export {
-    /// Writes the bundles first and the checkpoint last: an export that was cut off has no checkpoint
+    /// Writes the bundles and tiles first and the checkpoint last: an export that was cut off has no checkpoint
     /// that promises more than is there.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let broker: Broker = context.broker()?;
@@ -57,25 +57,42 @@ impl Export {
             .map_err(|_| Failure::BadAnswer("the checkpoint is not signed by the log's key"))?;
 
         let first = first_kept(&mut client).await?;
-        let missing = |bundle: Bundle| !is_whole(bundle, &self.directory.join(bundle.path()));
-        let gone = |bundle: &Bundle| bundle.first_entry() < first;
-        let first_index = Bundle::covering(first).any(missing).then_some(first);
-        if let Some(first) = first_index {
-            let start = start_of(&mut client, first).await?;
+        let missing = |bundle: Bundle| whole(bundle, &self.directory.join(bundle.path())).is_none();
+        let start = if Bundle::covering(first).any(missing) {
+            Some(start_of(&mut client, first).await?)
+        } else {
+            None
+        };
+        let first_index = start.as_ref().map(PrunedStart::first_index);
+        if let Some(start) = &start {
             files::write(&self.directory.join(PRUNED), start.encode().as_bytes())?;
         }
         let (mut written, mut kept) = (0, 0);
+        let mut tiles = Tiles::of(&self.directory, start.as_ref());
         for bundle in Bundle::covering(checkpoint.size) {
             let path = self.directory.join(bundle.path());
-            if is_whole(bundle, &path) {
+            let found = whole(bundle, &path);
+            if first_index.is_some_and(|first| bundle.first_entry() < first) {
+                kept += u64::from(found.is_some());
+                continue;
+            }
+            let bytes = if let Some(bytes) = found {
                 kept += 1;
-            } else if !gone(&bundle) {
-                files::write(&path, &fetch(&mut client, bundle).await?)?;
+                bytes
+            } else {
+                let bytes = fetch(&mut client, bundle).await?;
+                files::write(&path, &bytes)?;
                 written += 1;
+                bytes
+            };
+            let bodies = bundle.decode(&bytes);
+            for body in bodies.map_err(|_| Failure::BadAnswer("a bundle is malformed"))? {
+                tiles.push(body)?;
             }
             let done = bundle.first_entry() + bundle.width;
             context.output.progress(&format!("{done} of {} entries", checkpoint.size));
         }
+        tiles.finish()?;
         context.output.progress("");
         keep_earlier(&self.directory, &answer.checkpoint, &key)?;
         files::write(&self.directory.join(CHECKPOINT), answer.checkpoint.as_bytes())?;
@@ -108,9 +125,9 @@ async fn start_of(client: &mut AuditClient<Transport>, first: u64) -> Result<Pru
         .map_err(|_| Failure::BadAnswer("the start of the pruned log has the wrong size"))
 }
 
-/// Whether an earlier run left this bundle complete. Files appear whole, so the form suffices.
-fn is_whole(bundle: Bundle, path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| bundle.decode(&bytes).is_ok())
+/// A bundle that an earlier run left complete. Files appear whole, so the form suffices.
+fn whole(bundle: Bundle, path: &Path) -> Option<Vec<u8>> {
+    fs::read(path).ok().filter(|bytes| bundle.decode(bytes).is_ok())
 }
 
 async fn fetch(client: &mut AuditClient<Transport>, bundle: Bundle) -> Result<Vec<u8>, Failure> {

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 19] = [
+const HEADER: [&str; 25] = [
     "index",
     "time",
     "kind",
@@ -193,9 +193,15 @@ const HEADER: [&str; 19] = [
     "session_key_sha256",
     "trace_id",
     "request_id",
+    "broker",
+    "subject",
+    "policy_sha256",
+    "tree_size",
+    "tree_root",
+    "count",
 ];
 
-fn cells(record: &RecordView) -> [String; 19] {
+fn cells(record: &RecordView) -> [String; 25] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -216,6 +222,12 @@ fn cells(record: &RecordView) -> [String; 19] {
         record.session_key_sha256.clone(),
         record.trace_id.clone(),
         record.request_id.clone(),
+        record.broker.clone(),
+        record.subject.clone(),
+        record.policy_sha256.clone(),
+        record.tree_size.to_string(),
+        record.tree_root.clone(),
+        record.count.to_string(),
     ]
 }
 

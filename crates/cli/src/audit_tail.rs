@@ -86,6 +86,8 @@ pub(crate) fn human(record: &RecordView) -> String {
         record.source.to_owned(),
         named("key", &record.virtual_key),
         named("lease", record.lease_hash.get(..16).unwrap_or_default()),
+        named("about", &record.subject),
+        if record.count > 1 { format!("count={}", record.count) } else { String::new() },
     ];
     let words: Vec<String> =
         words.iter().filter(|word| !word.is_empty()).map(|word| printable(word)).collect();

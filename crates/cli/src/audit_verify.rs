@@ -5,13 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audit::{Bundle, CheckpointError, Kind, PrunedStart, Report, Verifier, VerifierKey};
+use audit::{
+    Bundle, CheckpointError, GivenUp, Kind, Note, PrunedStart, Report, Verifier, VerifierKey,
+    WitnessKey,
+};
 use clap::Args;
 use domain::Timestamp;
 use serde::Serialize;
 
 use crate::{
     audit_export::{CHECKPOINT, EARLIER, PRUNED},
+    audit_tiles::TileCheck,
     failure::Failure,
     files,
     output::{Output, list, table},
@@ -30,6 +34,9 @@ pub(crate) struct Verify {
     earlier: Vec<PathBuf>,
     #[command(flatten)]
     archives: Archives,
+    /// A witness's key: it must have cosigned the checkpoint. Repeatable; all of them must have.
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<WitnessKey>,
 }
 
 /// Where records are that were pruned before the export was made.
@@ -68,11 +75,14 @@ struct Verified {
     root: String,
     first_time: String,
     last_time: String,
+    witnesses: Vec<Cosigned>,
     leases: u64,
     /// What was not checked, because it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pruned: Option<PrunedView>,
     kinds: BTreeMap<&'static str, u64>,
+    /// Earlier checkpoints that the log does not continue because an operator gave them up.
+    given_up: Vec<String>,
     uses: Vec<Use>,
 }
 
@@ -81,6 +91,13 @@ struct PrunedView {
     before: u64,
     recorded_at_index: u64,
     earlier_checkpoints_not_compared: usize,
+}
+
+/// A witness that saw the checkpoint, and no other history of the log, at that time.
+#[derive(Serialize)]
+struct Cosigned {
+    witness: String,
+    time: String,
 }
 
 /// Who was lent which key, and how often.
@@ -111,12 +128,18 @@ impl KeyArgs {
 impl Verify {
     pub(crate) fn run(self, output: Output) -> Result<(), Failure> {
         let key = self.key.load()?;
-        let mut uses = Uses::new();
-        let count = |body: &[u8]| count(body, &mut uses);
         let archives = self.archives.directories;
         let folder = Folder { directory: self.directory, archives };
-        let report = walk(&folder, &key, &self.earlier, output, count)?;
-        output.show(&Verified::new(report, uses), human)
+        let note = files::read_text(&folder.directory.join(CHECKPOINT))?;
+        let witnesses = self.witness.iter().map(|key| cosigned(&note, key));
+        let witnesses = witnesses.collect::<Result<Vec<_>, _>>()?;
+        let (mut tiles, mut uses) = (TileCheck::of(&folder)?, Uses::new());
+        let report = walk(&folder, &key, &self.earlier, output, |body| {
+            tiles.push(body);
+            count(body, &mut uses);
+        })?;
+        tiles.finish()?;
+        output.show(&Verified::new(report, witnesses, uses), human)
     }
 }
 
@@ -128,12 +151,7 @@ pub(crate) fn walk(
     output: Output,
     mut visit: impl FnMut(&[u8]),
 ) -> Result<Report, Failure> {
-    let note = files::read_text(&folder.directory.join(CHECKPOINT))?;
-    let opened = match folder.start()? {
-        Some(start) => Verifier::open_pruned(key, &note, &start),
-        None => Verifier::open(key, &note),
-    };
-    let mut verifier = opened.map_err(|error| unsigned("the", error))?;
+    let mut verifier = folder.verifier(key)?;
     for path in earlier.iter().cloned().chain(kept(&folder.directory)?) {
         let note = files::read_text(&path)?;
         verifier.expect_earlier(&note).map_err(|error| unsigned("an earlier", error))?;
@@ -152,7 +170,7 @@ pub(crate) fn walk(
 }
 
 impl Verified {
-    fn new(report: Report, uses: Uses) -> Self {
+    fn new(report: Report, witnesses: Vec<Cosigned>, uses: Uses) -> Self {
         let time = |time: Option<Timestamp>| views::time(time.map(audit::proto_time));
         let uses =
             uses.into_iter().map(|((actor, credential, virtual_key), (granted, renewed))| Use {
@@ -169,6 +187,7 @@ impl Verified {
             root: hex::encode(report.root),
             first_time: time(report.first_time),
             last_time: time(report.last_time),
+            witnesses,
             leases: report.leases,
             pruned: report.pruned.map(|pruned| PrunedView {
                 before: pruned.before,
@@ -176,9 +195,16 @@ impl Verified {
                 earlier_checkpoints_not_compared: pruned.earlier,
             }),
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
+            given_up: report.given_up.iter().map(given_up).collect(),
             uses: uses.collect(),
         }
     }
+}
+
+fn given_up(lost: &GivenUp) -> String {
+    let GivenUp { index, size, root } = lost;
+    let root = hex::encode(root);
+    format!("the earlier checkpoint of {size} entries, {root}, was given up at index {index}")
 }
 
 /// The checkpoints that earlier exports left.
@@ -202,28 +228,45 @@ pub(crate) fn decode(bundle: Bundle, bytes: &[u8]) -> Result<Vec<&[u8]>, Failure
 }
 
 impl Folder {
+    /// Begins to verify the export, where its records begin.
+    pub(crate) fn verifier(&self, key: &VerifierKey) -> Result<Verifier, Failure> {
+        let note = files::read_text(&self.directory.join(CHECKPOINT))?;
+        let opened = match self.start()? {
+            Some(start) => Verifier::open_pruned(key, &note, &start),
+            None => Verifier::open(key, &note),
+        };
+        opened.map_err(|error| unsigned("the", error))
+    }
+
     /// Where the records begin, if not all are there: in this folder or in the archives.
     pub(crate) fn start(&self) -> Result<Option<PrunedStart>, Failure> {
+        let Some(start) = self.pruned()? else { return Ok(None) };
+        let mut before = Bundle::covering(start.first_index());
+        let whole = before.all(|bundle| self.find(&bundle.path()).is_some());
+        Ok((!whole).then_some(start))
+    }
+
+    /// Where the log began when it was exported, if it was pruned.
+    pub(crate) fn pruned(&self) -> Result<Option<PrunedStart>, Failure> {
         let path = self.directory.join(PRUNED);
         if !path.exists() {
             return Ok(None);
         }
-        let text = files::read_text(&path)?;
-        let start = PrunedStart::parse(&text).map_err(|_| Failure::Unverified {
+        let start = PrunedStart::parse(&files::read_text(&path)?);
+        start.map(Some).map_err(|_| Failure::Unverified {
             what: format!("the file `{PRUNED}` does not say where the log begins"),
             index: None,
-        })?;
-        let whole = Bundle::covering(start.first_index()).all(|bundle| self.find(bundle).is_some());
-        Ok((!whole).then_some(start))
+        })
     }
 
-    fn find(&self, bundle: Bundle) -> Option<PathBuf> {
-        let paths = [&self.directory].into_iter().chain(&self.archives);
-        paths.map(|directory| directory.join(bundle.path())).find(|path| path.exists())
+    /// A file of the log, in this folder or else in the archives.
+    pub(crate) fn find(&self, path: &str) -> Option<PathBuf> {
+        let directories = [&self.directory].into_iter().chain(&self.archives);
+        directories.map(|directory| directory.join(path)).find(|path| path.exists())
     }
 
     pub(crate) fn read_bundle(&self, bundle: Bundle) -> Result<Vec<u8>, Failure> {
-        let path = self.find(bundle).ok_or_else(|| Failure::Unverified {
+        let path = self.find(&bundle.path()).ok_or_else(|| Failure::Unverified {
             what: format!("the checkpoint covers `{}`, which is missing", bundle.path()),
             index: Some(bundle.first_entry()),
         })?;
@@ -231,10 +274,21 @@ impl Folder {
     }
 }
 
-fn unsigned(which: &str, error: CheckpointError) -> Failure {
+pub(crate) fn unsigned(which: &str, error: CheckpointError) -> Failure {
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
     let what = format!("{which} checkpoint: {error}{}", cause.unwrap_or_default());
     Failure::Unverified { what, index: None }
+}
+
+fn cosigned(note: &str, key: &WitnessKey) -> Result<Cosigned, Failure> {
+    let time = Note::parse(note).and_then(|note| note.cosigned(key));
+    let time = time.map_err(|error| Failure::Unverified {
+        what: format!("witness {} did not cosign the checkpoint: {error}", key.name()),
+        index: None,
+    })?;
+    let millis = i64::try_from(time).unwrap_or(i64::MAX).saturating_mul(1000);
+    let time = views::time(Some(audit::proto_time(Timestamp::from_millis(millis))));
+    Ok(Cosigned { witness: key.name().to_owned(), time })
 }
 
 fn count(body: &[u8], uses: &mut Uses) {
@@ -277,6 +331,12 @@ fn human(report: &Verified) -> String {
                  are not compared"
             );
         }
+    }
+    for it in &report.witnesses {
+        text.push_str(&list([("cosigned", format!("by {} at {}", it.witness, it.time))]));
+    }
+    for lost in &report.given_up {
+        text.extend(["note: ", lost, "\n"]);
     }
     if !report.uses.is_empty() {
         let row = |it: &Use| {

@@ -18,11 +18,7 @@ pub(crate) fn load(named: Option<&Path>) -> Result<ClientConfig, Failure> {
     let text = files::read_text(&path)?;
     let mut config: ClientConfig = toml::from_str(&text)
         .map_err(|source| Failure::Config { path: path.clone(), source: Box::new(source) })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let tls = &mut config.tls;
-    for file in [&mut tls.certificate, &mut tls.key, &mut tls.ca].into_iter().chain(&mut tls.crl) {
-        *file = folder.join(&*file);
-    }
+    config.resolve(path.parent().unwrap_or(Path::new("")));
     Ok(config)
 }
 

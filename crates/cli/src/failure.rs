@@ -35,6 +35,12 @@ pub(crate) enum Failure {
     Finding(Finding),
     #[error("{what}")]
     Unverified { what: String, index: Option<u64> },
+    #[error("the witness cannot start")]
+    Witness(#[source] ::witness::WitnessError),
+    #[error("no key was made")]
+    Key(#[source] audit::KeyError),
+    #[error("logs and metrics cannot be set up")]
+    Telemetry(#[source] telemetry::TelemetryError),
     #[error("the output cannot be written")]
     Output(#[source] io::Error),
     #[error("the secret cannot be read")]
@@ -117,6 +123,9 @@ impl Failure {
             ),
             Self::Client(_)
             | Self::File { .. }
+            | Self::Witness(_)
+            | Self::Key(_)
+            | Self::Telemetry(_)
             | Self::Setup(_)
             | Self::Usage(_)
             | Self::BadAnswer(_)
@@ -174,6 +183,9 @@ impl Failure {
             Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
             Self::Client(_)
             | Self::File { .. }
+            | Self::Witness(_)
+            | Self::Key(_)
+            | Self::Telemetry(_)
             | Self::Setup(_)
             | Self::BadAnswer(_)
             | Self::NotConfirmed

@@ -232,4 +232,14 @@ mod tests {
             Record { subject: "spiffe://a.b/proxy".into(), ..other(Kind::IdentityBlocked) };
         check(&[blocked], "identity_blocked", Some(11));
     }
+
+    #[test]
+    fn a_lease_ends_with_its_session_and_with_its_tenants_suspension() {
+        check(&[record(11, 130, Kind::SessionRevoked)], "session_revoked", Some(11));
+        check(&[record(11, 130, Kind::TenantSuspended)], "tenant_suspended", Some(11));
+        let subject = "spiffe://a.b/other".to_owned();
+        check(&[Record { subject, ..record(11, 130, Kind::IdentityBlocked) }], "expired", None);
+        check(&[record(11, 130, Kind::IdentityUnblocked)], "expired", None);
+        check(&[record(11, 130, Kind::TenantResumed)], "expired", None);
+    }
 }

@@ -1,7 +1,9 @@
 //! `strongroom`: the admin's command line. What it does, it does through the broker like any other
-//! client; only `init`, `audit verify`, `audit verify-proof` and `completions` need none.
+//! client; only `init`, `audit verify`, `audit convert`, `audit verify-proof`, `witness` and
+//! `completions` need none.
 
 mod args;
+mod audit_convert;
 mod audit_explain;
 mod audit_export;
 mod audit_list;
@@ -9,6 +11,7 @@ mod audit_prove;
 mod audit_prune;
 mod audit_search;
 mod audit_tail;
+mod audit_tiles;
 mod audit_verify;
 mod audit_who_used;
 mod config;
@@ -18,6 +21,7 @@ mod csv;
 mod expiry;
 mod failure;
 mod files;
+mod identities;
 mod init;
 mod keys;
 mod leases;
@@ -28,6 +32,7 @@ mod output;
 mod secret_input;
 mod tenants;
 mod views;
+mod witness;
 
 use std::process::ExitCode;
 

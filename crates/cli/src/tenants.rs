@@ -3,8 +3,8 @@ use domain::{ProviderId, TenantId};
 use prost_types::FieldMask;
 use serde_json::json;
 use strongroom_proto::v1::{
-    CreateTenantRequest, GetTenantRequest, ListTenantsRequest, Tenant, UpdateTenantRequest,
-    tenant::OnMissing,
+    CreateTenantRequest, GetTenantRequest, ListTenantsRequest, ResumeTenantRequest,
+    SuspendTenantRequest, Tenant, UpdateTenantRequest, tenant::OnMissing,
 };
 
 use crate::{
@@ -29,6 +29,16 @@ pub(crate) enum Verb {
     },
     /// Changes what is named, and nothing else.
     Update(Update),
+    /// Ends every lease for the tenant and of its credentials, and lends nothing until it is resumed.
+    Suspend {
+        /// The tenant, such as `acme`.
+        tenant: TenantArg,
+    },
+    /// Lends for the tenant again.
+    Resume {
+        /// The tenant, such as `acme`.
+        tenant: TenantArg,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -103,6 +113,12 @@ impl Verb {
                 tenants.get_tenant(GetTenantRequest { name: tenant.0.resource() }).await?
             }
             Self::Update(update) => tenants.update_tenant(update.request()).await?,
+            Self::Suspend { tenant } => {
+                tenants.suspend_tenant(SuspendTenantRequest { name: tenant.0.resource() }).await?
+            }
+            Self::Resume { tenant } => {
+                tenants.resume_tenant(ResumeTenantRequest { name: tenant.0.resource() }).await?
+            }
         };
         context.output.show(&TenantView::from(tenant.into_inner()), human)
     }
@@ -179,6 +195,7 @@ fn human(tenant: &TenantView) -> String {
         ("display name", tenant.display_name.clone()),
         ("prefers", tenant.preferred_provider.clone()),
         ("on missing", tenant.on_missing.to_owned()),
+        ("suspended", if tenant.suspended { "yes" } else { "no" }.to_owned()),
         ("created", tenant.create_time.clone()),
         ("updated", tenant.update_time.clone()),
         ("etag", tenant.etag.clone()),

@@ -11,6 +11,7 @@ pub(crate) struct TenantView {
     pub(crate) display_name: String,
     pub(crate) preferred_provider: String,
     pub(crate) on_missing: &'static str,
+    pub(crate) suspended: bool,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
@@ -77,6 +78,14 @@ pub(crate) struct RecordView {
     pub(crate) session_key_sha256: String,
     pub(crate) trace_id: String,
     pub(crate) request_id: String,
+    pub(crate) broker: String,
+    /// Whom the record is about, where that is not who did it.
+    pub(crate) subject: String,
+    pub(crate) policy_sha256: String,
+    pub(crate) tree_size: u64,
+    pub(crate) tree_root: String,
+    /// How many events it stands for, where it stands for more than it names.
+    pub(crate) count: u32,
 }
 
 impl From<Tenant> for TenantView {
@@ -87,6 +96,7 @@ impl From<Tenant> for TenantView {
         };
         Self {
             on_missing,
+            suspended: tenant.suspended,
             name: tenant.name,
             display_name: tenant.display_name,
             preferred_provider: tenant.preferred_provider,
@@ -163,13 +173,18 @@ impl From<Record> for RecordView {
             _ => record.reason().as_str_name(),
         };
         let source = source(&record);
+        let actor = audit::who(&record, None).into_owned();
+        let subject = match record.subject_commitment.as_ref() {
+            [] => record.subject.clone(),
+            commitment => format!("sha256:{}", hex::encode(commitment)),
+        };
         Self {
             index: record.index,
             time: time(record.time),
             kind: record.kind().as_str_name(),
             reason,
             source,
-            actor: record.actor,
+            actor,
             method: record.method,
             tenant: record.tenant,
             credential: record.credential,
@@ -183,6 +198,12 @@ impl From<Record> for RecordView {
             session_key_sha256: hex::encode(&record.session_key_sha256),
             trace_id: hex::encode(&record.trace_id),
             request_id: record.request_id,
+            broker: hex::encode(&record.broker),
+            subject,
+            policy_sha256: hex::encode(&record.policy_sha256),
+            tree_size: record.tree_size,
+            tree_root: hex::encode(&record.tree_root),
+            count: record.count,
         }
     }
 }

@@ -112,9 +112,11 @@ impl Inner {
                 ttl: None,
                 dialect: convert::dialect(key.dialect).into(),
                 request_id: String::new(),
+                checkpoint: self.broker.checkpoints().note(),
             };
             let sent = Moment::now(&*self.clock);
             let wire = self.broker.leases().acquire_lease(request).await?.into_inner();
+            self.broker.checkpoints().see(&wire.checkpoint);
             let (vitals, clock) = (Arc::clone(&self.vitals), Arc::clone(&self.clock));
             HeldLease::accept(wire, session, sent, vitals, clock).map_err(ClientError::BadAnswer)
         });

@@ -3,14 +3,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
-    audit_client::AuditClient, credentials_client::CredentialsClient, leases_client::LeasesClient,
+    audit_client::AuditClient, credentials_client::CredentialsClient,
+    identities_client::IdentitiesClient, leases_client::LeasesClient,
     tenants_client::TenantsClient, virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::{
-    ClientConfig, ClientError, Outgoing, Transport, session::Sessions, tasks::Tasks, transport,
+    ClientConfig, ClientError, Outgoing, Transport, checkpoints::Checkpoints, session::Sessions,
+    tasks::Tasks, transport,
 };
 
 /// A broker: its services, and this process's session with it. Clones share both.
@@ -20,6 +22,7 @@ pub struct Broker {
     outgoing: Outgoing,
     timeout: Duration,
     sessions: Arc<Sessions>,
+    checkpoints: Arc<Checkpoints>,
     /// Watches the TLS files for as long as a clone lives.
     _reloading: Arc<Tasks>,
 }
@@ -35,6 +38,7 @@ impl Broker {
             clock,
         )
         .map_err(ClientError::Identity)?;
+        let checkpoints = config.log_key()?.map(Checkpoints::pinned).unwrap_or_default();
         let reloading = Tasks::default();
         reloading.spawn(Arc::clone(&tls).watch(RELOAD_EVERY));
         let channel = transport::channel(config.broker.clone(), config.timeout, tls)
@@ -44,6 +48,7 @@ impl Broker {
             outgoing: Outgoing::new(config.timeout),
             timeout: config.timeout,
             sessions: Arc::default(),
+            checkpoints: Arc::new(checkpoints),
             _reloading: Arc::new(reloading),
         })
     }
@@ -75,6 +80,11 @@ impl Broker {
         TenantsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
+    /// The service that blocks identities and ends sessions.
+    pub fn identities(&self) -> IdentitiesClient<Transport> {
+        IdentitiesClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.
     pub fn audit(&self) -> AuditClient<Transport> {
         AuditClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
@@ -89,6 +99,10 @@ impl Broker {
     /// How long a call may take.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(crate) fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

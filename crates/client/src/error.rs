@@ -1,4 +1,4 @@
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -21,6 +21,19 @@ pub enum ClientError {
     /// The TLS files cannot be used. Correct them.
     #[error("the identity files cannot be used")]
     Identity(#[source] mtls::LoadError),
+    /// The file of the log's key cannot be used. Correct `log_key`.
+    #[error("the log's key `{path}` cannot be used")]
+    LogKeyFile {
+        /// What was configured.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The broker's log has another key than `log_key` names: it is not the log that this process
+    /// was told to expect. Nothing of the broker's answer was used.
+    #[error("the broker's log is not the one that log_key names")]
+    OtherLog,
     /// The broker answered with an error, or could not be reached. See [`Problem`].
     #[error("the broker did not do it")]
     Call(#[source] Box<Status>),
@@ -111,8 +124,13 @@ impl From<ClientError> for LeaseError {
                 tracing::error!(what, "the broker broke the contract");
                 Self::BadLease
             }
+            ClientError::OtherLog => {
+                tracing::error!("the broker's log is not the one that log_key names");
+                Self::Unavailable { retry_after: RETRY_AFTER }
+            }
             ClientError::Address { .. }
             | ClientError::Identity(_)
+            | ClientError::LogKeyFile { .. }
             | ClientError::Secret(_)
             | ClientError::NoRandomness => Self::Unavailable { retry_after: RETRY_AFTER },
         }

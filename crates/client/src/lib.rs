@@ -8,6 +8,7 @@
 mod acquire;
 mod broker;
 mod cache;
+mod checkpoints;
 mod config;
 mod convert;
 mod deadline;

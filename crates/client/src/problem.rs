@@ -67,6 +67,12 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "NO_SUCH_SESSION" => "try again; a new session is opened",
         "NO_CREDENTIAL" => "store one with `strongroom credentials put`",
         "CREDENTIAL_IS_DISABLED" => "enable it with `strongroom credentials enable`",
+        "TENANT_IS_SUSPENDED" => "resume it with `strongroom tenants resume`",
+        "IDENTITY_IS_BLOCKED" => "an administrator lifts it with `strongroom identities unblock`",
+        "NO_SUCH_IDENTITY" => "see `strongroom identities blocked`",
+        "LOG_BEHIND_CHECKPOINT" | "LOG_FORKED" => {
+            "nothing is lent: an operator must compare the log with its checkpoints"
+        }
         "DIALECT_NOT_SERVED" => "call the provider in its own format",
         "LEASE_ENDED" => "acquire another lease",
         "NAME_TAKEN" => "choose another name",

@@ -141,6 +141,7 @@ impl Inner {
             session_id: session.keys.id().to_vec().into(),
             lease_id: lease.id().as_bytes().to_vec().into(),
             ttl: None,
+            checkpoint: self.broker.checkpoints().note(),
         };
         let sent = Moment::now(&*self.clock);
         let most = self.broker.timeout().saturating_mul(2);
@@ -148,6 +149,7 @@ impl Inner {
             .await
             .map_err(|_| Status::deadline_exceeded("the broker did not answer"))??
             .into_inner();
+        self.broker.checkpoints().see(&answer.checkpoint);
         let (vitals, clock) = (Arc::clone(&self.vitals), Arc::clone(&self.clock));
         let renewed = HeldLease::accept(answer, session, sent, vitals, clock);
         renewed.map_err(ClientError::BadAnswer)

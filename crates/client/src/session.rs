@@ -77,6 +77,7 @@ async fn open(broker: &Broker) -> Result<OpenSession, ClientError> {
     let key_sha256 = Sha256::digest(keys.public_key()).into();
     let request = OpenSessionRequest { public_key: keys.public_key().to_vec().into() };
     let answer = broker.leases().open_session(request).await?.into_inner();
+    broker.checkpoints().learn_key(&answer.verifier_key)?;
     let id: SessionId = (&*answer.session_id)
         .try_into()
         .map_err(|_| ClientError::BadAnswer("a session's ID has 16 bytes"))?;

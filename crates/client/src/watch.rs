@@ -10,7 +10,7 @@ use domain::Clock;
 use serde::Deserialize;
 use strongroom_proto::v1::{WatchRevocationsRequest, WatchRevocationsResponse};
 use tokio::time::{sleep, timeout};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     Problem,
@@ -119,7 +119,7 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
     let opened = timeout(inner.broker.timeout(), leases.watch_revocations(request)).await;
     let mut stream = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) if status.code() == Code::OutOfRange => return Ended::CannotResume,
+        Ok(Err(status)) if ends_everything(&status) => return Ended::CannotResume,
         Ok(Err(status)) => {
             // At 1, 2, 4, 8 … failures in a row: often enough to be seen, and no flood.
             if failures.saturating_add(1).is_power_of_two() {
@@ -133,7 +133,7 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
     loop {
         let message = match timeout(LONGEST_SILENCE, stream.message()).await {
             Ok(Ok(Some(message))) => message,
-            Ok(Err(status)) if status.code() == Code::OutOfRange => return Ended::CannotResume,
+            Ok(Err(status)) if ends_everything(&status) => return Ended::CannotResume,
             Ok(Ok(None) | Err(_)) | Err(_) => return Ended::Lost,
         };
         if !inner.hear(message, from) {
@@ -141,6 +141,13 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
         }
         *failures = 0;
     }
+}
+
+/// Whether the broker's refusal means that nothing that is held may be used any longer: the log is
+/// not the one that was followed, or this identity has been put out.
+fn ends_everything(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
+        || matches!(&*Problem::from_status(status).reason, "IDENTITY_IS_BLOCKED" | "UNIDENTIFIED")
 }
 
 impl Inner {
@@ -171,7 +178,7 @@ impl Inner {
     }
 
     fn start_over(&self) {
-        tracing::warn!("the revocation stream cannot resume; every lease is dropped");
+        tracing::warn!("the revocation stream cannot go on; every lease is dropped");
         let mut ring = self.ring();
         ring.start_over();
         self.drop_leases(|_| true);

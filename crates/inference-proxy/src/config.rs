@@ -183,7 +183,7 @@ impl Config {
     }
 
     fn resolve(&mut self, folder: &Path) {
-        self.broker.tls.resolve(folder);
+        self.broker.resolve(folder);
         if let Some(tls) = &mut self.tls {
             tls.certificate = folder.join(&tls.certificate);
             tls.key = folder.join(&tls.key);

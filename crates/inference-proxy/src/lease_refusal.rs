@@ -41,13 +41,16 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
             Refusal::new(StatusCode::FAILED_DEPENDENCY, "credential_disabled", told).and_final()
         }
         "DIALECT_NOT_SERVED" => Refusal::bad_request("dialect_not_served", told),
-        "NOT_PERMITTED" | "UNIDENTIFIED" => Refusal::new(
+        "TENANT_IS_SUSPENDED" => {
+            Refusal::new(StatusCode::FORBIDDEN, "tenant_suspended", told).and_final()
+        }
+        "NOT_PERMITTED" | "UNIDENTIFIED" | "IDENTITY_IS_BLOCKED" => Refusal::new(
             StatusCode::BAD_GATEWAY,
             "gateway_not_permitted",
-            "the broker does not permit this gateway to lease: whoever runs it must add an access rule",
+            "the broker does not permit this gateway to lease: whoever runs it must look at its access rules and blocked identities",
         )
         .and_final(),
-        "LOG_UNAVAILABLE" | "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "OVERLOADED"
+        "LOG_UNAVAILABLE" | "LOG_BEHIND_CHECKPOINT" | "LOG_FORKED" | "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "OVERLOADED"
         | "NO_SUCH_SESSION" | "DEADLINE_PASSED" => {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", told)
                 .retry_after(SHORT_WAIT)
@@ -92,7 +95,10 @@ mod tests {
         check("NO_CREDENTIAL", 424, "no_credential");
         check("CREDENTIAL_IS_DISABLED", 424, "credential_disabled");
         check("DIALECT_NOT_SERVED", 400, "dialect_not_served");
+        check("TENANT_IS_SUSPENDED", 403, "tenant_suspended");
         check("NOT_PERMITTED", 502, "gateway_not_permitted");
+        check("IDENTITY_IS_BLOCKED", 502, "gateway_not_permitted");
+        check("LOG_FORKED", 503, "broker_unavailable");
         check("KMS_UNAVAILABLE", 503, "broker_unavailable");
         check("SOMETHING_NEW", 502, "broker_failed");
     }

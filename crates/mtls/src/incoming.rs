@@ -24,14 +24,28 @@ impl Default for Limits {
     }
 }
 
-/// The connections that come up at a listener, until `shutdown`. One slow handshake does not hold up
-/// another; a failed one is logged, counted in `strongroom_tls_handshakes_total` and not part of the
-/// stream, which never yields an error.
+/// As [`incoming_with`], and tells nobody of failed handshakes.
 pub fn incoming(
     listener: TcpListener,
     tls: Arc<ServerTls>,
     limits: Limits,
     shutdown: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = io::Result<TlsConnection>> + Send {
+    incoming_with(listener, tls, limits, shutdown, Arc::new(|_| ()))
+}
+
+/// Hears why a handshake failed: a stable word, of a set that no peer can enlarge.
+pub type OnFailure = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+/// The connections that come up at a listener, until `shutdown`. One slow handshake does not hold up
+/// another; a failed one is logged, counted in `strongroom_tls_handshakes_total` and not part of the
+/// stream, which never yields an error; `on_failure` hears of it.
+pub fn incoming_with(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    on_failure: OnFailure,
 ) -> impl Stream<Item = io::Result<TlsConnection>> + Send {
     let acceptor = Acceptor {
         listener,
@@ -40,6 +54,7 @@ pub fn incoming(
         slots: Arc::new(Semaphore::new(limits.connections)),
         handshakes: JoinSet::new(),
         shutdown: Box::pin(shutdown),
+        on_failure,
     };
     stream::unfold(acceptor, |mut acceptor| async {
         acceptor.next().await.map(|connection| (Ok(connection), acceptor))
@@ -53,6 +68,7 @@ struct Acceptor {
     slots: Arc<Semaphore>,
     handshakes: JoinSet<Option<TlsConnection>>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    on_failure: OnFailure,
 }
 
 impl Acceptor {
@@ -84,10 +100,12 @@ impl Acceptor {
     fn begin(&mut self, tcp: TcpStream, peer: SocketAddr) {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             count("too_many_connections");
+            (self.on_failure)("too_many_connections");
             tracing::warn!(%peer, "connection closed, too many are open");
             return;
         };
-        self.handshakes.spawn(handshake(Arc::clone(&self.tls), tcp, peer, slot));
+        let (tls, on_failure) = (Arc::clone(&self.tls), Arc::clone(&self.on_failure));
+        self.handshakes.spawn(handshake(tls, tcp, peer, slot, on_failure));
     }
 }
 
@@ -96,6 +114,7 @@ async fn handshake(
     tcp: TcpStream,
     peer: SocketAddr,
     slot: OwnedSemaphorePermit,
+    on_failure: OnFailure,
 ) -> Option<TlsConnection> {
     match tls.accept(tcp).await {
         Ok(connection) => {
@@ -104,6 +123,7 @@ async fn handshake(
         }
         Err(error) => {
             count(error.reason());
+            on_failure(error.reason());
             log(&error, peer);
             None
         }

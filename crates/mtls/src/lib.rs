@@ -22,6 +22,6 @@ pub use connection::TlsConnection;
 pub use error::{HandshakeError, LoadError, Refusal};
 pub use files::TlsFiles;
 pub use identity::{Identity, SvidError};
-pub use incoming::{Limits, incoming};
+pub use incoming::{Limits, OnFailure, incoming, incoming_with};
 pub use server::ServerTls;
 pub use trust::{InvalidTrustDomain, TrustDomains};

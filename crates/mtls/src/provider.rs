@@ -15,6 +15,9 @@ pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 /// The only application protocol: gRPC clients insist on its being negotiated.
 pub(crate) const ALPN: &[u8] = b"h2";
 
+/// What readers of files over HTTP speak.
+pub(crate) const HTTP_ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// AWS-LC, with the post-quantum hybrid first. Named here rather than left to a cargo feature, which
 /// another crate of the build could change.
 pub(crate) fn crypto() -> Arc<CryptoProvider> {

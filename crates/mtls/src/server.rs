@@ -10,7 +10,7 @@ use crate::{
     HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsFiles, TrustDomains,
     files::Contents,
     material::{Material, Revoked},
-    provider::{ALPN, ClockTime, VERSIONS, crypto},
+    provider::{ALPN, ClockTime, HTTP_ALPN, VERSIONS, crypto},
     reload::{self, Reload},
     verifier::PeerVerifier,
 };
@@ -21,6 +21,7 @@ pub struct ServerTls {
     files: TlsFiles,
     trust_domains: TrustDomains,
     clock: Arc<dyn Clock>,
+    protocols: &'static [&'static [u8]],
     state: ArcSwap<State>,
 }
 
@@ -32,14 +33,33 @@ struct State {
 }
 
 impl ServerTls {
-    /// Loads the files, or says why they cannot be used.
+    /// Loads the files, or says why they cannot be used. For gRPC: HTTP/2 alone is negotiated.
     pub fn load(
         files: TlsFiles,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, LoadError> {
-        let state = State::build(&files, &files.read()?, &trust_domains, &clock)?;
-        Ok(Arc::new(Self { files, trust_domains, clock, state: ArcSwap::from_pointee(state) }))
+        Self::load_for(files, trust_domains, clock, &[ALPN])
+    }
+
+    /// As [`ServerTls::load`], for a listener that speaks HTTP/1.1 too.
+    pub fn load_for_http(
+        files: TlsFiles,
+        trust_domains: TrustDomains,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, LoadError> {
+        Self::load_for(files, trust_domains, clock, HTTP_ALPN)
+    }
+
+    fn load_for(
+        files: TlsFiles,
+        trust_domains: TrustDomains,
+        clock: Arc<dyn Clock>,
+        protocols: &'static [&'static [u8]],
+    ) -> Result<Arc<Self>, LoadError> {
+        let state = State::build(&files, &files.read()?, &trust_domains, &clock, protocols)?;
+        let state = ArcSwap::from_pointee(state);
+        Ok(Arc::new(Self { files, trust_domains, clock, protocols, state }))
     }
 
     /// Loads the files again; true when they had changed. A failure leaves the last good ones in
@@ -49,7 +69,8 @@ impl ServerTls {
         if contents.fingerprint() == self.state.load().fingerprint {
             return Ok(false);
         }
-        let state = State::build(&self.files, &contents, &self.trust_domains, &self.clock)?;
+        let (domains, protocols) = (&self.trust_domains, self.protocols);
+        let state = State::build(&self.files, &contents, domains, &self.clock, protocols)?;
         self.state.store(Arc::new(state));
         Ok(true)
     }
@@ -103,6 +124,7 @@ impl State {
         contents: &Contents,
         trust_domains: &TrustDomains,
         clock: &Arc<dyn Clock>,
+        protocols: &[&[u8]],
     ) -> Result<Self, LoadError> {
         let material = Material::parse(files, contents, trust_domains, clock.as_ref())?;
         let crypto = crypto();
@@ -121,7 +143,7 @@ impl State {
                     .with_single_cert(material.chain, material.key)
             })
             .map_err(LoadError::Unusable)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // A resumed session skips the certificate, and with it every decision taken since.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});

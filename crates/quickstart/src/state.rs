@@ -111,7 +111,7 @@ impl State {
         }
         let mut config: ClientConfig =
             config.try_into().context("reading the CLI's configuration")?;
-        config.tls.resolve(&self.dir);
+        config.resolve(&self.dir);
         Ok(config)
     }
 

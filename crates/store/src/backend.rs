@@ -9,6 +9,12 @@ use crate::{StoreError, sequence::Sequence};
 
 /// What differs between the two databases. All other SQL is written once, for both.
 pub trait Backend: Database + Sized {
+    /// Reads the database's clock, as `now`.
+    const NOW: &'static str;
+
+    /// Makes a holder (`$1`) the leader for so many milliseconds (`$2`), unless another one is.
+    const LEAD: &'static str;
+
     /// Opens a connection that meets every promise of durability.
     fn connect(
         options: &Options<Self>,

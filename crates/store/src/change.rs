@@ -49,15 +49,16 @@ async fn create_tenant<B: Backend>(
     tenant: &TenantRow,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        INSERT INTO tenant (uid, id, display_name, preferred_provider, on_missing, revision, \
-            request_id, created_at, updated_at, row_mac) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        INSERT INTO tenant (uid, id, display_name, preferred_provider, on_missing, suspended, \
+            revision, request_id, created_at, updated_at, row_mac) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     let values = [
         tenant.uid.as_ref().into(),
         tenant.id.as_str().into(),
         tenant.display_name.as_str().into(),
         Value::Text(tenant.preferred_provider.as_ref().map(ProviderId::as_str)),
         tenant.on_missing.as_str().into(),
+        Value::Flag(tenant.suspended),
         tenant.revision.into(),
         Value::Text(tenant.request_id.as_ref().map(RequestId::as_str)),
         tenant.created_at.into(),
@@ -92,12 +93,13 @@ async fn update_tenant<B: Backend>(
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
         UPDATE tenant SET display_name = $1, preferred_provider = $2, on_missing = $3, \
-            revision = $4, request_id = $5, updated_at = $6, row_mac = $7 \
-        WHERE uid = $8 AND revision = $9";
+            suspended = $4, revision = $5, request_id = $6, updated_at = $7, row_mac = $8 \
+        WHERE uid = $9 AND revision = $10";
     let values = [
         tenant.display_name.as_str().into(),
         Value::Text(tenant.preferred_provider.as_ref().map(ProviderId::as_str)),
         tenant.on_missing.as_str().into(),
+        Value::Flag(tenant.suspended),
         tenant.revision.into(),
         Value::Text(tenant.request_id.as_ref().map(RequestId::as_str)),
         tenant.updated_at.into(),

@@ -15,6 +15,7 @@ mod sequence;
 mod sql_store;
 mod sqlite;
 mod store;
+mod tree;
 mod writer;
 
 pub use config::{StoreConfig, open};
@@ -23,3 +24,4 @@ pub use postgres::PostgresStore;
 pub use row::{CredentialRow, KeyPurpose, KeyRow, TenantRow, VersionRow, VirtualKeyRow};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
+pub use tree::Tree;

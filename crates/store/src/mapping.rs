@@ -131,8 +131,16 @@ pub(crate) fn pruned_bundle(row: &Row) -> Result<(u64, Vec<audit::Hash>), StoreE
     }
 }
 
+pub(crate) fn node(row: &Row) -> Result<audit::Hash, StoreError> {
+    Columns { row, table: "tree_node" }.array("hash")
+}
+
 pub(crate) fn count(row: &Row) -> Result<u64, StoreError> {
     Columns { row, table: "record" }.number("found")
+}
+
+pub(crate) fn next_index(row: &Row) -> Result<u64, StoreError> {
+    Columns { row, table: "sink" }.number("next_index")
 }
 
 pub(crate) fn note(row: &Row) -> Result<String, StoreError> {
@@ -152,6 +160,7 @@ pub(crate) fn tenant(row: &Row) -> Result<TenantRow, StoreError> {
         display_name: of.text("display_name")?,
         preferred_provider: of.optional_parsed("preferred_provider")?,
         on_missing,
+        suspended: of.flag("suspended")?,
         revision: of.number("revision")?,
         request_id: of.optional_parsed("request_id")?,
         created_at: of.time("created_at")?,

@@ -1,11 +1,17 @@
 use std::{str::FromStr as _, time::Duration};
 
+use domain::Uid;
 use sqlx::{
-    ConnectOptions as _, PgConnection, Postgres,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
+    Postgres,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     StoreError,
@@ -19,7 +25,8 @@ use crate::{
 pub type PostgresStore = SqlStore<Postgres>;
 
 impl PostgresStore {
-    /// Connects, with at most so many connections; one of them writes, and there are at least two.
+    /// Connects, with at most so many connections; one of them writes, one listens for other brokers'
+    /// changes, and there are at least three.
     ///
     /// The URL may hold a password and appears in no error.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
@@ -35,16 +42,40 @@ impl PostgresStore {
         let mut connection = Postgres::connect(&options).await.map_err(StoreError::from_sqlx)?;
         MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
         let readers = PgPoolOptions::new()
-            .max_connections(connections.saturating_sub(1).max(1))
+            .max_connections(connections.saturating_sub(2).max(1))
             .acquire_timeout(WAIT)
             // Not for the writer: a timeout that ends a commit's wait for a standby lets records be
             // seen that a failover then loses.
             .connect_lazy_with(options.clone().options([("statement_timeout", "2000")]));
-        Self::start(readers, options, connection, None).await
+        let mut store = Self::start(readers, options.clone(), connection, None).await?;
+        let (count, wakeups) = watch::channel(0);
+        let mut listening = JoinSet::new();
+        listening.spawn(listen(options, count));
+        store.listen(wakeups, listening);
+        Ok(store)
+    }
+
+    /// Makes a schema on a server and gives the URL of a store in it, for tests.
+    pub async fn new_schema(url: &str) -> Result<String, StoreError> {
+        let name = Uid::random().map_err(|error| StoreError::unavailable(error.into()))?;
+        let sql = AssertSqlSafe(format!("CREATE SCHEMA test_{name}"));
+        let made = async { PgConnection::connect(url).await?.execute(sql).await };
+        made.await.map_err(StoreError::from_sqlx)?;
+        let separator = if url.contains('?') { '&' } else { '?' };
+        Ok(format!("{url}{separator}options[search_path]=test_{name}"))
     }
 }
 
 impl Backend for Postgres {
+    const NOW: &'static str =
+        "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now";
+
+    const LEAD: &'static str = "\
+        INSERT INTO leader (one, holder, until) \
+        VALUES (1, $1, $2 + floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
+        ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
+        WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
     async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         // A database may have a weaker setting of its own; a stronger one is left alone.
         const SQL: &str = "\
@@ -116,7 +147,13 @@ impl Backend for Postgres {
             .bind(new().map(|record| record.tenant.as_deref()).collect::<Vec<_>>())
             .bind(new().map(|record| record.lease_hash.as_deref()).collect::<Vec<_>>())
             .bind(new().map(|record| record.expires_at).collect::<Vec<_>>());
-        within(WAIT, query.execute(connection)).await.map(drop)
+        within(WAIT, query.execute(&mut *connection)).await?;
+        // Told when this commits, and only then. Not for grants, which nobody waits for: such
+        // transactions commit one at a time, server-wide.
+        if sequence.sealed.iter().any(|record| record.mutates) {
+            within(WAIT, sqlx::raw_sql(NOTIFY).execute(connection)).await?;
+        }
+        Ok(())
     }
 
     async fn commit(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -127,6 +164,45 @@ impl Backend for Postgres {
         within(WAIT, sqlx::raw_sql("ROLLBACK").execute(connection)).await.map(drop)
     }
 }
+
+/// Where changes are told of. One for all deployments on a server's database: to be woken once too
+/// often costs one read.
+const CHANNEL: &str = "strongroom_changes";
+const NOTIFY: &str = "NOTIFY strongroom_changes";
+
+/// Counts what other brokers tell of, for as long as it is polled. What is missed while the
+/// connection is lost, whoever polls the log finds.
+async fn listen(options: PgConnectOptions, count: watch::Sender<u64>) {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .acquire_timeout(WAIT)
+        .connect_lazy_with(options);
+    loop {
+        if let Err(error) = hear(&pool, &count).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "not listening for changes");
+        }
+        // After a loss too, because something may have been missed.
+        count.send_modify(|count| *count += 1);
+        sleep(LISTEN_AGAIN).await;
+    }
+}
+
+async fn hear(pool: &PgPool, count: &watch::Sender<u64>) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    // What was told before this is not heard any more.
+    count.send_modify(|count| *count += 1);
+    while listener.try_recv().await?.is_some() {
+        count.send_modify(|count| *count += 1);
+    }
+    Ok(())
+}
+
+/// How long after a loss to listen again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 

@@ -16,6 +16,8 @@ pub struct TenantRow {
     pub preferred_provider: Option<ProviderId>,
     /// What happens when a credential is missing.
     pub on_missing: OnMissing,
+    /// Whether nothing is lent for it.
+    pub suspended: bool,
     /// Rises by 1 with each change, from 1.
     pub revision: u64,
     /// The request that made it, so that it can be repeated.

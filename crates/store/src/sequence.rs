@@ -1,4 +1,4 @@
-use audit::{Entry, Frontier, Hash, Kind, RecordDraft, mutates, timestamp};
+use audit::{Entry, Frontier, Hash, Kind, Node, RecordDraft, mutates, timestamp};
 use domain::{TenantId, Timestamp, Uid};
 
 use crate::{Appended, Head, Pending, changes::Changes};
@@ -9,6 +9,8 @@ pub struct Sequence {
     pub(crate) head: Head,
     pub(crate) batch: Uid,
     pub(crate) sealed: Vec<Sealed>,
+    /// The subtrees that are complete now and are to be kept.
+    pub(crate) nodes: Vec<(Node, Hash)>,
     /// Decides what is stale; unless they are read, every change counts as everyone's.
     pub(crate) changes: Changes,
 }
@@ -30,7 +32,14 @@ impl Sequence {
     pub(crate) fn after(head: Head, now: Timestamp, batch: Uid) -> Self {
         let first = head.frontier.size();
         let head = Head { time: head.time.max(now), ..head };
-        Self { first, head, batch, sealed: Vec::new(), changes: Changes::unknown(first) }
+        Self {
+            first,
+            head,
+            batch,
+            sealed: Vec::new(),
+            nodes: Vec::new(),
+            changes: Changes::unknown(first),
+        }
     }
 
     /// Appends a record unless it is stale.
@@ -65,7 +74,11 @@ impl Sequence {
         let index = self.head.frontier.size();
         let entry = draft.seal_at(index, self.head.time);
         let leaf = entry.leaf_hash();
-        self.head.frontier.push(leaf);
+        self.head.frontier.push_with(leaf, |node, hash| {
+            if node.level % NODE_STEP == 0 {
+                self.nodes.push((node, hash));
+            }
+        });
         if mutates(kind) {
             self.head.changed = index + 1;
             self.changes.add(index, tenant.as_deref());
@@ -87,6 +100,9 @@ impl Sequence {
         &self.head.frontier
     }
 }
+
+/// Every so many levels, the hashes of complete subtrees are kept.
+const NODE_STEP: u32 = 8;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::{
     mem,
     ops::Range,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use audit::{BUNDLE_WIDTH, Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use sqlx::Pool;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -31,6 +32,9 @@ pub struct SqlStore<B: Backend> {
     writer: mpsc::Sender<Job>,
     task: Mutex<JoinSet<()>>,
     deployment: Uid,
+    wakeups: Option<watch::Receiver<u64>>,
+    /// The task that listens for other brokers' changes; it ends with this.
+    listening: Mutex<JoinSet<()>>,
 }
 
 impl<B: Backend> SqlStore<B> {
@@ -46,7 +50,20 @@ impl<B: Backend> SqlStore<B> {
         let (writer, jobs) = mpsc::channel(QUEUE);
         let mut task = JoinSet::new();
         task.spawn(Writer::<B>::new(options, connection, lock).run(jobs));
-        Ok(Self { readers, writer, task: Mutex::new(task), deployment })
+        Ok(Self {
+            readers,
+            writer,
+            task: Mutex::new(task),
+            deployment,
+            wakeups: None,
+            listening: Mutex::default(),
+        })
+    }
+
+    /// Tells of changes that the task hears of, and ends it with itself.
+    pub(crate) fn listen(&mut self, wakeups: watch::Receiver<u64>, listening: JoinSet<()>) {
+        self.wakeups = Some(wakeups);
+        self.listening = Mutex::new(listening);
     }
 
     /// Connects one reader, unless one is connected.
@@ -114,6 +131,11 @@ impl<B: Backend> Store for SqlStore<B> {
         const SQL: &str = "SELECT size, time, frontier, changed FROM head";
         let head = self.one(SQL, &[], mapping::head).await?;
         head.ok_or_else(|| StoreError::Corrupt("head".to_owned()))
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let now = self.one(B::NOW, &[], mapping::now).await?;
+        now.ok_or_else(|| StoreError::Corrupt("now".to_owned()))
     }
 
     async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
@@ -248,6 +270,24 @@ impl<B: Backend> Store for SqlStore<B> {
         self.all(SQL, &[from.into(), limit.into()], mapping::entry).await
     }
 
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+        const SQL: &str = "SELECT idx, body FROM record WHERE mutates AND kind = $1 ORDER BY idx";
+        let kind = Value::Integer(Some(i32::from(kind).into()));
+        self.all(SQL, &[kind], mapping::entry).await
+    }
+
+    fn wakeups(&self) -> Option<watch::Receiver<u64>> {
+        self.wakeups.clone()
+    }
+
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        self.write(|answer| Job::Lead(holder, term, answer)).await
+    }
+
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError> {
+        self.write(|answer| Job::Resign(holder, answer)).await
+    }
+
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
         const SQL: &str = concat!(
             "SELECT idx, body FROM record WHERE lease_hash = $1 AND idx >= ",
@@ -306,12 +346,32 @@ impl<B: Backend> Store for SqlStore<B> {
         Ok(self.one(SQL, &[], mapping::count).await?.unwrap_or_default())
     }
 
+    async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
+        const SQL: &str = "\
+            SELECT hash FROM tree_node WHERE level = $1 AND idx >= $2 AND idx < $3 ORDER BY idx";
+        let values = [level.into(), range.start.into(), range.end.into()];
+        self.all(SQL, &values, mapping::node).await
+    }
+
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
         self.write(|answer| Job::PutCheckpoint(size, note.to_owned(), answer)).await
     }
 
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError> {
+        self.write(|answer| Job::DropCheckpoint(size, answer)).await
+    }
+
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.one("SELECT note FROM checkpoint", &[], mapping::note).await
+    }
+
+    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        const SQL: &str = "SELECT next_index FROM sink WHERE name = $1";
+        self.one(SQL, &[name.into()], mapping::next_index).await
+    }
+
+    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        self.write(|answer| Job::MoveSinkCursor(name.to_owned(), next_index, answer)).await
     }
 
     async fn close(&self) {
@@ -322,6 +382,7 @@ impl<B: Backend> Store for SqlStore<B> {
             mem::take(&mut *task)
         };
         while task.join_next().await.is_some() {}
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.readers.close().await;
     }
 }

@@ -69,6 +69,14 @@ impl SqliteStore {
 }
 
 impl Backend for Sqlite {
+    const NOW: &'static str = "SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER) AS now";
+
+    const LEAD: &'static str = "\
+        INSERT INTO leader (one, holder, until) \
+        VALUES (1, $1, $2 + CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
+        ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
+        WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
         options.connect().await
     }

@@ -1,8 +1,9 @@
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::Duration};
 
 use async_trait::async_trait;
-use audit::{Entry, Frontier, Hash, RecordDraft};
+use audit::{Entry, Frontier, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use tokio::sync::watch;
 
 use crate::{CredentialRow, KeyPurpose, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow};
 
@@ -16,8 +17,14 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The log's head as it stands now.
     async fn head(&self) -> Result<Head, StoreError>;
 
+    /// The time by the database's clock, which the log's times come from.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+
     /// Appends records, in this order, in one transaction. Of those for which `audit::mutates`, only
-    /// `LEASE_REVOKED` may go in without a change of rows; others are an `InvalidRecord`.
+    /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED`, `IDENTITY_UNBLOCKED` and
+    /// `CHECKPOINT_GIVEN_UP` may go in without a change of rows, because the record is all that is
+    /// kept of them; others are an
+    /// `InvalidRecord`.
     ///
     /// On `Ok` every [`Appended::Recorded`] record is durable. A record with `as_of` is left out as
     /// [`Appended::Stale`] when the log, or this batch before it, holds a change of one of its
@@ -96,6 +103,22 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Records of changes (`audit::mutates`) from an index on, in order.
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError>;
 
+    /// All records of one kind of change (`audit::mutates`), in order; of another kind, none.
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError>;
+
+    /// A count that rises soon after a change (`audit::mutates`) is durable, whichever broker made it.
+    /// It may rise without one and miss some while the connection is lost, so it only says when to
+    /// look. `None` when there is no other broker to hear of.
+    fn wakeups(&self) -> Option<watch::Receiver<u64>>;
+
+    /// Takes the lead, or keeps it, for so long from now on by the database's clock; says whether the
+    /// holder leads. Another's lead stands until its time is up. Who leads may find out late that it
+    /// does not, so nothing but economy may rest on this.
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError>;
+
+    /// Gives the lead up, if the holder has it.
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError>;
+
     /// All kept records that name a lease, in order.
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError>;
 
@@ -123,11 +146,27 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The first record that is kept: reads by [`Store::records`] and its like begin here.
     async fn first_kept(&self) -> Result<u64, StoreError>;
 
+    /// The hashes of the perfect subtrees of a height that is a multiple of 8 and not 0, for a range
+    /// of their places, in order; shorter when the log is. They are kept with the record that
+    /// completes them.
+    async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
+
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
 
+    /// Takes a checkpoint of this size or a larger one out, so that one of a smaller tree can be kept.
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError>;
+
     /// The checkpoint of the largest tree.
     async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
+
+    /// The index of the first record that a sink has not acknowledged; `None` for a sink that has
+    /// never moved.
+    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Moves a sink's cursor forward, to the index of the first record that it has not acknowledged.
+    /// Never back: a cursor that is further on already stays.
+    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
 
     /// Finishes what is being written and lets go of the database; what comes later is refused as
     /// `Unavailable`. A store that is dropped does the same, but nobody can wait for it.

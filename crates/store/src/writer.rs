@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::{fs::File, time::Duration};
 
 use audit::{Entry, InvalidRecord, Kind, RecordDraft, mutates};
 use domain::{Timestamp, Uid};
@@ -21,6 +21,10 @@ pub(crate) enum Job {
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
     Prune(Box<(u64, RecordDraft)>, Answer<Entry>),
     PutCheckpoint(u64, String, Answer<()>),
+    DropCheckpoint(u64, Answer<()>),
+    Lead(Uid, Duration, Answer<bool>),
+    Resign(Uid, Answer<()>),
+    MoveSinkCursor(String, u64, Answer<()>),
     Close,
 }
 
@@ -60,6 +64,12 @@ impl<B: Backend> Writer<B> {
                 Job::PutCheckpoint(size, note, answer) => {
                     tell(answer, self.put_checkpoint(size, &note).await)
                 }
+                Job::DropCheckpoint(size, answer) => tell(answer, self.drop_checkpoint(size).await),
+                Job::Lead(holder, term, answer) => tell(answer, self.lead(holder, term).await),
+                Job::Resign(holder, answer) => tell(answer, self.resign(holder).await),
+                Job::MoveSinkCursor(name, next_index, answer) => {
+                    tell(answer, self.move_sink_cursor(&name, next_index).await)
+                }
                 Job::Close => break,
             };
             // What waits behind a dead database would wait in vain, each for as long again.
@@ -77,7 +87,7 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn append(&mut self, batch: Vec<Pending>) -> Result<Vec<Appended>, StoreError> {
-        let misplaced = |kind| mutates(kind) && kind != Kind::LeaseRevoked;
+        let misplaced = |kind| mutates(kind) && !is_its_own_state(kind);
         if batch.iter().any(|pending| misplaced(pending.record.kind())) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
@@ -110,16 +120,48 @@ impl<B: Backend> Writer<B> {
             INSERT INTO checkpoint (one, size, note) VALUES (1, $1, $2) \
             ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note \
             WHERE excluded.size >= checkpoint.size";
+        let values = [size.into(), Value::Text(Some(note))];
+        self.execute(SQL, &values).await.map(drop)
+    }
+
+    async fn drop_checkpoint(&mut self, size: u64) -> Result<(), StoreError> {
+        const SQL: &str = "DELETE FROM checkpoint WHERE size >= $1";
+        self.execute(SQL, &[size.into()]).await.map(drop)
+    }
+
+    async fn lead(&mut self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        let term = u64::try_from(term.as_millis()).unwrap_or(u64::MAX);
+        Ok(self.execute(B::LEAD, &[holder.as_ref().into(), term.into()]).await? > 0)
+    }
+
+    async fn resign(&mut self, holder: Uid) -> Result<(), StoreError> {
+        const SQL: &str = "DELETE FROM leader WHERE holder = $1";
+        self.execute(SQL, &[holder.as_ref().into()]).await.map(drop)
+    }
+
+    async fn move_sink_cursor(&mut self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            INSERT INTO sink (name, next_index) VALUES ($1, $2) \
+            ON CONFLICT (name) DO UPDATE SET next_index = excluded.next_index \
+            WHERE excluded.next_index > sink.next_index";
+        self.execute(SQL, &[name.into(), next_index.into()]).await.map(drop)
+    }
+
+    /// Runs one statement outside the log's transactions and says how many rows it touched.
+    async fn execute(
+        &mut self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<u64, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
         };
-        let values = [size.into(), Value::Text(Some(note))];
-        let written = B::execute(&mut connection, SQL, &values).await;
-        if !written.as_ref().is_err_and(is_lost) {
+        let done = B::execute(&mut connection, sql, values).await;
+        if !done.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);
         }
-        written.map(drop).map_err(StoreError::from_sqlx)
+        done.map_err(StoreError::from_sqlx)
     }
 
     async fn transact(&mut self, work: Work) -> Result<Vec<Appended>, StoreError> {
@@ -217,6 +259,18 @@ impl<B: Backend> Writer<B> {
     }
 }
 
+/// Whether the record of a change is all that is kept of it.
+fn is_its_own_state(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::LeaseRevoked
+            | Kind::SessionRevoked
+            | Kind::IdentityBlocked
+            | Kind::IdentityUnblocked
+            | Kind::CheckpointGivenUp
+    )
+}
+
 /// Does the work in the transaction that is open, up to the commit.
 async fn carry<B: Backend>(
     connection: &mut B::Connection,
@@ -241,8 +295,22 @@ async fn carry<B: Backend>(
     };
     if !sequence.sealed.is_empty() {
         B::write(connection, sequence).await.map_err(StoreError::from_sqlx)?;
+        write_nodes::<B>(connection, sequence).await.map_err(StoreError::from_sqlx)?;
     }
     Ok(appended)
+}
+
+/// There is one for every 256 records, so that most transactions write none.
+async fn write_nodes<B: Backend>(
+    connection: &mut B::Connection,
+    sequence: &Sequence,
+) -> Result<(), sqlx::Error> {
+    const SQL: &str = "INSERT INTO tree_node (level, idx, hash) VALUES ($1, $2, $3)";
+    for (node, hash) in &sequence.nodes {
+        let values = [node.level.into(), node.index.into(), hash.as_slice().into()];
+        B::execute(connection, SQL, &values).await?;
+    }
+    Ok(())
 }
 
 /// Hands the outcome over and says whether the database was unavailable.

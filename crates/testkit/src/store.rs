@@ -2,10 +2,11 @@ use std::{
     io,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use audit::{Entry, Hash, RecordDraft};
+use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
     Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, Store, StoreError,
@@ -20,6 +21,7 @@ pub struct FailingStore {
     cues: Mutex<Vec<Cue>>,
     healed: watch::Sender<u64>,
     hanging: watch::Sender<usize>,
+    deaf: Option<watch::Sender<u64>>,
 }
 
 /// What can be made to fail.
@@ -31,6 +33,10 @@ pub enum Operation {
     Apply,
     /// `put_checkpoint`.
     PutCheckpoint,
+    /// `lead` and `resign`.
+    Lead,
+    /// `move_sink_cursor`.
+    MoveSinkCursor,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -61,7 +67,13 @@ impl FailingStore {
             cues: Mutex::default(),
             healed: watch::Sender::new(0),
             hanging: watch::Sender::new(0),
+            deaf: None,
         }
+    }
+
+    /// A store that works, but never hears of other brokers' changes.
+    pub fn deaf(inner: Arc<dyn Store>) -> Self {
+        Self { deaf: Some(watch::Sender::new(0)), ..Self::new(inner) }
     }
 
     /// Lets the operation fail from now on.
@@ -156,6 +168,10 @@ impl Store for FailingStore {
         self.read(self.inner.head()).await
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read(self.inner.now()).await
+    }
+
     async fn append(&self, batch: &[Pending]) -> Result<Vec<Appended>, StoreError> {
         self.pass(Operation::Append, self.inner.append(batch)).await
     }
@@ -234,6 +250,25 @@ impl Store for FailingStore {
         self.read(self.inner.changes(from, limit)).await
     }
 
+    async fn changes_of_kind(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.changes_of_kind(kind)).await
+    }
+
+    fn wakeups(&self) -> Option<watch::Receiver<u64>> {
+        match &self.deaf {
+            Some(silent) => Some(silent.subscribe()),
+            None => self.inner.wakeups(),
+        }
+    }
+
+    async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError> {
+        self.pass(Operation::Lead, self.inner.lead(holder, term)).await
+    }
+
+    async fn resign(&self, holder: Uid) -> Result<(), StoreError> {
+        self.pass(Operation::Lead, self.inner.resign(holder)).await
+    }
+
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
         self.read(self.inner.lease_records(lease_hash)).await
     }
@@ -260,12 +295,29 @@ impl Store for FailingStore {
         self.read(self.inner.first_kept()).await
     }
 
+    async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
+        self.read(self.inner.node_hashes(level, range)).await
+    }
+
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
         self.pass(Operation::PutCheckpoint, self.inner.put_checkpoint(size, note)).await
     }
 
+    async fn drop_checkpoint(&self, size: u64) -> Result<(), StoreError> {
+        self.pass(Operation::PutCheckpoint, self.inner.drop_checkpoint(size)).await
+    }
+
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.read(self.inner.checkpoint()).await
+    }
+
+    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.read(self.inner.sink_cursor(name)).await
+    }
+
+    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
+        let moved = self.inner.move_sink_cursor(name, next_index);
+        self.pass(Operation::MoveSinkCursor, moved).await
     }
 
     async fn close(&self) {
@@ -279,7 +331,7 @@ fn failed() -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use audit::{Kind, Reason, Record};
+    use audit::{Reason, Record};
     use store::SqliteStore;
 
     use super::*;

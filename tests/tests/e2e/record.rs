@@ -2,13 +2,14 @@ use audit::{Finding, Kind, Reason};
 use domain::{Clock as _, SystemClock};
 use e2e::{Deployment, Sdk};
 use serde_json::Value;
-use strongroom_proto::v1::Source;
+use strongroom_proto::v1::{ListRecordsRequest, Source};
 
 use crate::{OPENAI_KEY, furnish, on_both_stacks};
 
 on_both_stacks![
     a_client_that_is_not_ours_leases_by_the_documents_alone,
     a_refusal_is_on_record_with_its_reason,
+    a_stranger_verifies_the_served_files_by_the_specifications_alone,
     the_log_catches_a_changed_missing_or_reordered_record,
     the_log_names_who_used_which_key_when,
 ];
@@ -36,6 +37,35 @@ async fn the_log_names_who_used_which_key_when(deployment: Deployment) {
     assert!((time - started.as_millis() / 1000).abs() < 60, "{time}");
     // The log knows of the key what its owner may know, and not more.
     assert!(!export.bodies.concat().windows(8).any(|part| part == &OPENAI_KEY.as_bytes()[8..16]));
+}
+
+async fn a_stranger_verifies_the_served_files_by_the_specifications_alone(deployment: Deployment) {
+    furnish(&deployment).await;
+    let service = deployment.connect("service");
+    for _ in 0..300 {
+        // Refused, and on record.
+        service.audit().list_records(ListRecordsRequest::default()).await.unwrap_err();
+    }
+    let address = deployment.tiles().to_string();
+    let layout = deployment.layout();
+    let vkey = std::fs::read_to_string(&layout.log_verifier).unwrap();
+    let pki = layout.pki.to_str().unwrap();
+    let mut arguments = [&*address, vkey.trim(), "--pki", pki, "admin"];
+    let read: Value = loop {
+        let printed = e2e::run("static_log.py", &arguments).await;
+        let read: Value = serde_json::from_str(&printed).unwrap();
+        if read["size"].as_u64().unwrap() >= 300 {
+            break read;
+        }
+    };
+    assert!(read["tiles"].as_u64().unwrap() >= 3, "{read}");
+    let [.., name] = &mut arguments;
+    *name = "service";
+    assert!(e2e::fails("static_log.py", &arguments).await.contains("403"));
+    let other = audit::SignerKey::generate("strongroom.local/log").unwrap().verifier().to_string();
+    let arguments = [&*address, &other, "--pki", pki, "admin"];
+    assert!(e2e::fails("static_log.py", &arguments).await.contains("not signed"));
+    deployment.end().await;
 }
 
 async fn a_refusal_is_on_record_with_its_reason(deployment: Deployment) {

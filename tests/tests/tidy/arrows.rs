@@ -5,8 +5,9 @@ use serde_json::Value;
 use crate::sources;
 
 /// Which of our crates each of them stands on. An arrow may only point upwards in this list, to a
-/// lower layer. The two promises to look for: the proxy and the command line have no store and no
-/// envelope, and what verifies a log offline (`audit`) does no I/O.
+/// lower layer. The promises to look for: the proxy and the command line have no store and no
+/// envelope, what verifies a log offline (`audit`) does no I/O, and what sends records to other
+/// systems (`sinks`) knows of nothing but records.
 const ARROWS: &[(&str, &str)] = &[
     ("domain", ""),
     ("hardening", ""),
@@ -14,19 +15,25 @@ const ARROWS: &[(&str, &str)] = &[
     ("strongroom-proto", ""),
     ("mtls", "domain"),
     ("audit", "domain strongroom-proto"),
+    ("sinks", "audit domain strongroom-proto"),
     ("envelope", "domain"),
     ("sealing", "domain"),
     ("providers", "domain"),
     ("store", "audit domain"),
-    ("strongroom-client", "domain mtls sealing strongroom-proto"),
+    ("witness", "audit domain"),
+    ("strongroom-client", "audit domain mtls sealing strongroom-proto"),
     ("setup", "audit domain envelope"),
     ("testkit", "audit domain envelope setup store"),
     (
         "broker",
-        "audit domain envelope hardening mtls providers sealing store strongroom-proto telemetry",
+        "audit domain envelope hardening mtls providers sealing sinks store strongroom-proto \
+         telemetry",
     ),
     ("inference-proxy", "domain hardening providers strongroom-client strongroom-proto telemetry"),
-    ("strongroom-cli", "audit domain sealing setup strongroom-client strongroom-proto"),
+    (
+        "strongroom-cli",
+        "audit domain sealing setup sinks strongroom-client strongroom-proto telemetry witness",
+    ),
     (
         "quickstart",
         "audit broker domain hardening inference-proxy setup strongroom-client strongroom-proto \

@@ -1,4 +1,4 @@
-use audit::{Checkpoint, Finding, Kind, RecordDraft, SignerKey, Verifier};
+use audit::{Checkpoint, Finding, Kind, Record, RecordDraft, SignerKey, Verifier};
 use domain::Timestamp;
 
 use crate::fixture::{START, blank, bodies, honest, key, seal, sign, time_of, verify};
@@ -161,4 +161,41 @@ fn a_log_continues_each_of_its_earlier_checkpoints() {
     records.push(blank(Kind::BrokerStarted));
     let larger = sign(&bodies(&seal(records)));
     assert_eq!(verify_with(&[larger]), Err(Finding::Forked { size: 32 }));
+}
+
+#[test]
+fn a_checkpoint_that_was_given_up_is_told_and_no_fork() {
+    let lost = |size, root: u8| Checkpoint::sign(size, &[root; 32], &key()).unwrap();
+    let given_up = |size: u64, root: u8| Record {
+        tree_size: size,
+        tree_root: vec![root; 32].into(),
+        ..blank(Kind::CheckpointGivenUp)
+    };
+    let records = vec![blank(Kind::BrokerStarted), given_up(1, 5), given_up(9, 6), given_up(9, 6)];
+    let entries = bodies(&seal(records));
+    let check = |earlier: &[String], expected: Result<Vec<(u64, u64)>, u64>| {
+        let mut verifier = Verifier::open(key().verifier(), &sign(&entries)).unwrap();
+        for checkpoint in earlier {
+            verifier.expect_earlier(checkpoint).unwrap();
+        }
+        for body in &entries {
+            verifier.push(body).unwrap();
+        }
+        let found = verifier.finish().map(|report| {
+            report.given_up.iter().map(|lost| (lost.size, lost.index)).collect::<Vec<_>>()
+        });
+        assert_eq!(found, expected.map_err(|size| Finding::Forked { size }));
+    };
+    check(&[], Ok(vec![]));
+    // One that the log continues is not reported, given up or not.
+    check(&[sign(&entries[..1])], Ok(vec![]));
+    check(&[lost(1, 5)], Ok(vec![(1, 1)]));
+    // Also one that is larger than the log; told where it was said first.
+    check(&[lost(9, 6), lost(1, 5)], Ok(vec![(1, 1), (9, 2)]));
+    // Exactly that size and that root, and nothing else.
+    check(&[lost(1, 6)], Err(1));
+    check(&[lost(2, 5)], Err(2));
+    check(&[lost(9, 5)], Err(9));
+    check(&[lost(8, 6)], Err(8));
+    check(&[lost(10, 6)], Err(10));
 }

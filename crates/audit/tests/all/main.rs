@@ -11,3 +11,5 @@ mod notes;
 mod pruned;
 mod records;
 mod single_proofs;
+mod tiles;
+mod witnesses;

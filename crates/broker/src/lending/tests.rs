@@ -1,11 +1,12 @@
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use audit::{Kind, Reason};
+use audit::{Checkpoint, Kind, Reason, SignerKey};
 use domain::{
     AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
     Timestamp,
 };
 use envelope::LocalKms;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{SqliteStore, Store};
 use strongroom_proto::v1;
@@ -17,6 +18,7 @@ use super::{Ask, Target};
 use crate::{
     access::Access,
     caller::Caller,
+    checkpoints::Checkpoints,
     core::{Core, Parts},
     refused::{Refused, Why},
     session::OpenSession,
@@ -48,6 +50,7 @@ impl Fixture {
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
+        let session = core.sessions.keep(session);
         let client = keys.open(&encapsulated, session.session.id()).unwrap();
         let fixture = Self { core, clock, kms, store, caller, client, session };
         fixture.furnish().await;
@@ -101,13 +104,13 @@ impl Fixture {
 
     /// How many records of a kind are durable.
     async fn recorded(&self, kind: Kind) -> usize {
-        let entries = self.store.records(0, 1000, None).await.unwrap();
+        let entries = self.store.records(0, 10_000, None).await.unwrap();
         entries.iter().filter(|entry| entry.record().unwrap().kind() == kind).count()
     }
 }
 
 async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualClock>) -> Core {
-    let methods = ["Audit", "Credentials", "Leases", "Tenants", "VirtualKeys"];
+    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
@@ -118,6 +121,9 @@ async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualCl
     let parts = Parts {
         access: Arc::new(Access::new(vec![rule]).unwrap()),
         catalogue: providers::Catalogue::builtin().unwrap(),
+        checkpoints: Arc::new(
+            Checkpoints::new(log_key().verifier().clone(), Path::new("b.toml")).0,
+        ),
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep: None,
@@ -125,20 +131,19 @@ async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualCl
         kms: Arc::clone(kms) as _,
         plain_http_origins: vec![],
         sessions: 10,
+        sinks: vec![],
         store,
         verifier_key: String::new(),
     };
     Core::open(parts, &TaskTracker::new()).await.unwrap()
 }
 
+fn log_key() -> SignerKey {
+    SignerKey::from_seed("strongroom.test/log", &[7; 32]).unwrap()
+}
+
 fn caller(method: &'static str) -> Caller {
-    Caller {
-        identity: "spiffe://a.b/w/service".parse().unwrap(),
-        certificate_sha256: [1; 32],
-        method,
-        trace_id: None,
-        recorded: Arc::default(),
-    }
+    Caller::new("spiffe://a.b/w/service".parse().unwrap(), [1; 32], method, None)
 }
 
 fn name() -> CredentialName {
@@ -176,16 +181,18 @@ async fn a_lease_that_cannot_be_recorded_is_not_lent() {
 #[tokio::test]
 async fn a_commit_that_hangs_refuses_the_call_and_is_not_cancelled() {
     let fixture = Fixture::new().await;
+    // Warm, so that nothing else waits for the database.
+    fixture.lend().await.unwrap();
     fixture.store.fail_once(Operation::Append, Fault::Hang);
     // Time runs to the deadline by itself while everything waits.
     tokio::time::pause();
     check(fixture.lend().await, Code::Unavailable, Reason::LogUnavailable);
     tokio::time::resume();
-    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 0);
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 1);
     fixture.store.heal();
     // The next record waits in line behind the one that hung.
     fixture.lend().await.unwrap();
-    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 2);
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 3);
 }
 
 #[tokio::test]
@@ -284,9 +291,50 @@ async fn a_lease_is_its_session_s_alone() {
     let stolen = fixture.core.renew(&fixture.caller, &other, id, None).await;
     check(stolen, Code::NotFound, Reason::NoSuchLease);
     let stranger =
-        Caller { identity: "spiffe://a.b/w/stranger".parse().unwrap(), ..fixture.caller.clone() };
+        Caller::new("spiffe://a.b/w/stranger".parse().unwrap(), [2; 32], "Leases/RenewLease", None);
     let session = fixture.core.sessions.of(&stranger, &fixture.session.session.id());
     assert!(matches!(session, Err(Why::NoSuchSession)));
+}
+
+#[tokio::test]
+async fn a_database_behind_a_checkpoint_lends_and_renews_nothing() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.lend().await.unwrap();
+    let size = fixture.core.store.head().await.unwrap().frontier.size() + 1;
+    let seen = Checkpoint::sign(size, &[1; 32], &log_key()).unwrap();
+    fixture.core.hear(&seen.replace(&size.to_string(), "999")).await.unwrap();
+    fixture.lend().await.unwrap();
+    // The grant above has brought the log to the size that was echoed, not beyond.
+    let seen = Checkpoint::sign(size + 1, &[1; 32], &log_key()).unwrap();
+    assert!(fixture.core.hear(&seen).await.is_err());
+    let grants = fixture.recorded(Kind::LeaseGranted).await;
+    check(fixture.lend().await, Code::Unavailable, Reason::LogBehindCheckpoint);
+    check(fixture.renew(&lease).await, Code::Unavailable, Reason::LogBehindCheckpoint);
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, grants);
+    // What takes access away goes on.
+    fixture.disable().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_without_a_secret() {
+    let fixture = Fixture::new().await;
+    fixture.lend().await.unwrap();
+    fixture.store.fail_once(Operation::Append, Fault::Hang);
+    // One batch hangs, and behind it the queue fills up; the rest is refused at once.
+    let most = 4096 + 256;
+    let lease = || fixture.lend();
+    let mut leases: FuturesUnordered<_> = (0..most + 10).map(|_| lease()).collect();
+    let mut refused = 0;
+    while refused < 10 {
+        let outcome = leases.next().await.unwrap();
+        check(outcome, Code::Unavailable, Reason::LogUnavailable);
+        refused += 1;
+    }
+    assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 1);
+    fixture.store.heal();
+    let lent = leases.filter(|lease| std::future::ready(lease.is_ok())).count().await;
+    // Every secret that left has its record; a record without its lease would be harmless.
+    assert!(lent > 0 && fixture.recorded(Kind::LeaseGranted).await > lent);
 }
 
 #[tokio::test]

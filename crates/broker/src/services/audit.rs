@@ -1,13 +1,14 @@
 mod prune;
 mod search;
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use ::audit::{Checkpoint, Entry, Node, ProofPlan, RecordFilter, VerifierKey, tree_root};
+use ::audit::{Checkpoint, Entry, ProofPlan, RecordFilter, VerifierKey};
 use bytes::Bytes;
 use domain::TenantId;
 use futures_util::Stream;
 use mtls::ServerTls;
+use store::Tree;
 use strongroom_proto::v1::{self, audit_server::Audit};
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
@@ -54,7 +55,7 @@ impl Audit for AuditService {
         &self,
         request: Request<v1::TailRecordsRequest>,
     ) -> Result<Response<Self::TailRecordsStream>, Status> {
-        let live = Live::of(&request, &self.tls)?;
+        let live = Live::of(&request, &self.tls, &self.core)?;
         let (caller, request) = accept(request)?;
         let work = async {
             let readable = self.core.readable(&caller, &request.tenant)?;
@@ -127,6 +128,7 @@ impl Core {
         }
         let tenant = TenantId::from_resource(tenant)
             .map_err(|error| Why::InvalidField(error.to_string()))?;
+        caller.concerns((&tenant).into());
         self.access.permit(caller, &tenant)?;
         Ok(Readable(Some(tenant)))
     }
@@ -208,7 +210,7 @@ impl Core {
     }
 
     /// Refuses what has been pruned.
-    async fn check_kept(&self, index: u64) -> Result<(), Why> {
+    pub(crate) async fn check_kept(&self, index: u64) -> Result<(), Why> {
         let first = self.store.first_kept().await?;
         if index < first { Err(Why::Pruned(first)) } else { Ok(()) }
     }
@@ -218,12 +220,7 @@ impl Core {
     }
 
     async fn prove(&self, plan: &ProofPlan) -> Result<Vec<Bytes>, Why> {
-        let mut roots: HashMap<Node, ::audit::Hash> = HashMap::new();
-        for node in plan.nodes() {
-            let leaves = self.store.leaf_hashes(node.range()).await?;
-            roots.insert(node, tree_root(&leaves));
-        }
-        let hashes = plan.assemble(|node| roots.get(&node).copied().ok_or(Why::NotInTree))?;
+        let hashes = Tree::of(&*self.store).prove(plan).await?;
         Ok(hashes.into_iter().map(|hash| hash.to_vec().into()).collect())
     }
 }

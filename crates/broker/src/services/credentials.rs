@@ -46,6 +46,7 @@ impl Credentials for CredentialService {
         let work = async {
             let name: CredentialName = parse(&request.name)?;
             let about = about(&name);
+            caller.concerns(about.clone());
             let found = self.0.found(&caller, &name).await;
             found.map(|(_, row)| message(&row)).map_err(|why| Refused::about(why, &about))
         };
@@ -105,6 +106,7 @@ impl Core {
             .map_err(|error| Why::InvalidField(error.to_string()))?;
         let name = CredentialName { tenant, credential: parse(&request.credential_id)? };
         let about = about(&name);
+        caller.concerns(about.clone());
         self.create(caller, name, request).await.map_err(|why| Refused::about(why, &about))
     }
 
@@ -276,6 +278,7 @@ impl Core {
         let id = TenantId::from_resource(&request.parent)
             .map_err(|error| Why::InvalidField(error.to_string()))?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
         let limit = page_size(request.page_size)? as usize;
         let after = &request.page_token;
@@ -300,6 +303,7 @@ impl Core {
     ) -> Result<v1::Credential, Refused> {
         let name: CredentialName = parse(&request.name)?;
         let about = about(&name);
+        caller.concerns(about.clone());
         self.rotate(caller, &name, request).await.map_err(|why| Refused::about(why, &about))
     }
 
@@ -347,6 +351,7 @@ impl Core {
     ) -> Result<v1::Credential, Refused> {
         let name: CredentialName = parse(name)?;
         let about = about(&name);
+        caller.concerns(about.clone());
         let work = async {
             self.catch_up().await?;
             let (tenant, mut row) = self.found(caller, &name).await?;
@@ -371,6 +376,7 @@ impl Core {
     ) -> Result<v1::DeleteCredentialResponse, Refused> {
         let name: CredentialName = parse(&request.name)?;
         let about = about(&name);
+        caller.concerns(about.clone());
         let work = async {
             self.catch_up().await?;
             let (_, mut row) = self.found(caller, &name).await?;

@@ -18,7 +18,7 @@ use crate::{
     core::{Core, accept, page_size, parse_optional},
     lending::{Ask, Target, proto_source},
     live::Live,
-    refused::{Refused, Why},
+    refused::{About, Refused, Why},
 };
 
 /// `strongroom.v1.Leases`.
@@ -51,7 +51,8 @@ impl Leases for LeaseService {
     async fn acquire_lease(&self, request: Request<v1::AcquireLeaseRequest>) -> Answer<v1::Lease> {
         let (caller, request) = accept(request)?;
         let work = async {
-            let session = self.core.sessions.of(&caller, &request.session_id)?;
+            let session = self.core.session(&caller, &request.session_id)?;
+            self.core.hear(&request.checkpoint).await?;
             self.core.lend(&caller, &session, ask(request)?, None).await
         };
         self.core.answer(&caller, work).await
@@ -60,8 +61,9 @@ impl Leases for LeaseService {
     async fn renew_lease(&self, request: Request<v1::RenewLeaseRequest>) -> Answer<v1::Lease> {
         let (caller, request) = accept(request)?;
         let work = async {
-            let session = self.core.sessions.of(&caller, &request.session_id)?;
+            let session = self.core.session(&caller, &request.session_id)?;
             let id = lease_id(&request.lease_id)?;
+            self.core.hear(&request.checkpoint).await?;
             self.core.renew(&caller, &session, id, ttl(request.ttl)?).await
         };
         self.core.answer(&caller, work).await
@@ -98,7 +100,7 @@ impl Leases for LeaseService {
         &self,
         request: Request<v1::WatchRevocationsRequest>,
     ) -> Answer<Self::WatchRevocationsStream> {
-        let live = Live::of(&request, &self.tls)?;
+        let live = Live::of(&request, &self.tls, &self.core)?;
         let (caller, request) = accept(request)?;
         let (answers, stream) = mpsc::channel(16);
         let work = async { Ok::<_, Refused>(self.core.start_at(request.from_index).await?) };
@@ -118,23 +120,30 @@ impl Leases for LeaseService {
 }
 
 impl Core {
+    /// Takes in the largest checkpoint that a caller has seen.
+    pub(crate) async fn hear(&self, checkpoint: &str) -> Result<(), Why> {
+        self.checkpoints.hear(checkpoint, &self.log, &*self.store).await
+    }
+
     async fn open_session(
         &self,
         caller: &Caller,
         request: &v1::OpenSessionRequest,
     ) -> Result<v1::OpenSessionResponse, Refused> {
-        let (open, encapsulated_key) = self.sessions.establish(caller, &request.public_key)?;
+        let (mut open, encapsulated_key) = self.sessions.establish(caller, &request.public_key)?;
         let record = Record {
             kind: Kind::SessionOpened.into(),
             session_key_sha256: open.key_sha256.to_vec().into(),
             ..Record::default()
         };
-        self.log.record(caller.stamp(record)).await?;
+        open.log_index = self.log.record(caller.stamp(record)).await?.index;
+        let open = self.sessions.keep(open);
         Ok(v1::OpenSessionResponse {
             session_id: open.session.id().to_vec().into(),
             encapsulated_key: encapsulated_key.to_vec().into(),
             identity: open.identity.to_string(),
             expire_time: Some(audit::proto_time(open.expires_at)),
+            verifier_key: self.verifier_key.clone(),
         })
     }
 
@@ -143,7 +152,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ReleaseLeaseRequest,
     ) -> Result<v1::ReleaseLeaseResponse, Refused> {
-        let session = self.sessions.of(caller, &request.session_id)?;
+        let session = self.session(caller, &request.session_id)?;
         let id = lease_id(&request.lease_id)?;
         // One that is not there any more has ended: there is nothing left to do.
         let Ok(loan) = self.lent.of(&session, id) else {
@@ -194,6 +203,7 @@ impl Core {
         request: &v1::ListLeasesRequest,
     ) -> Result<v1::ListLeasesResponse, Refused> {
         let tenant = parent(&request.parent)?;
+        caller.concerns((&tenant).into());
         self.tenant(caller, &tenant).await?;
         let limit = page_size(request.page_size)?;
         let before = parse_optional(&request.page_token)?;
@@ -216,7 +226,12 @@ impl Core {
     ) -> Result<v1::ListModelsResponse, Refused> {
         let (id, digest) = presented(&request.virtual_key_id, &request.key_sha256)?;
         let key = self.check_virtual_key(&id, &digest).await?;
+        let (tenant, virtual_key) = (Some(key.tenant.clone()), Some(id));
+        caller.concerns(About { tenant, virtual_key, ..About::default() });
         let tenant = self.tenant(caller, &key.tenant).await?;
+        if tenant.row.suspended {
+            return Err(Why::TenantSuspended.into());
+        }
         let managed = match tenant.row.on_missing {
             domain::OnMissing::Managed => self.directory.tenant(&TenantId::platform()).await?,
             domain::OnMissing::Refuse => None,
@@ -322,11 +337,16 @@ impl Watcher {
     }
 
     async fn send(&self, next_index: u64, revocations: Vec<v1::Revocation>) -> Option<()> {
-        let answer =
-            self.live.check().map(|()| v1::WatchRevocationsResponse { next_index, revocations });
-        let ended = answer.is_err();
-        let sent = self.answers.send(answer).await;
-        (sent.is_ok() && !ended).then_some(())
+        // Even a watcher that may not go on hears what ends its leases.
+        let answer = v1::WatchRevocationsResponse { next_index, revocations };
+        self.answers.send(Ok(answer)).await.ok()?;
+        match self.live.check() {
+            Ok(()) => Some(()),
+            Err(status) => {
+                let _ = self.answers.send(Err(status)).await;
+                None
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     caller::Caller,
     core::{Core, accept, check_etag, display_name, etag, page_size, parse, parse_optional},
     custody::{Custody, Sealed as _, tenant_created},
+    directory::Tenant,
     refused::{About, Refused, Why},
 };
 
@@ -38,6 +39,7 @@ impl Tenants for TenantService {
         let work = async {
             let id = named(&request.name)?;
             let about = About { tenant: Some(id.clone()), ..About::default() };
+            caller.concerns(about.clone());
             let tenant = self.0.tenant(&caller, &id).await;
             tenant.map(|tenant| message(&tenant.row)).map_err(|why| Refused::about(why, &about))
         };
@@ -59,6 +61,22 @@ impl Tenants for TenantService {
         let (caller, request) = accept(request)?;
         self.0.answer(&caller, self.0.update_tenant(&caller, request)).await
     }
+
+    async fn suspend_tenant(
+        &self,
+        request: Request<v1::SuspendTenantRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.suspend(&caller, &request.name, true)).await
+    }
+
+    async fn resume_tenant(
+        &self,
+        request: Request<v1::ResumeTenantRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.suspend(&caller, &request.name, false)).await
+    }
 }
 
 impl Core {
@@ -69,6 +87,7 @@ impl Core {
     ) -> Result<v1::Tenant, Refused> {
         let id: TenantId = parse(&request.tenant_id)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
         self.access.permit(caller, &id).map_err(refused)?;
         self.catch_up().await.map_err(refused)?;
@@ -88,6 +107,7 @@ impl Core {
             display_name: display_name(&asked.display_name).map_err(refused)?,
             preferred_provider: self.preferred(&asked.preferred_provider).map_err(refused)?,
             on_missing: on_missing(asked.on_missing()),
+            suspended: false,
             revision: 1,
             request_id,
             created_at: now,
@@ -145,6 +165,7 @@ impl Core {
         let asked = request.tenant.unwrap_or_default();
         let id = named(&asked.name)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
         self.catch_up().await.map_err(refused)?;
         let tenant = self.tenant(caller, &id).await.map_err(refused)?;
@@ -166,19 +187,51 @@ impl Core {
                 }
             }
         }
+        let row = self.replace(caller, Kind::TenantUpdated, &tenant, row).await;
+        Ok(message(&row.map_err(refused)?))
+    }
+
+    /// Suspends or resumes a tenant. What is so already stays as it is.
+    async fn suspend(
+        &self,
+        caller: &Caller,
+        name: &str,
+        suspended: bool,
+    ) -> Result<v1::Tenant, Refused> {
+        let id = named(name)?;
+        let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
+        let refused = |why: Why| Refused::about(why, &about);
+        self.catch_up().await.map_err(refused)?;
+        let tenant = self.tenant(caller, &id).await.map_err(refused)?;
+        if tenant.row.suspended == suspended {
+            return Ok(message(&tenant.row));
+        }
+        let kind = if suspended { Kind::TenantSuspended } else { Kind::TenantResumed };
+        let row = TenantRow { suspended, ..tenant.row.clone() };
+        let row = self.replace(caller, kind, &tenant, row).await;
+        Ok(message(&row.map_err(refused)?))
+    }
+
+    /// Writes a tenant's new state.
+    async fn replace(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        tenant: &Tenant,
+        mut row: TenantRow,
+    ) -> Result<TenantRow, Why> {
         row.revision += 1;
         row.updated_at = self.clock.now();
-        let kek = self.custody.kek(&tenant.keys).await.map_err(refused)?;
-        row.row_mac = row.mac_under(&kek);
+        row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let record = Record {
-            kind: Kind::TenantUpdated.into(),
+            kind: kind.into(),
             tenant: row.id.to_string(),
             revision: row.revision,
             ..Record::default()
         };
-        let change = Change::UpdateTenant(row.clone());
-        self.change(caller, &change, record).await.map_err(refused)?;
-        Ok(message(&row))
+        self.change(caller, &Change::UpdateTenant(row.clone()), record).await?;
+        Ok(row)
     }
 
     fn preferred(&self, name: &str) -> Result<Option<domain::ProviderId>, Why> {
@@ -219,5 +272,6 @@ fn message(row: &TenantRow) -> v1::Tenant {
         create_time: Some(proto_time(row.created_at)),
         update_time: Some(proto_time(row.updated_at)),
         etag: etag(row.revision),
+        suspended: row.suspended,
     }
 }

@@ -38,6 +38,7 @@ impl VirtualKeys for VirtualKeyService {
         let work = async {
             let name: VirtualKeyName = parse(&request.name)?;
             let about = about(&name);
+            caller.concerns(about.clone());
             let row = self.0.virtual_key(&caller, &name).await;
             row.map(|row| message(&row)).map_err(|why| Refused::about(why, &about))
         };
@@ -70,6 +71,7 @@ impl Core {
         let tenant = parent(&request.parent)?;
         let name = VirtualKeyName { tenant, id: parse(&request.virtual_key_id)? };
         let about = about(&name);
+        caller.concerns(about.clone());
         self.create_key(caller, &name, request).await.map_err(|why| Refused::about(why, &about))
     }
 
@@ -154,6 +156,7 @@ impl Core {
     ) -> Result<v1::ListVirtualKeysResponse, Refused> {
         let id = parent(&request.parent)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
+        caller.concerns(about.clone());
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
         let limit = page_size(request.page_size)?;
         let rows = self.store.virtual_keys(&id, Page { after: &request.page_token, limit }).await?;
@@ -174,6 +177,7 @@ impl Core {
     ) -> Result<v1::VirtualKey, Refused> {
         let name: VirtualKeyName = parse(&request.name)?;
         let about = about(&name);
+        caller.concerns(about.clone());
         let work = async {
             self.catch_up().await?;
             let tenant = self.tenant(caller, &name.tenant).await?;

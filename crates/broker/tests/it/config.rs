@@ -59,6 +59,63 @@ fn what_is_commented_out_in_it_is_right_too() {
 }
 
 #[test]
+fn what_it_says_of_publishing_the_log_is_right_too() {
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let (before, after) = text.split_once("# [log.tiles]\n").unwrap();
+    let (publishing, after) = after.split_once("\n\n# Who may call what").unwrap();
+    let settings = format!("# [log.tiles]\n{publishing}");
+    let settings = settings.lines().filter_map(|line| line.strip_prefix("# "));
+    let is_setting = |line: &&str| line.starts_with('[') || line.contains(" = ");
+    let settings = settings.filter(is_setting).collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    fs::write(&path, format!("{before}{settings}\n\n# Who may call what{after}")).unwrap();
+    let (config, _) = Config::load(&path).unwrap();
+    let tiles = config.log.tiles.unwrap();
+    assert_eq!((tiles.listen.port(), tiles.connections), (7444, 64));
+    let witness = &config.log.witnesses[0];
+    assert!(witness.ca.is_some() && witness.url.scheme() == "https");
+    assert!(witness.key.parse::<audit::WitnessKey>().is_ok());
+}
+
+#[test]
+fn the_sinks_that_are_commented_out_in_it_are_right_too() {
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let (before, rest) = text.split_once("# [[log.sinks]]").unwrap();
+    let (sinks, after) = rest.split_once("\n\n").unwrap();
+    let is_setting = |line: &&str| {
+        let key = line.split(" = ").next().unwrap();
+        line.starts_with('[') || (line.contains(" = ") && !key.contains(' '))
+    };
+    let sinks = sinks.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_setting);
+    let sinks = sinks.collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    fs::write(&path, format!("{before}[[log.sinks]]\n{sinks}\n\n{after}")).unwrap();
+    let (config, _) = Config::load(&path).unwrap();
+    let names: Vec<_> = config.log.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["siem", "agent", "lake", "collector"]);
+}
+
+#[test]
+fn sinks_that_would_get_in_each_others_way_are_refused() {
+    let (_folder, layout) = layout();
+    let text = fs::read_to_string(&layout.broker_config).unwrap();
+    let sink =
+        |name: &str, to: &str| format!("[[log.sinks]]\nname = \"{name}\"\nto = {{ {to} }}\n");
+    let file = |path: &str| format!("kind = \"file\", format = \"cef\", path = \"{path}\"");
+    let refused = |sinks: [String; 2], expected: &str| {
+        fs::write(&layout.broker_config, format!("{text}\n{}{}", sinks[0], sinks[1])).unwrap();
+        let error = Config::load(&layout.broker_config).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused([sink("a", &file("x")), sink("a", &file("y"))], "two are named `a`");
+    refused([sink("a", &file("x")), sink("b", &file("x"))], "give each its own");
+    let nowhere = "kind = \"otlp\", endpoint = \"https://collector:4317\"";
+    refused([sink("a", &file("x")), sink("b", nowhere)], "https needs `tls`");
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
     let (_folder, layout) = layout();
     let text = fs::read_to_string(&layout.broker_config).unwrap();

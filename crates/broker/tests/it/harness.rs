@@ -1,4 +1,4 @@
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use audit::{Record, Verifier, VerifierKey};
 use broker::{Broker, Config};
@@ -13,10 +13,13 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 pub(crate) struct Running {
     pub(crate) admin: strongroom_client::Broker,
     pub(crate) proxy: strongroom_client::Broker,
-    verifier: VerifierKey,
+    pub(crate) address: String,
+    pub(crate) layout: Layout,
+    pub(crate) tiles: Option<SocketAddr>,
+    pub(crate) verifier: VerifierKey,
     stop: oneshot::Sender<()>,
     serving: JoinSet<anyhow::Result<()>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Running {
@@ -29,9 +32,15 @@ impl Running {
         let (folder, layout) = layout();
         let text = fs::read_to_string(&layout.broker_config).unwrap();
         fs::write(&layout.broker_config, other(text)).unwrap();
+        Self::start_in(folder, layout).await
+    }
+
+    /// Starts on what an earlier broker left.
+    pub(crate) async fn start_in(folder: TempDir, layout: Layout) -> Self {
         let (config, sha256) = Config::load(&layout.broker_config).unwrap();
         let broker = Broker::open(config, sha256).await.unwrap();
         let verifier = broker.verifier_key().parse().unwrap();
+        let tiles = broker.tiles_address();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
@@ -42,15 +51,25 @@ impl Running {
         }));
         let admin = connect(&layout, &address, "admin");
         let proxy = connect(&layout, &address, "inference-proxy");
-        Self { admin, proxy, verifier, stop, serving, _folder: folder }
+        Self { admin, proxy, address, layout, tiles, verifier, stop, serving, folder }
+    }
+
+    /// The log as far as it is signed, verified.
+    pub(crate) async fn records(&self) -> Vec<Record> {
+        verified(&self.admin, &self.verifier).await
     }
 
     /// Verifies the whole log and ends the broker; gives the records.
-    pub(crate) async fn end(mut self) -> Vec<Record> {
+    pub(crate) async fn end(self) -> Vec<Record> {
+        self.end_and_keep().await.0
+    }
+
+    /// As `end`, and leaves what is on disk.
+    pub(crate) async fn end_and_keep(mut self) -> (Vec<Record>, TempDir, Layout) {
         let records = verified(&self.admin, &self.verifier).await;
         self.stop.send(()).unwrap();
         self.serving.join_next().await.unwrap().unwrap().unwrap();
-        records
+        (records, self.folder, self.layout)
     }
 }
 
@@ -80,6 +99,7 @@ pub(crate) fn connect(layout: &Layout, address: &str, name: &str) -> strongroom_
         },
         trust_domains: mtls::TrustDomains::new([layout.trust_domain.as_str()]).unwrap(),
         broker_id: format!("spiffe://{}/broker", layout.trust_domain).parse().unwrap(),
+        log_key: None,
         timeout: std::time::Duration::from_secs(20),
     };
     strongroom_client::Broker::connect(&config, Arc::new(SystemClock)).unwrap()
@@ -101,7 +121,7 @@ pub(crate) async fn verified(
                 break opened;
             }
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(POLL).await;
     };
     let mut records = Vec::new();
     let end = verification.checkpoint().size;
@@ -118,6 +138,9 @@ pub(crate) async fn verified(
     verification.finish().unwrap();
     records
 }
+
+/// Each look at the log is a record in it.
+const POLL: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Where a file of the repository is.
 pub(crate) fn repository(path: &str) -> std::path::PathBuf {

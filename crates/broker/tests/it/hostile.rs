@@ -32,6 +32,7 @@ fn ask(session: &[u8], key: &VirtualKey, seconds: i64) -> v1::AcquireLeaseReques
         ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
         dialect: v1::Dialect::Openai.into(),
         request_id: String::new(),
+        checkpoint: String::new(),
     }
 }
 
@@ -81,7 +82,7 @@ async fn a_release_that_races_renewals_ends_the_lease_in_the_log_too() {
         let (proxy, session_id) = (running.proxy.clone(), bytes::Bytes::from(session.clone()));
         let release =
             v1::ReleaseLeaseRequest { session_id: session_id.clone(), lease_id: lease_id.clone() };
-        let renew = v1::RenewLeaseRequest { session_id, lease_id, ttl: None };
+        let renew = v1::RenewLeaseRequest { session_id, lease_id, ..Default::default() };
         let (mut one, mut other, mut third) = (proxy.leases(), proxy.leases(), proxy.leases());
         let (released, _, _) = tokio::join!(
             one.release_lease(release),
@@ -176,6 +177,9 @@ async fn what_cannot_be_decoded_is_on_record_too() {
     let request = v1::ListTenantsRequest { page_token: "x".repeat(200_000), ..Default::default() };
     let status = running.admin.tenants().list_tenants(request).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
+    // Nobody waited for that record. This one stands after it.
+    let request = v1::GetTenantRequest { name: "tenants/acme".into() };
+    running.proxy.tenants().get_tenant(request).await.unwrap_err();
     let records = running.end().await;
     let refused = |record: &&audit::Record| record.method == "Tenants/ListTenants";
     assert_eq!(records.iter().filter(refused).count(), 1);

@@ -11,7 +11,7 @@ pub(crate) fn spec(provider: &str) -> v1::Credential {
     v1::Credential { provider: provider.to_owned(), ..v1::Credential::default() }
 }
 
-fn key(virtual_key: &VirtualKey, model: &str) -> LeaseKey {
+pub(crate) fn key(virtual_key: &VirtualKey, model: &str) -> LeaseKey {
     LeaseKey {
         virtual_key: virtual_key.id().clone(),
         digest: virtual_key.digest(),
@@ -47,13 +47,13 @@ pub(crate) async fn with_key(running: &Running, tenant: &TenantId, models: &[&st
     key
 }
 
-fn cache(running: &Running) -> LeaseCache {
+pub(crate) fn cache(running: &Running) -> LeaseCache {
     let clock = std::sync::Arc::new(domain::SystemClock);
     LeaseCache::new(running.proxy.clone(), LeaseCacheConfig::default(), clock)
 }
 
 #[track_caller]
-fn refused(result: Result<impl std::fmt::Debug, LeaseError>) -> (Code, String) {
+pub(crate) fn refused(result: Result<impl std::fmt::Debug, LeaseError>) -> (Code, String) {
     match result.unwrap_err() {
         LeaseError::Refused { code, reason, .. } => (code, reason),
         error @ (LeaseError::Unavailable { .. } | LeaseError::BadLease) => {

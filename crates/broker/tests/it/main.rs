@@ -2,9 +2,15 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, what cannot go on has failed")]
 
+mod complete;
 mod config;
+mod families;
 mod harness;
 mod hostile;
 mod lending;
 mod process;
 mod records;
+mod several;
+mod sinks;
+mod tiles;
+mod witnesses;

@@ -11,13 +11,13 @@ use strongroom_proto::v1;
 use crate::harness::{connect, layout, verified};
 
 /// The real binary, until it is dropped.
-struct Process {
-    child: Child,
-    address: String,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: String,
 }
 
 impl Process {
-    fn start(layout: &Layout) -> Self {
+    pub(crate) fn start(layout: &Layout) -> Self {
         let mut child = command(layout).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = loop {
@@ -33,7 +33,7 @@ impl Process {
         Self { child, address }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
@@ -46,13 +46,13 @@ impl Drop for Process {
     }
 }
 
-fn command(layout: &Layout) -> Command {
+pub(crate) fn command(layout: &Layout) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
     command.arg("--config").arg(&layout.broker_config);
     command
 }
 
-fn listening_anywhere() -> (tempfile::TempDir, Layout) {
+pub(crate) fn listening_anywhere() -> (tempfile::TempDir, Layout) {
     let (folder, layout) = layout();
     let text = fs::read_to_string(&layout.broker_config).unwrap();
     fs::write(&layout.broker_config, text.replace("127.0.0.1:7443", "127.0.0.1:0")).unwrap();
@@ -85,8 +85,9 @@ async fn killed_at_any_moment_it_has_lost_no_acknowledged_write() {
         let broker = Process::start(&layout);
         let admin = connect(&layout, &broker.address, "admin");
         let mut writers = tokio::task::JoinSet::new();
+        let (first, mut any) = tokio::sync::watch::channel(false);
         for writer in 0..4 {
-            let admin = admin.clone();
+            let (admin, first) = (admin.clone(), first.clone());
             writers.spawn(async move {
                 let mut written = Vec::new();
                 for number in 0.. {
@@ -94,7 +95,10 @@ async fn killed_at_any_moment_it_has_lost_no_acknowledged_write() {
                     let request =
                         v1::CreateTenantRequest { tenant_id: id.clone(), ..Default::default() };
                     match admin.tenants().create_tenant(request).await {
-                        Ok(_) => written.push(id),
+                        Ok(_) => {
+                            written.push(id);
+                            first.send_replace(true);
+                        }
                         Err(_) => return written,
                     }
                 }
@@ -102,8 +106,7 @@ async fn killed_at_any_moment_it_has_lost_no_acknowledged_write() {
             });
         }
         // Killed as soon as something has been written, in the middle of more.
-        let growing = admin.tenants().list_tenants(v1::ListTenantsRequest::default()).await;
-        growing.unwrap();
+        any.wait_for(|any| *any).await.unwrap();
         for _ in 0..=round {
             let page = v1::ListRecordsRequest { page_size: 1, ..Default::default() };
             admin.audit().list_records(page).await.unwrap();
@@ -178,4 +181,40 @@ async fn a_database_that_lost_what_was_signed_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("does not continue the checkpoint"), "{said}");
+
+    // It says how to go on; what it says works, and leaves the evidence and a record.
+    let (_, arguments) = said.split_once("broker give-up-checkpoint ").unwrap();
+    let (arguments, _) = arguments.split_once('`').unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("give-up-checkpoint").args(arguments.split(' '));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let broker = Process::start(&layout);
+    let admin = connect(&layout, &broker.address, "admin");
+    let verifier = fs::read_to_string(&layout.log_verifier).unwrap().trim().parse().unwrap();
+    let records = verified(&admin, &verifier).await;
+    let given_up = |record: &audit::Record| record.kind() == audit::Kind::CheckpointGivenUp;
+    let given_up = records.iter().find(|record| given_up(record)).unwrap();
+    let evidence = fs::read_dir(last_checkpoint(&layout).parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(&format!("given-up-{}", given_up.tree_size)));
+    let evidence = fs::read_to_string(evidence.unwrap()).unwrap();
+    let lost = audit::Checkpoint::verify(&evidence, &verifier).unwrap();
+    assert_eq!(lost.root.as_slice(), &given_up.tree_root[..]);
+
+    // There is nothing to give up now.
+    drop(broker);
+    let newest = fs::read_to_string(last_checkpoint(&layout)).unwrap();
+    let newest = audit::Checkpoint::verify(&newest, &verifier).unwrap();
+    let (size, root) = (newest.size.to_string(), newest.root_text());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("--config").arg(&layout.broker_config).arg("give-up-checkpoint");
+    let output = command.args(["--size", &size, "--root", &root]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("nothing is lost"), "{said}");
+}
+
+fn last_checkpoint(layout: &Layout) -> std::path::PathBuf {
+    broker::Config::load(&layout.broker_config).unwrap().0.log.last_checkpoint
 }

@@ -145,6 +145,49 @@ fn a_pruned_export_verifies_alone_and_says_so_or_whole_with_its_archive() {
 }
 
 #[test]
+fn the_tiles_of_a_pruned_export_are_compared_as_far_as_they_are_there() {
+    let (log, archive) = Log::pruned();
+    let vkey = log.vkey();
+    let alone = ["audit", "verify", path(&log.directory), "--vkey", &vkey];
+    let both = [&alone[..], &["--archive", path(&archive)]].concat();
+    let tile = |name: &str| log.directory.path().join("tile").join(name);
+    let both_ways = |code: i32| {
+        for verify in [&alone[..], &both] {
+            let output = strongroom(verify);
+            assert_eq!(output.status.code(), Some(code), "{verify:?}: {}", stderr(&output));
+        }
+    };
+    both_ways(0);
+    // One over what was pruned, and one over what is there.
+    for name in ["1/000.p/1", "0/001.p/45"] {
+        let right = std::fs::read(tile(name)).unwrap();
+        let mut wrong = right.clone();
+        wrong[0] ^= 1;
+        std::fs::write(tile(name), wrong).unwrap();
+        both_ways(3);
+        std::fs::write(tile(name), right).unwrap();
+    }
+    std::fs::remove_file(tile("1/000.p/1")).unwrap();
+    both_ways(0);
+    std::fs::remove_file(tile("0/001.p/45")).unwrap();
+    both_ways(3);
+}
+
+#[test]
+fn a_pruned_export_is_converted_as_far_as_it_is_there_and_says_so() {
+    let (log, archive) = Log::pruned();
+    let vkey = log.vkey();
+    let format = ["--vkey", &vkey, "--format", "jsonl"];
+    let alone = [&["audit", "convert", path(&log.directory)], &format[..]].concat();
+    let output = strongroom(&alone);
+    assert_eq!((output.status.code(), stdout(&output).lines().count()), (Some(0), 45));
+    assert!(stderr(&output).contains("entries before 256 were pruned"), "{}", stderr(&output));
+    let output = strongroom(&[&alone[..], &["--archive", path(&archive)]].concat());
+    assert_eq!((output.status.code(), stdout(&output).lines().count()), (Some(0), 301));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
 fn missing_records_pass_for_pruned_only_if_the_log_says_so() {
     let (log, _archive) = Log::pruned();
     let start = log.directory.path().join("pruned");

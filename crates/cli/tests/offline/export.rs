@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use audit::{
-    Bundle, Checkpoint, Hash, Kind, ProofPlan, PrunedStart, Record, RecordDraft, RecordProof,
-    SignerKey, encode_bundle, leaf_hash, tree_root,
+    Bundle, Checkpoint, CosignerKey, Hash, HashTile, Kind, Note, ProofPlan, PrunedStart, Record,
+    RecordDraft, RecordProof, SignerKey, TileFolder, encode_bundle, leaf_hash, tree_root,
 };
 use domain::Timestamp;
 use tempfile::TempDir;
@@ -45,7 +45,10 @@ impl Log {
         log.write();
         let archive = TempDir::new().unwrap();
         write(&archive, &log.bodies[..280], &log.key);
-        fs::remove_file(log.directory.path().join("tile/entries/000")).unwrap();
+        // As a mirror prunes: tiles above the lowest level stay.
+        for pruned in ["tile/entries/000", "tile/0/000"] {
+            fs::remove_file(log.directory.path().join(pruned)).unwrap();
+        }
         let start = PrunedStart::from_path(256, &[root]).unwrap();
         fs::write(log.directory.path().join("pruned"), start.encode()).unwrap();
         (log, archive)
@@ -53,6 +56,16 @@ impl Log {
 
     pub(crate) fn vkey(&self) -> String {
         self.key.verifier().to_string()
+    }
+
+    /// Has the checkpoint cosigned by a witness, whose key this gives.
+    pub(crate) fn cosign(&self) -> String {
+        let path = self.directory.path().join("checkpoint");
+        let text = fs::read_to_string(&path).unwrap();
+        let witness = CosignerKey::generate("witness.internal").unwrap();
+        let line = Note::parse(&text).unwrap().cosign(&witness, 1_700_000_000);
+        fs::write(path, format!("{text}{line}")).unwrap();
+        witness.witness().to_string()
     }
 
     /// Signs the log's beginning as if it were all of it.
@@ -99,8 +112,23 @@ fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, encode_bundle(&bodies[first..first + width]).unwrap()).unwrap();
     }
-    let checkpoint = Checkpoint::sign(size, &tree_root(&leaves(bodies)), key).unwrap();
+    let leaves = leaves(bodies);
+    write_tiles(directory, &leaves);
+    let checkpoint = Checkpoint::sign(size, &tree_root(&leaves), key).unwrap();
     fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
+}
+
+fn write_tiles(directory: &TempDir, leaves: &[Hash]) {
+    let mut folder = TileFolder::default();
+    let keep = |tile: HashTile, bytes: &[u8]| {
+        let path = directory.path().join(tile.path());
+        fs::create_dir_all(path.parent().unwrap())?;
+        fs::write(path, bytes)
+    };
+    for leaf in leaves {
+        folder.push(*leaf, keep).unwrap();
+    }
+    folder.finish(keep).unwrap();
 }
 
 fn body(index: u64) -> Vec<u8> {

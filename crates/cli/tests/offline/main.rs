@@ -59,7 +59,9 @@ fn path(directory: &TempDir) -> &str {
 fn help_is_on_stdout_and_names_every_verb() {
     let output = strongroom(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for verb in ["init", "tenants", "credentials", "keys", "leases", "audit", "completions"] {
+    for verb in
+        ["init", "tenants", "credentials", "keys", "leases", "audit", "witness", "completions"]
+    {
         assert!(stdout(&output).contains(verb), "{verb}");
     }
 }
@@ -100,6 +102,37 @@ fn init_lays_out_a_deployment_that_the_tool_finds_by_itself() {
     let output = strongroom_in(home.path(), &["init", ".strongroom"], b"");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("exists already"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_export_becomes_lines_for_other_systems_once_it_is_verified() {
+    let log = Log::new(300);
+    let convert = |format: &str| {
+        let (directory, vkey) = (path(&log.directory), log.vkey());
+        strongroom(&["audit", "convert", directory, "--vkey", &vkey, "--format", format])
+    };
+    for format in ["jsonl", "ocsf"] {
+        let output = convert(format);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        for (index, line) in (0_u64..).zip(stdout(&output).lines()) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let found =
+                if format == "ocsf" { &line["metadata"]["sequence"] } else { &line["index"] };
+            assert_eq!(*found, index);
+        }
+        assert_eq!(stdout(&output).lines().count(), 300);
+    }
+    assert!(stdout(&convert("cef")).lines().all(|line| line.starts_with("CEF:0|Strongroom|")));
+
+    // One changed bit in the last bundle, and not even the lines before it are printed.
+    let bundle = log.directory.path().join("tile/entries/001.p/44");
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    let output = convert("jsonl");
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
 }
 
 #[test]
@@ -177,6 +210,84 @@ fn a_missing_file_names_the_first_bad_index() {
 }
 
 #[test]
+fn a_missing_or_changed_tile_is_named() {
+    let log = Log::new(600);
+    let verify = ["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"];
+    assert_eq!(strongroom(&verify).status.code(), Some(0));
+    for (tile, index) in
+        [("tile/0/000", 0), ("tile/0/001", 256), ("tile/0/002.p/88", 512), ("tile/1/000.p/2", 0)]
+    {
+        let file = log.directory.path().join(tile);
+        let good = std::fs::read(&file).unwrap();
+        let mut changed = good.clone();
+        changed[31] ^= 1;
+        let longer = [&good[..], &[0; 32]].concat();
+        for bad in [Some(changed), Some(longer), None] {
+            match &bad {
+                Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+                None => std::fs::remove_file(&file).unwrap(),
+            }
+            let output = strongroom(&verify);
+            assert_eq!(output.status.code(), Some(3), "{tile}");
+            let error = error(&output);
+            assert_eq!(error["index"], index, "{tile}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(&format!("`{tile}`")), "{message}");
+            assert_eq!(message.contains("missing"), bad.is_none(), "{message}");
+        }
+        std::fs::write(&file, good).unwrap();
+    }
+}
+
+#[test]
+fn a_witness_that_is_asked_for_must_have_cosigned() {
+    let log = Log::new(3);
+    let before = ["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"];
+    let stranger = Log::new(1).cosign();
+    let witness = log.cosign();
+    let with = |keys: &[&str]| {
+        let keys = keys.iter().flat_map(|key| ["--witness", *key]);
+        strongroom(&before.into_iter().chain(keys).collect::<Vec<_>>())
+    };
+    assert_eq!(with(&[]).status.code(), Some(0));
+    let output = with(&[&witness]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["witnesses"][0]["witness"], "witness.internal");
+    assert_eq!(report["witnesses"][0]["time"], "2023-11-14T22:13:20Z");
+
+    let output = with(&[&witness, &stranger]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(error(&output)["message"].as_str().unwrap().contains("witness.internal"));
+    assert_eq!(with(&[&log.vkey()]).status.code(), Some(2));
+}
+
+#[test]
+fn another_implementation_verifies_the_export() {
+    #[expect(clippy::disallowed_methods, reason = "the test run names the interpreter")]
+    let Ok(python) = std::env::var("TEST_PYTHON") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/static_log.py");
+    let log = Log::new(66_000);
+    let witness = log.cosign();
+    let verify = || {
+        let mut command = Command::new(&python);
+        command.arg("-B").arg(&script).args([path(&log.directory), &log.vkey()]);
+        command.args(["--witness", &witness]).output().unwrap()
+    };
+    let output = verify();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["size"], &report["tiles"]), (&66_000.into(), &261.into()));
+
+    // It must be able to find something.
+    let tile = log.directory.path().join("tile/1/000");
+    let mut bytes = std::fs::read(&tile).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&tile, bytes).unwrap();
+    assert!(!verify().status.success());
+}
+
+#[test]
 fn anothers_key_verifies_nothing() {
     let (log, other) = (Log::new(3), Log::new(3));
     let output = strongroom(&["audit", "verify", path(&log.directory), "--vkey", &other.vkey()]);
@@ -211,6 +322,36 @@ fn a_proof_stands_alone_and_a_changed_record_breaks_it() {
     *body.last_mut().unwrap() ^= 1;
     std::fs::write(&record, body).unwrap();
     assert_eq!(strongroom(&verify).status.code(), Some(3));
+}
+
+#[test]
+fn a_witness_key_is_made_once_and_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = TempDir::new().unwrap();
+    let init = ["witness", "init", "--name", "witness.internal", "--key", "w.key", "--json"];
+    let output = strongroom_in(folder.path(), &init, b"");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(made["vkey"].as_str().unwrap().parse::<audit::WitnessKey>().is_ok());
+    let file = folder.path().join("w.key");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = std::fs::read(&file).unwrap();
+    assert_eq!(strongroom_in(folder.path(), &init, b"").status.code(), Some(1));
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn a_witness_does_not_listen_beyond_the_machine_without_tls() {
+    let folder = TempDir::new().unwrap();
+    let init = ["witness", "init", "--name", "witness.internal", "--key", "w.key"];
+    strongroom_in(folder.path(), &init, b"");
+    std::fs::write(folder.path().join("log.pub"), Log::new(1).vkey()).unwrap();
+    let run = ["witness", "run", "--key", "w.key", "--log", "log.pub", "--state", "s"];
+    let listen = [&run[..], &["--listen", "0.0.0.0:0"]].concat();
+    let output = strongroom_in(folder.path(), &listen, b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--certificate"), "{}", stderr(&output));
 }
 
 #[test]

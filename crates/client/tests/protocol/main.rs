@@ -1,6 +1,7 @@
 //! The client against a scripted broker: real TLS, real sessions, real seals.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod echo;
 mod peer;
 mod pki;
 mod services;
@@ -50,6 +51,7 @@ fn config(pki: &Pki, broker: String, broker_name: &str) -> ClientConfig {
         tls: pki.identity("proxy"),
         trust_domains: TrustDomains::new(["test.internal"]).unwrap(),
         broker_id: format!("spiffe://test.internal/{broker_name}").parse().unwrap(),
+        log_key: None,
         timeout: Duration::from_secs(5),
     }
 }

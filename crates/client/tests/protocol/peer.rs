@@ -61,6 +61,9 @@ pub(crate) struct Script {
     pub(crate) stream_starts: Vec<Option<u64>>,
     pub(crate) stored: Vec<(String, Vec<u8>)>,
     pub(crate) deadlines: Vec<bool>,
+    pub(crate) verifier_key: String,
+    pub(crate) checkpoint: String,
+    pub(crate) echoed: Vec<String>,
 }
 
 impl Peer {
@@ -129,6 +132,7 @@ impl Peer {
             log_index: script.log,
             model,
             virtual_key: format!("tenants/acme/virtualKeys/{key}"),
+            checkpoint: script.checkpoint.clone(),
             ..Lease::default()
         };
         script.log += 1;

@@ -32,6 +32,7 @@ impl leases_server::Leases for Peer {
             encapsulated_key: encapsulated.to_vec().into(),
             identity: self.identity.clone(),
             expire_time: None,
+            verifier_key: script.verifier_key.clone(),
         }))
     }
 
@@ -42,6 +43,7 @@ impl leases_server::Leases for Peer {
         let refused = {
             let mut script = self.script();
             script.asked += 1;
+            script.echoed.push(request.checkpoint.clone());
             script.deadlines.push(has_deadline);
             script.refusals.pop_front()
         };
@@ -65,6 +67,7 @@ impl leases_server::Leases for Peer {
         let (before, refused) = {
             let mut script = self.script();
             script.renewed += 1;
+            script.echoed.push(request.checkpoint.clone());
             (script.granted.get(&*request.lease_id).cloned(), script.refusals.pop_front())
         };
         if let Some(status) = refused {

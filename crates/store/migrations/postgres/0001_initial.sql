@@ -26,10 +26,33 @@ CREATE INDEX record_of_tenant ON record (tenant, idx) WHERE tenant IS NOT NULL;
 CREATE INDEX record_of_lease ON record (lease_hash) WHERE lease_hash IS NOT NULL;
 CREATE INDEX record_live ON record (tenant, expires_at) WHERE expires_at IS NOT NULL;
 
+-- The tree's perfect subtrees of 2^8, 2^16, … records, so that a proof need not read the log. What
+-- they say is compared with what was signed; they are trusted in nothing.
+CREATE TABLE tree_node (
+    level BIGINT  NOT NULL,
+    idx   BIGINT  NOT NULL,
+    hash  BYTEA  NOT NULL CHECK (octet_length(hash) = 32),
+    PRIMARY KEY (level, idx)
+);
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size BIGINT  NOT NULL,
     note TEXT    NOT NULL
+);
+
+-- One row: the broker that does what one broker at a time does, and until when, by the database's
+-- clock. It spares work; no promise rests on it.
+CREATE TABLE leader (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    holder BYTEA   NOT NULL CHECK (octet_length(holder) = 16),
+    until  BIGINT  NOT NULL
+);
+
+-- How far each sink has come: the index of the first record that it has not acknowledged.
+CREATE TABLE sink (
+    name       TEXT COLLATE "C" PRIMARY KEY,
+    next_index BIGINT  NOT NULL
 );
 
 CREATE TABLE tenant (
@@ -38,6 +61,7 @@ CREATE TABLE tenant (
     display_name       TEXT    NOT NULL,
     preferred_provider TEXT,
     on_missing         TEXT    NOT NULL,
+    suspended          BOOLEAN NOT NULL,
     revision           BIGINT  NOT NULL,
     request_id         TEXT,
     created_at         BIGINT  NOT NULL,

@@ -26,10 +26,33 @@ CREATE INDEX record_of_tenant ON record (tenant, idx) WHERE tenant IS NOT NULL;
 CREATE INDEX record_of_lease ON record (lease_hash) WHERE lease_hash IS NOT NULL;
 CREATE INDEX record_live ON record (tenant, expires_at) WHERE expires_at IS NOT NULL;
 
+-- The tree's perfect subtrees of 2^8, 2^16, … records, so that a proof need not read the log. What
+-- they say is compared with what was signed; they are trusted in nothing.
+CREATE TABLE tree_node (
+    level INTEGER NOT NULL,
+    idx   INTEGER NOT NULL,
+    hash  BLOB    NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (level, idx)
+) WITHOUT ROWID, STRICT;
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size INTEGER NOT NULL,
     note TEXT    NOT NULL
+) STRICT;
+
+-- One row: the broker that does what one broker at a time does, and until when, by the database's
+-- clock. It spares work; no promise rests on it.
+CREATE TABLE leader (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    holder BLOB    NOT NULL CHECK (length(holder) = 16),
+    until  INTEGER NOT NULL
+);
+
+-- How far each sink has come: the index of the first record that it has not acknowledged.
+CREATE TABLE sink (
+    name       TEXT    PRIMARY KEY,
+    next_index INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE tenant (
@@ -38,6 +61,7 @@ CREATE TABLE tenant (
     display_name       TEXT    NOT NULL,
     preferred_provider TEXT,
     on_missing         TEXT    NOT NULL,
+    suspended          INTEGER NOT NULL,
     revision           INTEGER NOT NULL,
     request_id         TEXT,
     created_at         INTEGER NOT NULL,

@@ -102,6 +102,7 @@ pub(crate) fn tenant(number: u8, name: &str) -> TenantRow {
         id: name.parse().unwrap(),
         display_name: "Äcme & \"Söhne\"".to_owned(),
         preferred_provider: Some("openai".parse().unwrap()),
+        suspended: false,
         on_missing: OnMissing::Managed,
         revision: 1,
         request_id: Some("r-1".parse().unwrap()),

@@ -191,6 +191,26 @@ pub(crate) async fn the_checkpoint_of_the_largest_tree_stays(place: &Place) {
     store.put_checkpoint(10, "ten").await.unwrap();
     store.put_checkpoint(9, "nine again").await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("ten"));
+    store.drop_checkpoint(11).await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("ten"));
+    store.drop_checkpoint(9).await.unwrap();
+    store.put_checkpoint(8, "eight").await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("eight"));
+}
+
+pub(crate) async fn the_cursor_of_a_sink_only_moves_forward(place: &Place) {
+    let store = place.open().await;
+    assert_eq!(store.sink_cursor("siem").await.unwrap(), None);
+    store.move_sink_cursor("siem", 0).await.unwrap();
+    assert_eq!(store.sink_cursor("siem").await.unwrap(), Some(0));
+    store.move_sink_cursor("siem", 7).await.unwrap();
+    store.move_sink_cursor("siem", 6).await.unwrap();
+    assert_eq!(store.sink_cursor("siem").await.unwrap(), Some(7));
+    assert_eq!(store.sink_cursor("archive").await.unwrap(), None);
+    store.close().await;
+
+    let store = place.open().await;
+    assert_eq!(store.sink_cursor("siem").await.unwrap(), Some(7));
 }
 
 pub(crate) async fn an_append_that_nobody_waits_for_is_finished(place: &Place) {

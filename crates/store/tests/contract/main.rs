@@ -10,13 +10,16 @@
 mod changes;
 mod faults;
 mod given;
+mod lead;
 mod log;
 mod place;
 mod postgres_only;
 mod proxy;
 mod prune;
+mod sequencing;
 mod sqlite_only;
 mod stale;
+mod tree;
 
 /// Each line becomes one test per back end.
 macro_rules! contract {
@@ -54,7 +57,15 @@ contract![
     log::a_lease_is_found_by_its_hash,
     log::live_leases_are_those_that_have_not_ended,
     log::a_lease_is_live_once_and_until_it_is_released_or_revoked,
+    tree::nodes_are_kept_with_the_record_that_completes_them,
+    tree::proofs_by_stored_nodes_hold,
+    tree::a_failing_batch_leaves_no_node_behind,
+    tree::a_lost_node_is_corrupt,
     log::the_checkpoint_of_the_largest_tree_stays,
+    lead::one_holder_leads_until_its_time_is_up_or_it_resigns,
+    lead::the_clock_of_the_database_is_told,
+    lead::changes_of_one_kind_are_found,
+    log::the_cursor_of_a_sink_only_moves_forward,
     log::an_append_that_nobody_waits_for_is_finished,
     log::everything_is_there_after_reopening,
     log::a_closed_store_is_unavailable,

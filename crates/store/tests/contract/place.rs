@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
-use domain::Uid;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use store::{PostgresStore, SqliteStore, Store};
 use tempfile::TempDir;
 
@@ -25,12 +24,7 @@ impl Place {
     /// A schema of its own, if there is a server.
     pub(crate) async fn server() -> Option<Self> {
         let url = server_url()?;
-        let schema = format!("test_{}", Uid::random().unwrap());
-        let mut connection = PgConnection::connect(&url).await.unwrap();
-        let sql = format!("CREATE SCHEMA {schema}");
-        connection.execute(AssertSqlSafe(sql)).await.unwrap();
-        let separator = if url.contains('?') { '&' } else { '?' };
-        Some(Self::Server(format!("{url}{separator}options[search_path]={schema}")))
+        Some(Self::Server(PostgresStore::new_schema(&url).await.unwrap()))
     }
 
     pub(crate) fn url(&self) -> String {

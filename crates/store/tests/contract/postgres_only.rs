@@ -8,7 +8,7 @@ use store::{Change, PostgresStore, Store as _, StoreError};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
-    given::{append, changed, pending, refusal, tenant},
+    given::{append, at, changed, granted, pending, refusal, revoked, tenant},
     log::check_tree,
     place::{Place, server_url},
     proxy::{Cut, Proxy},
@@ -33,6 +33,41 @@ async fn two_stores_interleave_without_gaps() {
     writers.join_all().await;
     check_tree(&*one, 400).await;
     check_tree(&*other, 400).await;
+}
+
+#[tokio::test]
+async fn a_change_wakes_the_other_brokers_and_a_grant_does_not() {
+    let Some(database) = Database::new().await else { return };
+    let store = PostgresStore::connect(&database.url, 2).await.unwrap();
+    let other = PostgresStore::connect(&database.url, 2).await.unwrap();
+    let mut wakeups = other.wakeups().unwrap();
+    // It says that it listens.
+    wakeups.changed().await.unwrap();
+    wakeups.mark_unchanged();
+    append(&store, vec![refusal("a"), granted("a", 1, at(1))]).await;
+    append(&store, vec![revoked(1)]).await;
+    wakeups.changed().await.unwrap();
+    let woken = *wakeups.borrow_and_update();
+    append(&store, vec![refusal("a")]).await;
+    append(&store, vec![revoked(2), revoked(3)]).await;
+    wakeups.changed().await.unwrap();
+    assert_eq!(*wakeups.borrow_and_update(), woken + 1);
+}
+
+#[tokio::test]
+async fn a_lost_listener_listens_again_and_says_that_it_missed_something() {
+    let Some(database) = Database::new().await else { return };
+    let store = PostgresStore::connect(&database.url, 2).await.unwrap();
+    let mut wakeups = store.wakeups().unwrap();
+    wakeups.wait_for(|count| *count == 1).await.unwrap();
+    database.end_sessions().await;
+    // One for the loss, and one because it listens again.
+    wakeups.wait_for(|count| *count >= 3).await.unwrap();
+    database.until_listening(1).await;
+    wakeups.mark_unchanged();
+    append(&store, vec![revoked(1)]).await;
+    wakeups.changed().await.unwrap();
+    store.close().await;
 }
 
 #[tokio::test]
@@ -102,11 +137,11 @@ async fn a_server_that_says_nothing_is_unavailable() {
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
 }
 
-async fn behind_proxy() -> Option<(Proxy, PostgresStore)> {
+pub(crate) async fn behind_proxy() -> Option<(Proxy, PostgresStore)> {
     let url = Place::server().await?.url();
     let options = PgConnectOptions::from_str(&url).unwrap();
     let server = format!("{}:{}", options.get_host(), options.get_port());
-    let proxy = Proxy::start(server.clone()).await;
+    let proxy = Proxy::start(server.clone(), url.clone()).await;
     let url = format!("{}&sslmode=disable", url.replace(&server, &proxy.address.to_string()));
     let store = PostgresStore::connect(&url, 2).await.unwrap();
     Some((proxy, store))
@@ -127,6 +162,21 @@ impl Database {
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         let (server, _) = url.rsplit_once('/').unwrap();
         Some(Self { admin, url: format!("{server}/{name}"), name })
+    }
+
+    /// Waits until so many sessions listen.
+    async fn until_listening(&self, count: i64) {
+        const SQL: &str = "\
+            SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = $1 AND state = 'idle' AND query LIKE 'LISTEN%'";
+        let mut admin = PgConnection::connect(&server_url().unwrap()).await.unwrap();
+        loop {
+            let found: i64 =
+                sqlx::query_scalar(SQL).bind(&self.name).fetch_one(&mut admin).await.unwrap();
+            if found >= count {
+                return;
+            }
+        }
     }
 
     /// Ends every session of the database and waits until they are gone.

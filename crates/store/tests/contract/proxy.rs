@@ -15,8 +15,20 @@ use tokio::{
 /// Stands between a store and its server, and cuts the connection at the next commit when asked.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    cue: Arc<AtomicU8>,
+    /// The server's own URL, past this.
+    pub(crate) server_url: String,
+    cues: Cues,
     _tasks: JoinSet<()>,
+}
+
+/// Tells a proxy when to cut.
+#[derive(Clone)]
+pub(crate) struct Cues(Arc<AtomicU8>);
+
+impl Cues {
+    pub(crate) fn cut(&self, cut: Cut) {
+        self.0.store(cut as u8, Ordering::SeqCst);
+    }
 }
 
 /// When to cut.
@@ -29,7 +41,7 @@ pub(crate) enum Cut {
 }
 
 impl Proxy {
-    pub(crate) async fn start(server: String) -> Self {
+    pub(crate) async fn start(server: String, server_url: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cue = Arc::new(AtomicU8::new(0));
@@ -42,15 +54,19 @@ impl Proxy {
                 connections.spawn(carry(client, server, Arc::clone(&given)));
             }
         });
-        Self { address, cue, _tasks: tasks }
+        Self { address, server_url, cues: Cues(cue), _tasks: tasks }
     }
 
     pub(crate) fn cut(&self, cut: Cut) {
-        self.cue.store(cut as u8, Ordering::SeqCst);
+        self.cues.cut(cut);
+    }
+
+    pub(crate) fn cues(&self) -> Cues {
+        self.cues.clone()
     }
 
     pub(crate) fn has_cut(&self) -> bool {
-        self.cue.load(Ordering::SeqCst) == 0
+        self.cues.0.load(Ordering::SeqCst) == 0
     }
 }
 

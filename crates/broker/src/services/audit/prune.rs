@@ -30,6 +30,7 @@ impl Core {
         }
         self.check_covered(before, &request.checkpoint).await?;
         self.check_old(before).await?;
+        self.check_sent(before).await?;
         let step = before.min(first + STEP);
         let record = Record {
             kind: Kind::LogPruned.into(),
@@ -77,6 +78,21 @@ impl Core {
         } else {
             Err(invalid("records before before_index are younger than `keep` in [log] allows"))
         }
+    }
+
+    /// Whether every sink of the configuration has been sent what is to be pruned. A sink that is to go
+    /// on without it is taken out of the configuration.
+    async fn check_sent(&self, before: u64) -> Result<(), Why> {
+        for name in &self.sinks {
+            let next = self.store.sink_cursor(name).await?.unwrap_or(0);
+            if next < before {
+                return Err(invalid(&format!(
+                    "the sink `{name}` has been sent the records before {next} only; wait for it, or \
+                     take it out of the configuration"
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn root_at(&self, size: u64) -> Result<Hash, Why> {

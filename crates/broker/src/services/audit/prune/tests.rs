@@ -1,6 +1,6 @@
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use audit::{Reason, RecordDraft, RecordProof, SignerKey, tree_root};
+use audit::{Bundle, HashTile, Reason, RecordDraft, RecordProof, SignerKey, tree_root};
 use domain::{AccessRule, ManualClock};
 use envelope::LocalKms;
 use store::{Pending, SqliteStore, Store};
@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Code;
 
 use super::*;
-use crate::{access::Access, core::Parts};
+use crate::{access::Access, checkpoints::Checkpoints, core::Parts};
 
 struct Fixture {
     core: Core,
@@ -23,11 +23,17 @@ const KEEP: Duration = Duration::from_hours(48);
 impl Fixture {
     /// A log of so many records, and a broker that may prune it.
     async fn new(size: u64, keep: Option<Duration>) -> Self {
+        Self::with_sink_at(size, keep, size).await
+    }
+
+    /// As `new`, with a sink that has been sent the records before an index.
+    async fn with_sink_at(sent: u64, keep: Option<Duration>, size: u64) -> Self {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().await.unwrap());
         let records: Vec<Pending> = (0..size).map(|_| refusal()).collect();
         for batch in records.chunks(4096) {
             store.append(batch).await.unwrap();
         }
+        store.move_sink_cursor("siem", sent).await.unwrap();
         // Records have their time from the database.
         let now = store.head().await.unwrap().time;
         let clock = Arc::new(ManualClock::at(now + KEEP));
@@ -66,9 +72,16 @@ async fn core(
 ) -> Core {
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/keeper".parse().unwrap()],
-        methods: ["Audit/*", "Credentials/*", "Leases/*", "Tenants/*", "VirtualKeys/*"]
-            .map(str::to_owned)
-            .to_vec(),
+        methods: [
+            "Audit/*",
+            "Credentials/*",
+            "Identities/*",
+            "Leases/*",
+            "Tenants/*",
+            "VirtualKeys/*",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         tenants: vec!["*".to_owned()],
         providers: vec!["*".to_owned()],
         longest_lease_seconds: domain::LONGEST_TTL,
@@ -76,6 +89,7 @@ async fn core(
     let parts = Parts {
         access: Arc::new(Access::new(vec![rule]).unwrap()),
         catalogue: providers::Catalogue::builtin().unwrap(),
+        checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep,
@@ -83,6 +97,7 @@ async fn core(
         kms: Arc::clone(kms) as _,
         plain_http_origins: vec![],
         sessions: 10,
+        sinks: vec!["siem".to_owned()],
         store: Arc::clone(store),
         verifier_key: key.verifier().to_string(),
     };
@@ -90,13 +105,8 @@ async fn core(
 }
 
 fn caller() -> Caller {
-    Caller {
-        identity: "spiffe://a.b/keeper".parse().unwrap(),
-        certificate_sha256: [1; 32],
-        method: "Audit/PruneRecords",
-        trace_id: None,
-        recorded: Arc::default(),
-    }
+    let identity = "spiffe://a.b/keeper".parse().unwrap();
+    Caller::new(identity, [1; 32], "Audit/PruneRecords", None)
 }
 
 fn refusal() -> Pending {
@@ -187,6 +197,45 @@ async fn nothing_is_pruned_that_is_not_old_whole_and_covered() {
 
     let young = Fixture::new(600, Some(KEEP + Duration::from_secs(9))).await;
     refused(young.prune(512, &young.checkpoint(600).await).await, wrong, "younger");
+}
+
+#[tokio::test]
+async fn nothing_is_pruned_that_a_sink_has_not_been_sent() {
+    let log = Fixture::with_sink_at(511, Some(KEEP), 600).await;
+    let note = log.checkpoint(600).await;
+    let wrong = Code::InvalidArgument;
+    refused(log.prune(512, &note).await, wrong, "`siem` has been sent the records before 511");
+    log.prune(256, &note).await.unwrap();
+    log.store.move_sink_cursor("siem", 512).await.unwrap();
+    assert_eq!(log.prune(512, &note).await.unwrap().0, 512);
+}
+
+#[tokio::test]
+async fn what_was_pruned_still_proves_that_later_trees_continue_it() {
+    let log = Fixture::new(900, Some(KEEP)).await;
+    let root = |size| log.core.root_at(size);
+    let (old, at_256) = (root(300).await.unwrap(), root(256).await.unwrap());
+    log.prune(512, &log.checkpoint(900).await).await.unwrap();
+    let size = log.store.head().await.unwrap().frontier.size();
+    for (old_size, old_root) in [(300, old), (256, at_256)] {
+        let plan = ProofPlan::consistency(old_size, size).unwrap();
+        let hashes = log.core.prove(&plan).await.unwrap();
+        let proof: Vec<Hash> = hashes.iter().map(|hash| (&**hash).try_into().unwrap()).collect();
+        let root = root(size).await.unwrap();
+        audit::verify_consistency(old_size, &old_root, size, &root, &proof).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_the_static_files_only_pruned_bundles_are_gone() {
+    let log = Fixture::new(600, Some(KEEP)).await;
+    let tile = HashTile { level: 0, index: 1, width: 256 };
+    let before = log.core.tile(tile).await.unwrap();
+    log.prune(512, &log.checkpoint(600).await).await.unwrap();
+    let pruned = log.core.bundle(Bundle { index: 1, width: 256 }).await.unwrap_err();
+    assert_eq!(pruned.http_status(), http::StatusCode::GONE);
+    log.core.bundle(Bundle { index: 2, width: 88 }).await.unwrap();
+    assert_eq!(log.core.tile(tile).await.unwrap(), before);
 }
 
 #[tokio::test]

@@ -1,0 +1,345 @@
+//! No call leaves without a record: neither what is done, nor what is read, nor what is refused.
+
+use std::collections::BTreeSet;
+
+use audit::{Kind, Record};
+use domain::VirtualKey;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use sealing::ClientKeys;
+use strongroom_proto::v1;
+use tokio::net::TcpStream;
+use tonic::Status;
+
+use crate::{
+    harness::Running,
+    lending::{with_credential, with_key},
+};
+
+/// Every method of the contract.
+fn contract() -> BTreeSet<String> {
+    let contract = FileDescriptorSet::decode(strongroom_proto::DESCRIPTORS).unwrap();
+    let ours = contract.file.iter().filter(|file| file.package() == "strongroom.v1");
+    ours.flat_map(|file| &file.service)
+        .flat_map(|service| {
+            service.method.iter().map(|method| format!("{}/{}", service.name(), method.name()))
+        })
+        .collect()
+}
+
+/// Calls methods and writes down which: those that were answered, and those that were refused.
+#[derive(Default)]
+struct Calls {
+    answered: BTreeSet<String>,
+    refused: Vec<String>,
+}
+
+impl Calls {
+    async fn answered<T>(
+        &mut self,
+        method: &str,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> T {
+        self.answered.insert(method.to_owned());
+        call.await.unwrap().into_inner()
+    }
+
+    async fn refused<T: std::fmt::Debug>(
+        &mut self,
+        method: &str,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) {
+        self.refused.push(method.to_owned());
+        call.await.unwrap_err();
+    }
+}
+
+fn methods(records: &[Record], of: impl Fn(Kind) -> bool) -> Vec<String> {
+    records.iter().filter(|record| of(record.kind())).map(|record| record.method.clone()).collect()
+}
+
+/// Calls `$client.$service().$call($request)` and writes it down under its name in the contract.
+macro_rules! answered {
+    ($calls:ident, $client:expr, $service:ident.$call:ident, $name:literal, $request:expr) => {{
+        let mut client = $client.$service();
+        $calls.answered($name, client.$call($request)).await
+    }};
+}
+
+/// The same for calls that are refused, with an empty request each.
+macro_rules! refused {
+    ($calls:ident, $client:expr, $service:ident: $($call:ident $request:ident $name:literal,)*) => {
+        $({
+            let mut client = $client.$service();
+            $calls.refused($name, client.$call(v1::$request::default())).await;
+        })*
+    };
+}
+
+/// What cannot be answered in a test of minutes: nothing is pruned that is younger than a day. That it
+/// leaves a record is tested with a clock that is put forward, beside the service.
+const NEVER_HERE: &str = "Audit/PruneRecords";
+
+#[tokio::test]
+async fn every_method_that_is_answered_leaves_a_record() {
+    let running = Running::start().await;
+    let mut calls = Calls::default();
+    let (tenant, credential) = with_credential(&running, "acme").await;
+    let virtual_key = with_key(&running, &tenant, &[]).await;
+    calls.answered.extend(
+        ["Tenants/CreateTenant", "Credentials/CreateCredential", "VirtualKeys/CreateVirtualKey"]
+            .map(str::to_owned),
+    );
+    lend(&mut calls, &running, &virtual_key).await;
+    read(&mut calls, &running, &virtual_key).await;
+    let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
+    running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
+    calls.answered.insert("Credentials/RotateCredential".to_owned());
+    change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
+
+    let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
+    assert_eq!(calls.answered, answered);
+    let records = running.end().await;
+    let done: BTreeSet<_> = methods(&records, |kind| kind != Kind::Refused).into_iter().collect();
+    let missing: Vec<_> = answered.into_iter().filter(|method| !done.contains(method)).collect();
+    assert_eq!(missing, Vec::<String>::new(), "answered, and not on record");
+    let refused = methods(&records, |kind| kind == Kind::Refused);
+    assert!(refused.iter().all(|method| method == "Audit/GetCheckpoint"), "{refused:?}");
+}
+
+async fn lend(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
+    let public_key = ClientKeys::generate().unwrap().public_key().to_vec().into();
+    let request = v1::OpenSessionRequest { public_key };
+    let session =
+        answered!(calls, running.proxy, leases.open_session, "Leases/OpenSession", request);
+    let session_id = session.session_id;
+    let acquire = || v1::AcquireLeaseRequest {
+        session_id: session_id.clone(),
+        target: Some(v1::acquire_lease_request::Target::VirtualKey(v1::VirtualKeyTarget {
+            virtual_key_id: virtual_key.id().to_string(),
+            key_sha256: virtual_key.digest().as_bytes().to_vec().into(),
+            model: "gpt-4o".into(),
+            provider: String::new(),
+        })),
+        dialect: v1::Dialect::Openai.into(),
+        ..Default::default()
+    };
+    let lease =
+        answered!(calls, running.proxy, leases.acquire_lease, "Leases/AcquireLease", acquire());
+    let (session_id, lease_id) = (session_id.clone(), lease.lease_id);
+    let request = v1::RenewLeaseRequest {
+        session_id: session_id.clone(),
+        lease_id: lease_id.clone(),
+        ..Default::default()
+    };
+    answered!(calls, running.proxy, leases.renew_lease, "Leases/RenewLease", request);
+    let request = v1::ReleaseLeaseRequest { session_id, lease_id };
+    // Twice: what changes nothing is on record as well.
+    answered!(calls, running.proxy, leases.release_lease, "Leases/ReleaseLease", request.clone());
+    answered!(calls, running.proxy, leases.release_lease, "Leases/ReleaseLease", request);
+    let lease =
+        answered!(calls, running.proxy, leases.acquire_lease, "Leases/AcquireLease", acquire());
+    let request = v1::ListLeasesRequest { parent: "tenants/acme".into(), ..Default::default() };
+    answered!(calls, running.admin, leases.list_leases, "Leases/ListLeases", request);
+    let request = v1::RevokeLeaseRequest { lease_hash: lease.lease_hash };
+    answered!(calls, running.admin, leases.revoke_lease, "Leases/RevokeLease", request);
+    let request = v1::WatchRevocationsRequest::default();
+    answered!(calls, running.proxy, leases.watch_revocations, "Leases/WatchRevocations", request);
+}
+
+async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
+    let admin = &running.admin;
+    let request = v1::ListModelsRequest {
+        virtual_key_id: virtual_key.id().to_string(),
+        key_sha256: virtual_key.digest().as_bytes().to_vec().into(),
+    };
+    answered!(calls, running.proxy, leases.list_models, "Leases/ListModels", request);
+    let name = || "tenants/acme".to_owned();
+    let request = v1::GetTenantRequest { name: name() };
+    answered!(calls, admin, tenants.get_tenant, "Tenants/GetTenant", request);
+    answered!(
+        calls,
+        admin,
+        tenants.list_tenants,
+        "Tenants/ListTenants",
+        v1::ListTenantsRequest::default()
+    );
+    let request = v1::GetCredentialRequest { name: name() + "/credentials/openai" };
+    answered!(calls, admin, credentials.get_credential, "Credentials/GetCredential", request);
+    let request = v1::ListCredentialsRequest { parent: name(), ..Default::default() };
+    answered!(calls, admin, credentials.list_credentials, "Credentials/ListCredentials", request);
+    let key = format!("{}/virtualKeys/{}", name(), virtual_key.id());
+    let request = v1::GetVirtualKeyRequest { name: key };
+    answered!(calls, admin, virtual_keys.get_virtual_key, "VirtualKeys/GetVirtualKey", request);
+    let request = v1::ListVirtualKeysRequest { parent: name(), ..Default::default() };
+    answered!(calls, admin, virtual_keys.list_virtual_keys, "VirtualKeys/ListVirtualKeys", request);
+
+    answered!(
+        calls,
+        admin,
+        audit.list_records,
+        "Audit/ListRecords",
+        v1::ListRecordsRequest::default()
+    );
+    answered!(
+        calls,
+        admin,
+        audit.tail_records,
+        "Audit/TailRecords",
+        v1::TailRecordsRequest::default()
+    );
+    // Waits until the first checkpoint is signed.
+    running.records().await;
+    answered!(
+        calls,
+        admin,
+        audit.get_checkpoint,
+        "Audit/GetCheckpoint",
+        v1::GetCheckpointRequest::default()
+    );
+    answered!(
+        calls,
+        admin,
+        audit.prove_inclusion,
+        "Audit/ProveInclusion",
+        v1::ProveInclusionRequest::default()
+    );
+    let request = v1::ProveConsistencyRequest { old_size: 1, new_size: 2 };
+    answered!(calls, admin, audit.prove_consistency, "Audit/ProveConsistency", request);
+}
+
+async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
+    let admin = &running.admin;
+    let (name, etag) = (|| credential.to_owned(), String::new);
+    let request = v1::DisableCredentialRequest { name: name(), etag: etag() };
+    answered!(
+        calls,
+        admin,
+        credentials.disable_credential,
+        "Credentials/DisableCredential",
+        request
+    );
+    let request = v1::EnableCredentialRequest { name: name(), etag: etag() };
+    answered!(calls, admin, credentials.enable_credential, "Credentials/EnableCredential", request);
+    let request = v1::DeleteCredentialRequest { name: name(), etag: etag() };
+    answered!(calls, admin, credentials.delete_credential, "Credentials/DeleteCredential", request);
+    let name = format!("tenants/acme/virtualKeys/{}", key.id());
+    let request = v1::RevokeVirtualKeyRequest { name };
+    answered!(
+        calls,
+        admin,
+        virtual_keys.revoke_virtual_key,
+        "VirtualKeys/RevokeVirtualKey",
+        request
+    );
+    let name = || "tenants/acme".to_owned();
+    let tenant = v1::Tenant { name: name(), ..Default::default() };
+    let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: None };
+    answered!(calls, admin, tenants.update_tenant, "Tenants/UpdateTenant", request);
+    let request = v1::SuspendTenantRequest { name: name() };
+    answered!(calls, admin, tenants.suspend_tenant, "Tenants/SuspendTenant", request.clone());
+    answered!(calls, admin, tenants.suspend_tenant, "Tenants/SuspendTenant", request);
+    let request = v1::ResumeTenantRequest { name: name() };
+    answered!(calls, admin, tenants.resume_tenant, "Tenants/ResumeTenant", request);
+
+    let identity = || "spiffe://strongroom.local/other".to_owned();
+    let request = v1::BlockIdentityRequest { identity: identity() };
+    answered!(calls, admin, identities.block_identity, "Identities/BlockIdentity", request);
+    let list = v1::ListBlockedIdentitiesRequest {};
+    answered!(
+        calls,
+        admin,
+        identities.list_blocked_identities,
+        "Identities/ListBlockedIdentities",
+        list
+    );
+    let request = v1::UnblockIdentityRequest { identity: identity() };
+    answered!(calls, admin, identities.unblock_identity, "Identities/UnblockIdentity", request);
+    let request = v1::RevokeSessionRequest { session_key_sha256: vec![1; 32].into() };
+    answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
+}
+
+#[tokio::test]
+async fn every_method_that_is_refused_leaves_a_record() {
+    let running = Running::start().await;
+    let mut calls = Calls::default();
+    // By one who may not call it, or else with a request that says nothing.
+    refused!(calls, running.proxy, tenants:
+        create_tenant CreateTenantRequest "Tenants/CreateTenant",
+        get_tenant GetTenantRequest "Tenants/GetTenant",
+        list_tenants ListTenantsRequest "Tenants/ListTenants",
+        resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
+        suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
+        update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
+    );
+    refused!(calls, running.proxy, credentials:
+        create_credential CreateCredentialRequest "Credentials/CreateCredential",
+        delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
+        disable_credential DisableCredentialRequest "Credentials/DisableCredential",
+        enable_credential EnableCredentialRequest "Credentials/EnableCredential",
+        get_credential GetCredentialRequest "Credentials/GetCredential",
+        list_credentials ListCredentialsRequest "Credentials/ListCredentials",
+        rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
+    );
+    refused!(calls, running.proxy, virtual_keys:
+        create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
+        get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",
+        list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
+        revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
+    );
+    refused!(calls, running.proxy, identities:
+        block_identity BlockIdentityRequest "Identities/BlockIdentity",
+        list_blocked_identities ListBlockedIdentitiesRequest "Identities/ListBlockedIdentities",
+        revoke_session RevokeSessionRequest "Identities/RevokeSession",
+        unblock_identity UnblockIdentityRequest "Identities/UnblockIdentity",
+    );
+    refused!(calls, running.proxy, audit:
+        get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
+        list_records ListRecordsRequest "Audit/ListRecords",
+        prune_records PruneRecordsRequest "Audit/PruneRecords",
+        prove_consistency ProveConsistencyRequest "Audit/ProveConsistency",
+        prove_inclusion ProveInclusionRequest "Audit/ProveInclusion",
+        tail_records TailRecordsRequest "Audit/TailRecords",
+    );
+    refused!(calls, running.proxy, leases:
+        acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
+        list_leases ListLeasesRequest "Leases/ListLeases",
+        list_models ListModelsRequest "Leases/ListModels",
+        open_session OpenSessionRequest "Leases/OpenSession",
+        release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
+        renew_lease RenewLeaseRequest "Leases/RenewLease",
+        revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
+    );
+    let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
+    let mut watch = running.proxy.leases();
+    calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
+
+    let named: BTreeSet<_> = calls.refused.iter().cloned().collect();
+    assert_eq!(named, contract());
+    let records = running.end().await;
+    // As many as there were, and in their order; then those of the auditor who waits.
+    let recorded = methods(&records, |kind| kind == Kind::Refused);
+    let (ours, waiting) = recorded.split_at(calls.refused.len());
+    assert_eq!(ours, calls.refused);
+    assert!(waiting.iter().all(|method| method == "Audit/GetCheckpoint"), "{waiting:?}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_is_on_record() {
+    let running = Running::start().await;
+    for _ in 0..3 {
+        let stranger = TcpStream::connect(&running.address).await.unwrap();
+        drop(stranger);
+    }
+    let failed = |records: &[Record]| {
+        let named = |record: &&Record| record.reason() == audit::Reason::HandshakeFailed;
+        records.iter().filter(named).map(|record| record.count).sum::<u32>()
+    };
+    while failed(&running.records().await) < 3 {
+        tokio::task::yield_now().await;
+    }
+    let records = running.end().await;
+    assert_eq!(failed(&records), 3);
+    let refused = methods(&records, |kind| kind == Kind::Refused);
+    assert!(refused.iter().any(|method| method.starts_with("Handshake/")), "{refused:?}");
+}

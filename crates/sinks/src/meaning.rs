@@ -1,0 +1,94 @@
+use audit::{Kind, Reason};
+
+use crate::Event;
+
+/// How much a record asks of whoever reads it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Weight {
+    /// The daily run.
+    Routine,
+    /// Someone was refused.
+    Notice,
+    /// Something was taken away or given back: the work of administrators.
+    Warning,
+    /// Stored data or the log is not what it was.
+    Alarm,
+}
+
+/// What happened, in words.
+pub(crate) fn summary(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unspecified => "Unknown",
+        Kind::BrokerStarted => "Broker started",
+        Kind::BrokerStopped => "Broker stopped",
+        Kind::SessionOpened => "Session opened",
+        Kind::Refused => "Call refused",
+        Kind::Read => "Records or state read",
+        Kind::PolicyLoaded => "Access rules loaded",
+        Kind::SessionRevoked => "Session revoked",
+        Kind::IdentityBlocked => "Identity blocked",
+        Kind::IdentityUnblocked => "Identity unblocked",
+        Kind::LeaseGranted => "Lease granted",
+        Kind::LeaseRenewed => "Lease renewed",
+        Kind::LeaseReleased => "Lease released",
+        Kind::LeaseRevoked => "Lease revoked",
+        Kind::TenantCreated => "Tenant created",
+        Kind::TenantUpdated => "Tenant updated",
+        Kind::TenantSuspended => "Tenant suspended",
+        Kind::TenantResumed => "Tenant resumed",
+        Kind::CredentialCreated => "Credential created",
+        Kind::CredentialRotated => "Credential rotated",
+        Kind::CredentialDisabled => "Credential disabled",
+        Kind::CredentialEnabled => "Credential enabled",
+        Kind::CredentialDeleted => "Credential deleted",
+        Kind::VirtualKeyCreated => "Virtual key created",
+        Kind::VirtualKeyRevoked => "Virtual key revoked",
+        Kind::Finding => "Stored data or log found changed",
+        Kind::CheckpointGivenUp => "Checkpoint given up",
+        Kind::LogPruned => "Log pruned",
+    }
+}
+
+/// How much the record asks of whoever reads it.
+pub(crate) fn weight(event: &Event) -> Weight {
+    match event.kind {
+        Kind::Refused if is_tampering(event.reason) => Weight::Alarm,
+        Kind::Refused => Weight::Notice,
+        Kind::SessionRevoked
+        | Kind::IdentityBlocked
+        | Kind::IdentityUnblocked
+        | Kind::LeaseRevoked
+        | Kind::TenantSuspended
+        | Kind::TenantResumed
+        | Kind::CredentialDisabled
+        | Kind::CredentialEnabled
+        | Kind::CredentialDeleted
+        | Kind::VirtualKeyRevoked
+        | Kind::LogPruned => Weight::Warning,
+        Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
+        Kind::Unspecified
+        | Kind::BrokerStarted
+        | Kind::BrokerStopped
+        | Kind::SessionOpened
+        | Kind::Read
+        | Kind::PolicyLoaded
+        | Kind::LeaseGranted
+        | Kind::LeaseRenewed
+        | Kind::LeaseReleased
+        | Kind::TenantCreated
+        | Kind::TenantUpdated
+        | Kind::CredentialCreated
+        | Kind::CredentialRotated
+        | Kind::VirtualKeyCreated => Weight::Routine,
+    }
+}
+
+/// Whether a refusal says that what is stored is not what was written.
+fn is_tampering(reason: Reason) -> bool {
+    matches!(reason, Reason::StoredDataCorrupt | Reason::LogBehindCheckpoint | Reason::LogForked)
+}
+
+/// The reasons for which a caller was not known, or not let in.
+pub(crate) fn is_about_identity(reason: Reason) -> bool {
+    matches!(reason, Reason::Unidentified | Reason::HandshakeFailed)
+}
