@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use audit::{Finding, Record, Report, Verifier, VerifierKey, decode_record};
-use strongroom_proto::v1::{GetCheckpointRequest, ListRecordsRequest};
+use audit::{Finding, Kind, PolicyDocument, Record, Report, Verifier, VerifierKey, decode_record};
+use strongroom_proto::v1::{GetCheckpointRequest, GetPolicyRequest, ListRecordsRequest};
 use tokio::time::{Instant, sleep_until};
 
 /// A log as an auditor has it: records, a signed checkpoint, and the key that verifies it.
@@ -11,6 +11,8 @@ pub struct Export {
     pub bodies: Vec<Vec<u8>>,
     /// The signed checkpoint over all of them.
     pub checkpoint: String,
+    /// The access rules that the records name.
+    pub policies: Vec<PolicyDocument>,
     key: VerifierKey,
 }
 
@@ -18,10 +20,15 @@ impl Export {
     /// What the log holds, or the first thing that is wrong with it.
     pub fn verify(&self) -> Result<Report, Finding> {
         let mut verifier = Verifier::open(&self.key, &self.checkpoint).expect("it is signed");
+        for policy in &self.policies {
+            verifier.know_policy(policy.clone());
+        }
         for body in &self.bodies {
             verifier.push(body)?;
         }
-        verifier.finish()
+        let report = verifier.finish()?;
+        assert!(report.unknown_policies.is_empty(), "all access rules are at hand");
+        Ok(report)
     }
 
     /// The records, read.
@@ -44,12 +51,26 @@ pub async fn export(broker: &strongroom_client::Broker, verifier_key: &str) -> E
             if size >= bodies.len() {
                 bodies = all(broker).await;
                 bodies.truncate(size);
-                return Export { bodies, checkpoint, key };
+                let policies = policies(broker, &bodies).await;
+                return Export { bodies, checkpoint, policies, key };
             }
         }
         assert!(Instant::now() < deadline, "no checkpoint covers the log");
         sleep_until(Instant::now() + Duration::from_millis(50)).await;
     }
+}
+
+async fn policies(broker: &strongroom_client::Broker, bodies: &[Vec<u8>]) -> Vec<PolicyDocument> {
+    let mut policies = Vec::new();
+    for body in bodies {
+        let record = decode_record(body).unwrap();
+        if record.kind() == Kind::PolicyLoaded {
+            let request = GetPolicyRequest { policy_sha256: record.policy_sha256 };
+            let policy = broker.audit().get_policy(request).await.unwrap().into_inner();
+            policies.push(PolicyDocument::parse(policy.document.to_vec()).unwrap());
+        }
+    }
+    policies
 }
 
 async fn all(broker: &strongroom_client::Broker) -> Vec<Vec<u8>> {

@@ -145,6 +145,56 @@ pub enum Finding {
         /// Where it was revoked.
         revoked_at: u64,
     },
+    /// A lease was granted or renewed by a broker that no record says was running.
+    #[error("entry {index} lends by a broker that is not on record as running")]
+    BrokerNotRunning {
+        /// Where.
+        index: u64,
+    },
+    /// A lease was sealed to a session that its holder had not opened.
+    #[error("entry {index} lends to a session that its holder had not opened")]
+    SessionNotOpen {
+        /// Where.
+        index: u64,
+    },
+    /// A lease was sealed to a session that was revoked.
+    #[error("entry {index} lends to a session that entry {revoked_at} revoked")]
+    SessionRevoked {
+        /// Where.
+        index: u64,
+        /// Where it was revoked.
+        revoked_at: u64,
+    },
+    /// A lease went to an identity that was blocked, or to a session from before that.
+    #[error("entry {index} lends to an identity that entry {blocked_at} blocked")]
+    IdentityBlocked {
+        /// Where.
+        index: u64,
+        /// Where it was blocked.
+        blocked_at: u64,
+    },
+    /// A lease was for a suspended tenant, or of its credential.
+    #[error("entry {index} lends for a tenant that entry {suspended_at} suspended")]
+    TenantSuspended {
+        /// Where.
+        index: u64,
+        /// Where it was suspended.
+        suspended_at: u64,
+    },
+    /// A lease was granted by a broker that had no access rules on record.
+    #[error("entry {index} lends by a broker whose access rules are not on record")]
+    PolicyNotOnRecord {
+        /// Where.
+        index: u64,
+    },
+    /// The access rules of the time did not allow the lease, or not for so long.
+    #[error("entry {index} lends what the access rules of entry {loaded_at} do not allow")]
+    PolicyForbids {
+        /// Where.
+        index: u64,
+        /// Where the broker put the rules on record.
+        loaded_at: u64,
+    },
 }
 
 impl Finding {
@@ -171,7 +221,14 @@ impl Finding {
             | Self::CredentialStale { index, .. }
             | Self::CredentialNotOnRecord { index }
             | Self::ChangeOutOfStep { index }
-            | Self::VirtualKeyRevoked { index, .. } => Some(*index),
+            | Self::VirtualKeyRevoked { index, .. }
+            | Self::BrokerNotRunning { index }
+            | Self::SessionNotOpen { index }
+            | Self::SessionRevoked { index, .. }
+            | Self::IdentityBlocked { index, .. }
+            | Self::TenantSuspended { index, .. }
+            | Self::PolicyNotOnRecord { index }
+            | Self::PolicyForbids { index, .. } => Some(*index),
         }
     }
 
@@ -197,33 +254,14 @@ impl Finding {
             | Self::CredentialStale { .. }
             | Self::CredentialNotOnRecord { .. }
             | Self::ChangeOutOfStep { .. }
-            | Self::VirtualKeyRevoked { .. } => true,
-        }
-    }
-
-    /// Whether records that were pruned may explain it: what it misses can stand there.
-    pub(crate) fn may_lack_history(&self) -> bool {
-        match self {
-            Self::LeaseNeverGranted { .. }
-            | Self::CredentialNotOnRecord { .. }
-            | Self::ChangeOutOfStep { .. } => true,
-            Self::Malformed { .. }
-            | Self::OutOfPlace { .. }
-            | Self::TimeWentBack { .. }
-            | Self::BeyondCheckpoint { .. }
-            | Self::Truncated { .. }
-            | Self::RootMismatch { .. }
-            | Self::Forked { .. }
-            | Self::PruningNotOnRecord { .. }
-            | Self::TileMissing { .. }
-            | Self::TileMismatch { .. }
-            | Self::LeaseGrantedTwice { .. }
-            | Self::LeaseEnded { .. }
-            | Self::LeaseMoved { .. }
-            | Self::LeaseTooLong { .. }
-            | Self::CredentialEnded { .. }
-            | Self::CredentialStale { .. }
-            | Self::VirtualKeyRevoked { .. } => false,
+            | Self::VirtualKeyRevoked { .. }
+            | Self::BrokerNotRunning { .. }
+            | Self::SessionNotOpen { .. }
+            | Self::SessionRevoked { .. }
+            | Self::IdentityBlocked { .. }
+            | Self::TenantSuspended { .. }
+            | Self::PolicyNotOnRecord { .. }
+            | Self::PolicyForbids { .. } => true,
         }
     }
 }

@@ -1,10 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::Timestamp;
 
 use crate::{
-    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, PrunedStart, Record,
-    VerifierKey, custody::Custody, leaf_hash, record::decode_with,
+    Bundle, Checkpoint, CheckpointError, Finding, Frontier, Hash, Kind, PolicyDocument,
+    PrunedStart, Record, VerifierKey, custody::Custody, leaf_hash, record::decode_with,
+    standing::Standing,
 };
 
 /// Verifies a whole log against a signed checkpoint, record by record, with nothing but the log's
@@ -21,6 +22,7 @@ pub struct Verifier {
     given_up: BTreeMap<(u64, Hash), u64>,
     frontier: Frontier,
     custody: Custody,
+    standing: Standing,
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     kinds: BTreeMap<Kind, u64>,
@@ -75,6 +77,9 @@ pub struct Report {
     /// The expected earlier checkpoints that the log does not continue because an operator gave them
     /// up, as the log itself says: their records are lost, and whoever reads this should know why.
     pub given_up: Vec<GivenUp>,
+    /// Access rules, by SHA-256, that brokers decided by and that were not given: the leases of
+    /// those brokers are not held against any.
+    pub unknown_policies: BTreeSet<Hash>,
 }
 
 /// An earlier checkpoint whose loss is on record.
@@ -100,6 +105,7 @@ impl Verifier {
             given_up: BTreeMap::new(),
             frontier: Frontier::default(),
             custody: Custody::default(),
+            standing: Standing::default(),
             first_time: None,
             last_time: None,
             kinds: BTreeMap::new(),
@@ -111,8 +117,8 @@ impl Verifier {
     }
 
     /// Begins with a checkpoint that the key signed, where the log's beginning was pruned. What lies
-    /// there cannot be checked: not the records, and not what later ones say of leases and credentials
-    /// that began there.
+    /// there cannot be checked; leases, credentials, sessions and brokers from there are taken to be
+    /// as the first record tells that names them.
     pub fn open_pruned(
         key: &VerifierKey,
         checkpoint: &str,
@@ -121,7 +127,8 @@ impl Verifier {
         let frontier = start.frontier().clone();
         let (size, root) = (frontier.size(), frontier.root());
         let pruned = Some(Missing { size, root, recorded_at: None, earlier: 0 });
-        Ok(Self { frontier, pruned, ..Self::open(key, checkpoint)? })
+        let (custody, standing) = (Custody::after_pruning(), Standing::after_pruning());
+        Ok(Self { frontier, custody, standing, pruned, ..Self::open(key, checkpoint)? })
     }
 
     /// Also holds the log to a checkpoint that it signed before: it must be the beginning of this
@@ -136,6 +143,12 @@ impl Verifier {
         self.earlier.push(checkpoint);
         self.earlier.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
         Ok(())
+    }
+
+    /// Takes access rules that records may name: leases are held against those of their time. To be
+    /// called before the first record.
+    pub fn know_policy(&mut self, document: PolicyDocument) {
+        self.standing.know(document);
     }
 
     /// What the log was signed as.
@@ -188,6 +201,7 @@ impl Verifier {
             first_time: self.first_time,
             last_time: self.last_time,
             given_up,
+            unknown_policies: self.standing.unknown_policies(),
         })
     }
 
@@ -214,9 +228,8 @@ impl Verifier {
             self.given_up.entry((checked.record.tree_size, root)).or_insert(index);
         }
         if self.misconduct.is_none() {
-            let found = self.custody.follow(&checked).err();
-            self.misconduct =
-                found.filter(|found| self.pruned.is_none() || !found.may_lack_history());
+            let custody = self.custody.follow(&checked);
+            self.misconduct = custody.and_then(|()| self.standing.follow(&checked)).err();
         }
         if let Some(missing) = &mut self.pruned {
             missing.look_at(&checked.record);

@@ -20,6 +20,7 @@ pub(crate) enum Class {
 /// Every method of the contract. One that is missing here stops the start.
 pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Audit/GetCheckpoint", Class::Plain),
+    ("Audit/GetPolicy", Class::Plain),
     ("Audit/ListRecords", Class::Plain),
     ("Audit/ProveConsistency", Class::Plain),
     ("Audit/ProveInclusion", Class::Plain),

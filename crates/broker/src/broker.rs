@@ -1,8 +1,8 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::{Kind, Reason, Record};
-use domain::{Clock, SystemClock};
+use audit::{Kind, PolicyDocument, Reason, Record};
+use domain::{AccessRule, Clock, SystemClock};
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
@@ -112,7 +112,7 @@ impl Broker {
         };
         let core = Core::open(parts, &tasks).await?;
         let exporters = exporters(&config.log.sinks, &core)?;
-        put_start_on_record(&core, config_sha256).await?;
+        put_start_on_record(&core, config_sha256, &config.access).await?;
         Ok(Self {
             core: Arc::new(core),
             tls,
@@ -249,14 +249,30 @@ impl Broker {
     }
 }
 
-async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
+/// Says in the log that this broker runs, and by which rules it decides.
+async fn put_start_on_record(
+    core: &Core,
+    config_sha256: [u8; 32],
+    rules: &[AccessRule],
+) -> anyhow::Result<()> {
+    let policy = PolicyDocument::of(rules)?;
+    // First what the record names.
+    let put = core.store.put_policy(policy.sha256(), policy.as_bytes()).await;
+    put.context("keeping the access rules")?;
     let started = Record {
         kind: Kind::BrokerStarted.into(),
         config_sha256: config_sha256.to_vec().into(),
         ..Record::default()
     };
-    let started = core.log.record(started).await;
-    started.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+    let loaded = Record {
+        kind: Kind::PolicyLoaded.into(),
+        policy_sha256: policy.sha256().to_vec().into(),
+        ..Record::default()
+    };
+    for record in [started, loaded] {
+        let recorded = core.log.record(record).await;
+        recorded.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+    }
     Ok(())
 }
 

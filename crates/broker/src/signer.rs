@@ -90,7 +90,7 @@ impl Signer {
     pub(crate) async fn run(mut self, mut leads: watch::Receiver<bool>, stop: CancellationToken) {
         let mut ticks = time::interval(PERIOD);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        let mut ends = false;
+        let (mut ends, mut said) = (false, String::new());
         while !ends {
             select! {
                 // In this order: no flood of echoes keeps the log from being signed.
@@ -104,10 +104,16 @@ impl Signer {
                 }
             }
             let leads = *leads.borrow_and_update();
-            if let Err(error) = self.look(leads).await {
+            let failed = self.look(leads).await.err();
+            if failed.is_some() {
                 metrics::counter!("strongroom_checkpoint_failures_total").increment(1);
-                tracing::error!(error = format!("{error:#}"), "no checkpoint kept or signed");
             }
+            // Said once for as long as it is the same, not twice a second.
+            let why = failed.map(|error| format!("{error:#}")).unwrap_or_default();
+            if !why.is_empty() && why != said {
+                tracing::error!(error = why, "no checkpoint kept or signed");
+            }
+            said = why;
         }
     }
 

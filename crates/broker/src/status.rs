@@ -30,6 +30,7 @@ impl Why {
             | Self::NoSuchVirtualKey
             | Self::NoSuchLease
             | Self::NoSuchIdentity
+            | Self::NoSuchPolicy
             | Self::NoCheckpoint => Code::NotFound,
             Self::NoSuchSession
             | Self::NoCredential(_)
@@ -136,6 +137,7 @@ impl Why {
             Self::TenantSuspended => "the tenant is suspended: nothing is lent until it is resumed",
             Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
             Self::NoSuchIdentity => "that identity is not blocked",
+            Self::NoSuchPolicy => "no record names such access rules",
             Self::NameTaken(name) | Self::Store(StoreError::Exists(name)) => {
                 return format!("`{name}` exists already");
             }

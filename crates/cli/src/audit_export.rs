@@ -1,17 +1,26 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use audit::{Bundle, Checkpoint, Hash, PrunedStart, VerifierKey, encode_bundle};
+use audit::{Bundle, Checkpoint, Hash, Kind, PrunedStart, VerifierKey, encode_bundle};
 use clap::Args;
 use serde::Serialize;
-use strongroom_client::{Broker, Transport};
+use strongroom_client::Transport;
 use strongroom_proto::v1::{
     GetCheckpointRequest, ListRecordsRequest, ProveInclusionRequest, audit_client::AuditClient,
 };
+use tokio::time;
 
-use crate::{audit_tiles::Tiles, context::Context, failure::Failure, files, output::list};
+use crate::{
+    audit_policies::Policies,
+    audit_tiles::Tiles,
+    context::Context,
+    failure::Failure,
+    files,
+    output::{Output, list},
+};
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {
@@ -40,12 +49,38 @@ pub(crate) const PRUNED: &str = "pruned";
 /// Where checkpoints of earlier exports are kept. Verification holds the log to them.
 pub(crate) const EARLIER: &str = "earlier";
 
+/// What one pass wrote.
+#[derive(Default)]
+struct Saved {
+    written: u64,
+    kept: u64,
+    /// Whether the entries say that those before them were pruned, if they begin after others.
+    on_record: bool,
+}
+
 impl Export {
-    /// Writes the bundles and tiles first and the checkpoint last: an export that was cut off has no checkpoint
-    /// that promises more than is there.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let broker: Broker = context.broker()?;
-        let mut client = broker.audit();
+        let mut client = context.broker()?.audit();
+        for _ in 0..PASSES {
+            if let Some(exported) = self.pass(&mut client, context.output).await? {
+                return context.output.show(&exported, human);
+            }
+            // A log that was pruned just now says so in a record that is signed within a second.
+            time::sleep(PAUSE).await;
+        }
+        Err(Failure::BadAnswer(
+            "no checkpoint covers the record of the log's pruning; export again",
+        ))
+    }
+
+    /// Writes the bundles and tiles first and the checkpoint last: an export that was cut off has no
+    /// checkpoint that promises more than is there. `None` if the checkpoint does not cover enough to
+    /// be verified.
+    async fn pass(
+        &self,
+        client: &mut AuditClient<Transport>,
+        output: Output,
+    ) -> Result<Option<Exported>, Failure> {
         let answer = client.get_checkpoint(GetCheckpointRequest {}).await?.into_inner();
         // The key is the broker's word here, so this finds damage only; `verify` takes the key from
         // where it is trusted.
@@ -56,56 +91,92 @@ impl Export {
         let checkpoint = Checkpoint::verify(&answer.checkpoint, &key)
             .map_err(|_| Failure::BadAnswer("the checkpoint is not signed by the log's key"))?;
 
-        let first = first_kept(&mut client).await?;
-        let missing = |bundle: Bundle| whole(bundle, &self.directory.join(bundle.path())).is_none();
-        let start = if Bundle::covering(first).any(missing) {
-            Some(start_of(&mut client, first).await?)
-        } else {
-            None
-        };
-        let first_index = start.as_ref().map(PrunedStart::first_index);
+        let start = self.start(client).await?;
+        let saved = self.save(client, checkpoint.size, start.as_ref(), output).await?;
+        output.progress("");
+        if !saved.on_record {
+            return Ok(None);
+        }
+        keep_earlier(&self.directory, &answer.checkpoint, &key)?;
         if let Some(start) = &start {
             files::write(&self.directory.join(PRUNED), start.encode().as_bytes())?;
         }
-        let (mut written, mut kept) = (0, 0);
-        let mut tiles = Tiles::of(&self.directory, start.as_ref());
-        for bundle in Bundle::covering(checkpoint.size) {
+        files::write(&self.directory.join(CHECKPOINT), answer.checkpoint.as_bytes())?;
+        Ok(Some(Exported {
+            directory: self.directory.clone(),
+            origin: checkpoint.origin,
+            size: checkpoint.size,
+            bundles_written: saved.written,
+            bundles_kept: saved.kept,
+            first_index: start.as_ref().map(PrunedStart::first_index),
+        }))
+    }
+
+    /// Where the entries of this export begin: where they did before, if it has all that was pruned
+    /// since, or else where the log begins now.
+    async fn start(
+        &self,
+        client: &mut AuditClient<Transport>,
+    ) -> Result<Option<PrunedStart>, Failure> {
+        let first = first_kept(client).await?;
+        let held = fs::read_to_string(self.directory.join(PRUNED)).ok();
+        let held = held.and_then(|text| PrunedStart::parse(&text).ok());
+        let begins = held.as_ref().map_or(0, PrunedStart::first_index);
+        let missing = Bundle::covering(first)
+            .filter(|bundle| bundle.first_entry() >= begins)
+            .any(|bundle| whole(bundle, &self.directory.join(bundle.path())).is_none());
+        if missing { start_of(client, first).await.map(Some) } else { Ok(held) }
+    }
+
+    /// Writes what is not there yet of a log of this size.
+    async fn save(
+        &self,
+        client: &mut AuditClient<Transport>,
+        size: u64,
+        start: Option<&PrunedStart>,
+        output: Output,
+    ) -> Result<Saved, Failure> {
+        let first = start.map_or(0, PrunedStart::first_index);
+        let mut saved = Saved { on_record: start.is_none(), ..Saved::default() };
+        let (mut tiles, mut policies) = (Tiles::of(&self.directory, start), Policies::default());
+        for bundle in Bundle::covering(size) {
             let path = self.directory.join(bundle.path());
             let found = whole(bundle, &path);
-            if first_index.is_some_and(|first| bundle.first_entry() < first) {
-                kept += u64::from(found.is_some());
+            saved.kept += u64::from(found.is_some());
+            if bundle.first_entry() < first {
                 continue;
             }
             let bytes = if let Some(bytes) = found {
-                kept += 1;
                 bytes
             } else {
-                let bytes = fetch(&mut client, bundle).await?;
+                let bytes = fetch(client, bundle).await?;
                 files::write(&path, &bytes)?;
-                written += 1;
+                saved.written += 1;
                 bytes
             };
             let bodies = bundle.decode(&bytes);
             for body in bodies.map_err(|_| Failure::BadAnswer("a bundle is malformed"))? {
+                saved.on_record = saved.on_record || says_pruned(body, first);
                 tiles.push(body)?;
+                policies.push(body);
             }
             let done = bundle.first_entry() + bundle.width;
-            context.output.progress(&format!("{done} of {} entries", checkpoint.size));
+            output.progress(&format!("{done} of {size} entries"));
         }
         tiles.finish()?;
-        context.output.progress("");
-        keep_earlier(&self.directory, &answer.checkpoint, &key)?;
-        files::write(&self.directory.join(CHECKPOINT), answer.checkpoint.as_bytes())?;
-        let exported = Exported {
-            directory: self.directory,
-            origin: checkpoint.origin,
-            size: checkpoint.size,
-            bundles_written: written,
-            bundles_kept: kept,
-            first_index,
-        };
-        context.output.show(&exported, human)
+        policies.save(client, &self.directory).await?;
+        Ok(saved)
     }
+}
+
+/// How often, and after how long, a checkpoint is asked for that covers what it must.
+const PASSES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Whether a record says that those before an index were pruned.
+fn says_pruned(body: &[u8], before: u64) -> bool {
+    audit::decode_record(body)
+        .is_ok_and(|record| record.kind() == Kind::LogPruned && record.tree_size == before)
 }
 
 /// The first record that the log still has.

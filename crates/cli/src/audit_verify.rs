@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     audit_export::{CHECKPOINT, EARLIER, PRUNED},
+    audit_policies,
     audit_tiles::TileCheck,
     failure::Failure,
     files,
@@ -83,6 +84,9 @@ struct Verified {
     kinds: BTreeMap<&'static str, u64>,
     /// Earlier checkpoints that the log does not continue because an operator gave them up.
     given_up: Vec<String>,
+    /// Access rules that records name and that are not in the export: their leases are not held
+    /// against any.
+    policies_not_given: Vec<String>,
     uses: Vec<Use>,
 }
 
@@ -195,6 +199,7 @@ impl Verified {
                 earlier_checkpoints_not_compared: pruned.earlier,
             }),
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
+            policies_not_given: report.unknown_policies.iter().map(hex::encode).collect(),
             given_up: report.given_up.iter().map(given_up).collect(),
             uses: uses.collect(),
         }
@@ -235,7 +240,11 @@ impl Folder {
             Some(start) => Verifier::open_pruned(key, &note, &start),
             None => Verifier::open(key, &note),
         };
-        opened.map_err(|error| unsigned("the", error))
+        let mut verifier = opened.map_err(|error| unsigned("the", error))?;
+        for directory in [&self.directory].into_iter().chain(&self.archives) {
+            audit_policies::load(directory, &mut verifier)?;
+        }
+        Ok(verifier)
     }
 
     /// Where the records begin, if not all are there: in this folder or in the archives.
@@ -334,6 +343,10 @@ fn human(report: &Verified) -> String {
     }
     for it in &report.witnesses {
         text.push_str(&list([("cosigned", format!("by {} at {}", it.witness, it.time))]));
+    }
+    for missing in &report.policies_not_given {
+        let words = "are not in the export: leases are not held against them";
+        text.extend(["note: the access rules ", missing, " ", words, "\n"]);
     }
     for lost in &report.given_up {
         text.extend(["note: ", lost, "\n"]);

@@ -7,6 +7,7 @@ mod audit_convert;
 mod audit_explain;
 mod audit_export;
 mod audit_list;
+mod audit_policies;
 mod audit_prove;
 mod audit_prune;
 mod audit_search;

@@ -69,6 +69,7 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "CREDENTIAL_IS_DISABLED" => "enable it with `strongroom credentials enable`",
         "TENANT_IS_SUSPENDED" => "resume it with `strongroom tenants resume`",
         "IDENTITY_IS_BLOCKED" => "an administrator lifts it with `strongroom identities unblock`",
+        "NO_SUCH_POLICY" => "take the hash from a `POLICY_LOADED` record",
         "NO_SUCH_IDENTITY" => "see `strongroom identities blocked`",
         "LOG_BEHIND_CHECKPOINT" | "LOG_FORKED" => {
             "nothing is lent: an operator must compare the log with its checkpoints"

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{LONGEST_TTL, ProviderId, SpiffeId, SpiffePattern, TenantId};
 
@@ -9,7 +9,7 @@ use crate::{LONGEST_TTL, ProviderId, SpiffeId, SpiffePattern, TenantId};
 pub struct AccessPolicy(Vec<AccessRule>);
 
 /// One row of the policy. A call is allowed when every part of some rule names it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessRule {
     /// Whom the rule is for: SPIFFE IDs, or `…/*` for all below a path. Empty: nobody, which says
@@ -23,7 +23,7 @@ pub struct AccessRule {
     #[serde(default = "all")]
     pub providers: Vec<String>,
     /// No lease under this rule is longer.
-    #[serde(default = "longest", deserialize_with = "seconds")]
+    #[serde(default = "longest", deserialize_with = "seconds", serialize_with = "in_seconds")]
     pub longest_lease_seconds: Duration,
 }
 
@@ -134,6 +134,10 @@ fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Err
     } else {
         Err(serde::de::Error::custom("longest_lease_seconds is from 1 to 300"))
     }
+}
+
+fn in_seconds<S: serde::Serializer>(longest: &Duration, into: S) -> Result<S::Ok, S::Error> {
+    into.serialize_u64(longest.as_secs())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A workload's identity: `spiffe://trust-domain/path`, valid by the SPIFFE ID standard, with a path.
@@ -73,8 +73,8 @@ impl fmt::Display for SpiffeId {
 }
 
 /// One SPIFFE ID, or all below a path: `spiffe://acme.internal/proxy/*`.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct SpiffePattern {
     prefix: SpiffeId,
     below: bool,
@@ -87,6 +87,18 @@ impl SpiffePattern {
             return *id == self.prefix;
         }
         id.0.strip_prefix(&self.prefix.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for SpiffePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.prefix, if self.below { "/*" } else { "" })
+    }
+}
+
+impl From<SpiffePattern> for String {
+    fn from(pattern: SpiffePattern) -> Self {
+        pattern.to_string()
     }
 }
 

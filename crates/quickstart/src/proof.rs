@@ -5,9 +5,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use audit::{Bundle, Checkpoint, Report, Verifier, VerifierKey, encode_bundle};
+use audit::{
+    Bundle, Checkpoint, Kind, PolicyDocument, Report, Verifier, VerifierKey, decode_record,
+    encode_bundle,
+};
 use strongroom_client::{Broker, Problem};
-use strongroom_proto::v1::{GetCheckpointRequest, ListRecordsRequest};
+use strongroom_proto::v1::{GetCheckpointRequest, GetPolicyRequest, ListRecordsRequest};
 use tokio::time::{sleep, timeout};
 
 /// What was proved of the log.
@@ -25,7 +28,8 @@ impl fmt::Display for Proof {
             f,
             "The log verifies: {size} records, {leases} leases, nothing changed and nothing missing.\n\
              The records of {origin} hash to the root that was signed: tree size {size}, root {}.\n\
-             Every lease was of a credential and a key in force at that point of the log.",
+             Every lease was of a credential and a key in force at that point of the log, and was allowed\n\
+             by the access rules of its time.",
             hex::encode(root)
         )?;
         match self.continues {
@@ -60,7 +64,8 @@ impl Export {
             covering.await.context("no checkpoint covers the newest records")??;
         // More may have come since: up to the checkpoint, no further.
         let bodies = records(admin).await?;
-        write(&self.folder, size, &bodies, &checkpoint)
+        write(&self.folder, size, &bodies, &checkpoint)?;
+        write_policies(admin, &self.folder, &bodies).await
     }
 
     /// Verifies it with nothing but its files and the log's key: every record, their order, and the
@@ -68,6 +73,9 @@ impl Export {
     pub(crate) fn verify(&self) -> anyhow::Result<Proof> {
         let checkpoint = fs::read_to_string(self.folder.join(CHECKPOINT))?;
         let mut verifier = Verifier::open(&self.key, &checkpoint)?;
+        for entry in fs::read_dir(self.folder.join(POLICIES))? {
+            verifier.know_policy(PolicyDocument::parse(fs::read(entry?.path())?)?);
+        }
         let mut continues = None;
         if let Some(earlier) = read_if_there(&self.last_proved)? {
             verifier.expect_earlier(&earlier).context("the checkpoint of the last proof")?;
@@ -81,6 +89,9 @@ impl Export {
             }
         }
         let report = verifier.finish()?;
+        if let Some(missing) = report.unknown_policies.first() {
+            bail!("the access rules {} are not in the export", hex::encode(missing));
+        }
         fs::write(&self.last_proved, checkpoint).context("keeping the checkpoint")?;
         Ok(Proof { report, continues })
     }
@@ -104,6 +115,7 @@ impl Export {
 }
 
 const CHECKPOINT: &str = "checkpoint";
+const POLICIES: &str = "policies";
 
 async fn records(admin: &Broker) -> anyhow::Result<Vec<Vec<u8>>> {
     let (mut client, mut bodies, mut from_index) = (admin.audit(), Vec::new(), 0);
@@ -142,6 +154,21 @@ fn write(folder: &Path, size: u64, bodies: &[Vec<u8>], checkpoint: &str) -> anyh
     fs::write(folder.join(CHECKPOINT), checkpoint).context("writing the checkpoint")
 }
 
+/// Saves the access rules that the records name.
+async fn write_policies(admin: &Broker, folder: &Path, bodies: &[Vec<u8>]) -> anyhow::Result<()> {
+    fs::create_dir_all(folder.join(POLICIES))?;
+    for body in bodies {
+        let record = decode_record(body)?;
+        if record.kind() == Kind::PolicyLoaded {
+            let name = format!("{}.json", hex::encode(&record.policy_sha256));
+            let request = GetPolicyRequest { policy_sha256: record.policy_sha256 };
+            let policy = admin.audit().get_policy(request).await.context("reading the rules")?;
+            fs::write(folder.join(POLICIES).join(name), policy.into_inner().document)?;
+        }
+    }
+    Ok(())
+}
+
 fn read_if_there(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -175,6 +202,7 @@ mod tests {
             key: signer.verifier().clone(),
         };
         write(&export.folder, 3, &bodies, &checkpoint).unwrap();
+        fs::create_dir(export.folder.join(POLICIES)).unwrap();
         export
     }
 

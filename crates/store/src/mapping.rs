@@ -143,6 +143,10 @@ pub(crate) fn next_index(row: &Row) -> Result<u64, StoreError> {
     Columns { row, table: "sink" }.number("next_index")
 }
 
+pub(crate) fn document(row: &Row) -> Result<Vec<u8>, StoreError> {
+    Columns { row, table: "policy" }.bytes("document")
+}
+
 pub(crate) fn note(row: &Row) -> Result<String, StoreError> {
     Columns { row, table: "checkpoint" }.text("note")
 }

@@ -353,6 +353,15 @@ impl<B: Backend> Store for SqlStore<B> {
         self.all(SQL, &values, mapping::node).await
     }
 
+    async fn put_policy(&self, sha256: &Hash, document: &[u8]) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutPolicy(*sha256, document.to_vec(), answer)).await
+    }
+
+    async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        const SQL: &str = "SELECT document FROM policy WHERE sha256 = $1";
+        self.one(SQL, &[Value::Bytes(sha256)], mapping::document).await
+    }
+
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
         self.write(|answer| Job::PutCheckpoint(size, note.to_owned(), answer)).await
     }

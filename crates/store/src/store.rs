@@ -151,6 +151,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// completes them.
     async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
 
+    /// Keeps a document of access rules, so that a record may name it. What is there stays.
+    async fn put_policy(&self, sha256: &Hash, document: &[u8]) -> Result<(), StoreError>;
+
+    /// The document with this SHA-256, as it was put in.
+    async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError>;
+
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
 

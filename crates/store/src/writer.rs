@@ -1,6 +1,6 @@
 use std::{fs::File, time::Duration};
 
-use audit::{Entry, InvalidRecord, Kind, RecordDraft, mutates};
+use audit::{Entry, Hash, InvalidRecord, Kind, RecordDraft, mutates};
 use domain::{Timestamp, Uid};
 use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +20,7 @@ pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
     Prune(Box<(u64, RecordDraft)>, Answer<Entry>),
+    PutPolicy(Hash, Vec<u8>, Answer<()>),
     PutCheckpoint(u64, String, Answer<()>),
     DropCheckpoint(u64, Answer<()>),
     Lead(Uid, Duration, Answer<bool>),
@@ -61,6 +62,9 @@ impl<B: Backend> Writer<B> {
                 Job::Append(batch, answer) => tell(answer, self.append(batch).await),
                 Job::Apply(change, answer) => tell(answer, self.apply(change).await),
                 Job::Prune(work, answer) => tell(answer, self.prune(work).await),
+                Job::PutPolicy(sha256, document, answer) => {
+                    tell(answer, self.put_policy(&sha256, &document).await)
+                }
                 Job::PutCheckpoint(size, note, answer) => {
                     tell(answer, self.put_checkpoint(size, &note).await)
                 }
@@ -113,6 +117,12 @@ impl<B: Backend> Writer<B> {
                 Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")))
             }
         }
+    }
+
+    async fn put_policy(&mut self, sha256: &Hash, document: &[u8]) -> Result<(), StoreError> {
+        const SQL: &str = "\
+            INSERT INTO policy (sha256, document) VALUES ($1, $2) ON CONFLICT (sha256) DO NOTHING";
+        self.execute(SQL, &[Value::Bytes(sha256), Value::Bytes(document)]).await.map(drop)
     }
 
     async fn put_checkpoint(&mut self, size: u64, note: &str) -> Result<(), StoreError> {

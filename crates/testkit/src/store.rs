@@ -31,7 +31,7 @@ pub enum Operation {
     Append,
     /// `apply` and `prune`.
     Apply,
-    /// `put_checkpoint`.
+    /// `put_checkpoint` and `put_policy`.
     PutCheckpoint,
     /// `lead` and `resign`.
     Lead,
@@ -297,6 +297,14 @@ impl Store for FailingStore {
 
     async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
         self.read(self.inner.node_hashes(level, range)).await
+    }
+
+    async fn put_policy(&self, sha256: &Hash, document: &[u8]) -> Result<(), StoreError> {
+        self.pass(Operation::PutCheckpoint, self.inner.put_policy(sha256, document)).await
+    }
+
+    async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(self.inner.policy(sha256)).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {

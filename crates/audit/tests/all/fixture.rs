@@ -1,6 +1,6 @@
 use audit::{
-    Checkpoint, Entry, Finding, Frontier, Kind, Record, RecordDraft, Report, SignerKey, Verifier,
-    proto_time,
+    Checkpoint, Entry, Finding, Frontier, Kind, PolicyDocument, Record, RecordDraft, Report,
+    SignerKey, Verifier, proto_time,
 };
 use domain::Timestamp;
 
@@ -40,8 +40,41 @@ pub(crate) fn lend(kind: Kind, lease: u8, uid: u8, version: u64, revision: u64) 
         lease_hash: vec![lease; 32].into(),
         lease_expire_time: Some(proto_time(Timestamp::from_millis(START + 60_000))),
         virtual_key: "abcdefgh234567ab".to_owned(),
+        method: if kind == Kind::LeaseGranted {
+            "Leases/AcquireLease"
+        } else {
+            "Leases/RenewLease"
+        }
+        .to_owned(),
+        broker: vec![6; 16].into(),
+        session_key_sha256: vec![3; 32].into(),
         ..change(kind, uid, version, revision)
     }
+}
+
+/// What stands before the first lease: a broker that runs by these rules, and a session.
+pub(crate) fn beginning(policy: &PolicyDocument) -> [Record; 3] {
+    let broker = || vec![6; 16].into();
+    let policy_sha256 = policy.sha256().to_vec().into();
+    let opened = Record {
+        actor: "spiffe://acme.internal/proxy".to_owned(),
+        session_key_sha256: vec![3; 32].into(),
+        ..blank(Kind::SessionOpened)
+    };
+    [
+        Record { broker: broker(), ..blank(Kind::BrokerStarted) },
+        Record { broker: broker(), policy_sha256, ..blank(Kind::PolicyLoaded) },
+        Record { broker: broker(), ..opened },
+    ]
+}
+
+/// Rules that let the proxy borrow for acme, for this long.
+pub(crate) fn policy(longest: u64) -> PolicyDocument {
+    let rules = format!(
+        r#"{{"rules":[{{"identities":["spiffe://acme.internal/proxy"],"methods":["Leases/*"],
+        "tenants":["acme"],"providers":["openai"],"longest_lease_seconds":{longest}}}]}}"#
+    );
+    PolicyDocument::parse(rules.into_bytes()).unwrap()
 }
 
 pub(crate) fn end(kind: Kind, lease: u8) -> Record {
@@ -85,17 +118,19 @@ pub(crate) fn verify(checkpoint: &str, bodies: &[Vec<u8>]) -> Result<Report, Fin
 
 /// A log in which everything is as it should be, with every kind of record in it.
 pub(crate) fn honest() -> Vec<Record> {
+    let [started, loaded, opened] = beginning(&policy(300));
     let tenant = |kind| Record { tenant: "acme".to_owned(), revision: 1, ..blank(kind) };
     vec![
-        Record { config_sha256: vec![9; 32].into(), ..blank(Kind::BrokerStarted) },
+        Record { config_sha256: vec![9; 32].into(), ..started },
+        loaded,
         tenant(Kind::TenantCreated),
         change(Kind::CredentialCreated, 1, 1, 1),
-        change(Kind::CredentialCreated, 2, 1, 1),
         Record { virtual_key: "abcdefgh234567ab".to_owned(), ..tenant(Kind::VirtualKeyCreated) },
-        Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionOpened) },
+        opened,
         lend(Kind::LeaseGranted, 1, 1, 1, 1),
         Record { lease_renewals: 1, ..lend(Kind::LeaseRenewed, 1, 1, 1, 1) },
         end(Kind::LeaseReleased, 1),
+        change(Kind::CredentialCreated, 2, 1, 1),
         Record { reason: audit::Reason::NotPermitted.into(), ..blank(Kind::Refused) },
         change(Kind::CredentialRotated, 1, 2, 2),
         lend(Kind::LeaseGranted, 2, 1, 2, 2),
@@ -107,7 +142,6 @@ pub(crate) fn honest() -> Vec<Record> {
         revoke_key("abcdefgh234567ab"),
         Record { virtual_key: String::new(), ..lend(Kind::LeaseGranted, 4, 2, 1, 1) },
         change(Kind::CredentialDeleted, 1, 2, 5),
-        Record { policy_sha256: vec![8; 32].into(), ..blank(Kind::PolicyLoaded) },
         Record { method: "Audit/ListRecords".to_owned(), ..blank(Kind::Read) },
         Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionRevoked) },
         Record { subject: "spiffe://a.b/c".to_owned(), ..blank(Kind::IdentityBlocked) },
@@ -117,6 +151,6 @@ pub(crate) fn honest() -> Vec<Record> {
         Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::LogPruned) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::CheckpointGivenUp) },
-        blank(Kind::BrokerStopped),
+        Record { broker: vec![6; 16].into(), ..blank(Kind::BrokerStopped) },
     ]
 }

@@ -1,15 +1,124 @@
-use audit::{Finding, Kind, Record, proto_time};
+use audit::{Finding, Kind, PolicyDocument, Record, RecordDraft, Verifier, proto_time};
 use domain::Timestamp;
 
-use crate::fixture::{START, bodies, change, end, lend, revoke_key, seal, sign, verify};
+use crate::fixture::{
+    START, beginning, blank, bodies, change, end, key, lend, policy, revoke_key, seal, sign, verify,
+};
 
-/// Signs these records, as a log would that had done what they say, and verifies them.
+/// Signs these records, as a log would that had done what they say, and verifies them. A broker's
+/// beginning stands before them, before time 0; indexes do not count it.
 #[track_caller]
 fn check(records: Vec<Record>, expected: Option<Finding>) {
-    let bodies = bodies(&seal(records));
-    let found = verify(&sign(&bodies), &bodies).err();
-    assert_eq!(found, expected);
+    let found = found(&policy(300), records);
+    assert_eq!(found, expected.map(|finding| shifted(&finding)));
+}
+
+/// What is found, in words: each index in it is one of the whole log.
+#[track_caller]
+fn found(policy: &PolicyDocument, records: Vec<Record>) -> Option<String> {
+    let records = beginning(policy).into_iter().chain(records);
+    let bodies: Vec<_> = (0..)
+        .zip(records)
+        .map(|(index, record)| {
+            let time = Timestamp::from_millis(START + 1000 * (i64::try_from(index).unwrap() - 3));
+            RecordDraft::new(record).unwrap().seal_at(index, time).body
+        })
+        .collect();
+    let mut verifier = Verifier::open(key().verifier(), &sign(&bodies)).unwrap();
+    verifier.know_policy(policy.clone());
+    for body in &bodies {
+        verifier.push(body).unwrap();
+    }
+    let found = verifier.finish().err();
     assert!(found.is_none_or(|finding| finding.is_misconduct()));
+    found.map(|finding| format!("{finding:?}"))
+}
+
+/// A finding as it is after the three records of the beginning.
+fn shifted(finding: &Finding) -> String {
+    let words = format!("{finding:?}");
+    let moved = words.split(' ').map(|word| {
+        let digits = word.trim_end_matches(',');
+        digits
+            .parse::<u64>()
+            .map_or_else(|_| word.to_owned(), |n| word.replace(digits, &(n + 3).to_string()))
+    });
+    moved.collect::<Vec<_>>().join(" ")
+}
+
+fn blocked() -> Record {
+    let subject = "spiffe://acme.internal/proxy".to_owned();
+    Record { subject, ..blank(Kind::IdentityBlocked) }
+}
+
+fn opened(key: u8) -> Record {
+    let actor = "spiffe://acme.internal/proxy".to_owned();
+    Record { actor, session_key_sha256: vec![key; 32].into(), ..blank(Kind::SessionOpened) }
+}
+
+#[test]
+fn a_lease_is_granted_by_a_broker_that_runs_by_rules_on_record() {
+    let other = |record| Record { broker: vec![7; 16].into(), ..record };
+    let not_running = |index| Some(Finding::BrokerNotRunning { index });
+    check(vec![created(), other(granted())], not_running(1));
+    let nameless = Record { broker: vec![].into(), ..granted() };
+    check(vec![created(), nameless], not_running(1));
+    let stopped = Record { broker: vec![6; 16].into(), ..blank(Kind::BrokerStopped) };
+    check(vec![created(), stopped, granted()], not_running(2));
+    let started = other(blank(Kind::BrokerStarted));
+    let ruleless = Some(Finding::PolicyNotOnRecord { index: 2 });
+    check(vec![created(), started, other(granted())], ruleless);
+}
+
+#[test]
+fn a_lease_goes_to_a_session_that_its_holder_opened() {
+    let other = Record { session_key_sha256: vec![4; 32].into(), ..granted() };
+    check(vec![created(), other.clone()], Some(Finding::SessionNotOpen { index: 1 }));
+    check(vec![created(), opened(4), other], None);
+    let thief = Record { actor: "spiffe://acme.internal/thief".to_owned(), ..granted() };
+    check(vec![created(), thief], Some(Finding::SessionNotOpen { index: 1 }));
+    let revoked = Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionRevoked) };
+    let finding = Finding::SessionRevoked { index: 2, revoked_at: 1 };
+    check(vec![created(), revoked, granted()], Some(finding));
+}
+
+#[test]
+fn a_blocked_identity_borrows_nothing_and_then_only_by_a_new_session() {
+    let unblocked = || Record { kind: Kind::IdentityUnblocked.into(), ..blocked() };
+    let finding = |index| Some(Finding::IdentityBlocked { index, blocked_at: 1 });
+    check(vec![created(), blocked(), granted()], finding(2));
+    check(vec![created(), blocked(), unblocked(), granted()], finding(3));
+    let anew = Record { session_key_sha256: vec![4; 32].into(), ..granted() };
+    check(vec![created(), blocked(), unblocked(), opened(4), anew], None);
+}
+
+#[test]
+fn a_suspended_tenant_is_lent_nothing() {
+    let tenant = |kind, name: &str| Record { tenant: name.to_owned(), ..blank(kind) };
+    let suspended = |name| tenant(Kind::TenantSuspended, name);
+    let finding = Some(Finding::TenantSuspended { index: 2, suspended_at: 1 });
+    check(vec![created(), suspended("acme"), granted()], finding);
+    check(vec![created(), suspended("other"), granted()], None);
+    let resumed = tenant(Kind::TenantResumed, "acme");
+    check(vec![created(), suspended("acme"), resumed, granted()], None);
+}
+
+#[test]
+fn a_lease_is_what_the_rules_of_its_time_allow() {
+    let forbidden = Some("PolicyForbids { index: 4, loaded_at: 1 }".to_owned());
+    assert_eq!(found(&policy(60), vec![created(), granted()]), None);
+    assert_eq!(found(&policy(40), vec![created(), granted()]), forbidden);
+    let elsewhere = Record { provider: "anthropic".to_owned(), ..granted() };
+    assert_eq!(found(&policy(300), vec![created(), elsewhere]), forbidden);
+    let otherwise = Record { method: "Audit/ListRecords".to_owned(), ..granted() };
+    assert_eq!(found(&policy(300), vec![created(), otherwise]), forbidden);
+    // Other rules, put on record meanwhile and not given to the verifier: it says so.
+    let loaded = Record {
+        broker: vec![6; 16].into(),
+        policy_sha256: vec![9; 32].into(),
+        ..blank(Kind::PolicyLoaded)
+    };
+    assert_eq!(found(&policy(40), vec![loaded, created(), granted()]), None);
 }
 
 fn created() -> Record {

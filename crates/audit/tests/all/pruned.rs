@@ -101,13 +101,40 @@ fn misconduct_in_the_rest_is_still_found() {
     for record in &mut records {
         (record.index, record.time) = (0, None);
     }
-    // Released at 521, it is renewed.
-    records[523] = lend(Kind::LeaseRenewed, 1, 1, 1, 1);
-    records[525] = lend(Kind::LeaseGranted, 9, 1, 2, 2);
-    records[526] = lend(Kind::LeaseGranted, 9, 1, 2, 2);
-    let bodies = crate::fixture::bodies(&seal(records));
-    let found = verify(&start, &bodies).unwrap_err();
-    assert_eq!(found, Finding::LeaseGrantedTwice { index: 526, granted_at: 525 });
+    let found = |after: [Record; 2]| {
+        let mut records = records.clone();
+        for (place, record) in records[530..].iter_mut().zip(after) {
+            *place = record;
+        }
+        verify(&start, &crate::fixture::bodies(&seal(records))).unwrap_err()
+    };
+    let index = 531;
+    let (nothing, granted) = (|| records[529].clone(), || lend(Kind::LeaseGranted, 9, 1, 2, 2));
+    // Of what began in the part that is gone: a lease that has ended, and an older version.
+    let renewed = lend(Kind::LeaseRenewed, 1, 1, 2, 2);
+    let ended = found([nothing(), renewed]);
+    assert_eq!(ended, Finding::LeaseEnded { index, ended_at: 521 });
+    let stale = found([nothing(), lend(Kind::LeaseGranted, 9, 1, 1, 1)]);
+    assert_eq!(stale, Finding::CredentialStale { index, changed_at: 522 });
+    let twice = found([granted(), granted()]);
+    assert_eq!(twice, Finding::LeaseGrantedTwice { index, granted_at: 530 });
+    let out_of_step = found([nothing(), change(Kind::CredentialRotated, 1, 4, 3)]);
+    assert_eq!(out_of_step, Finding::ChangeOutOfStep { index });
+
+    // Of brokers, sessions, identities and tenants.
+    let stopped = Record { broker: vec![6; 16].into(), ..blank(Kind::BrokerStopped) };
+    assert_eq!(found([stopped, granted()]), Finding::BrokerNotRunning { index });
+    let session_key_sha256 = vec![3; 32].into();
+    let revoked = Record { session_key_sha256, ..blank(Kind::SessionRevoked) };
+    let revoked_at = 530;
+    assert_eq!(found([revoked, granted()]), Finding::SessionRevoked { index, revoked_at });
+    let subject = "spiffe://acme.internal/proxy".to_owned();
+    let blocked = Record { subject, ..blank(Kind::IdentityBlocked) };
+    let blocked_at = 530;
+    assert_eq!(found([blocked, granted()]), Finding::IdentityBlocked { index, blocked_at });
+    let suspended = Record { tenant: "acme".into(), ..blank(Kind::TenantSuspended) };
+    let suspended_at = 530;
+    assert_eq!(found([suspended, granted()]), Finding::TenantSuspended { index, suspended_at });
 }
 
 #[test]

@@ -84,6 +84,21 @@ impl Audit for AuditService {
         self.core.answer(&caller, work).await
     }
 
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        let work = async {
+            // Rules speak of every tenant.
+            self.core.access.permit_all(&caller)?;
+            let sha256 = (&*request.policy_sha256).try_into().map_err(|_| Why::NoSuchPolicy)?;
+            let document = self.core.store.policy(&sha256).await?.ok_or(Why::NoSuchPolicy)?;
+            Ok::<_, Refused>(v1::GetPolicyResponse { document: document.into() })
+        };
+        self.core.answer(&caller, work).await
+    }
+
     async fn prove_inclusion(
         &self,
         request: Request<v1::ProveInclusionRequest>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use audit::{Kind, Record};
+use audit::{Kind, PolicyDocument, Record};
 use domain::VirtualKey;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -92,6 +92,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     );
     lend(&mut calls, &running, &virtual_key).await;
     read(&mut calls, &running, &virtual_key).await;
+    audit(&mut calls, &running).await;
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
@@ -173,7 +174,10 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     answered!(calls, admin, virtual_keys.get_virtual_key, "VirtualKeys/GetVirtualKey", request);
     let request = v1::ListVirtualKeysRequest { parent: name(), ..Default::default() };
     answered!(calls, admin, virtual_keys.list_virtual_keys, "VirtualKeys/ListVirtualKeys", request);
+}
 
+async fn audit(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
     answered!(
         calls,
         admin,
@@ -204,6 +208,12 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
         "Audit/ProveInclusion",
         v1::ProveInclusionRequest::default()
     );
+    let records = running.records().await;
+    let loaded = records.iter().find(|record| record.kind() == Kind::PolicyLoaded).unwrap();
+    let request = v1::GetPolicyRequest { policy_sha256: loaded.policy_sha256.clone() };
+    let policy = answered!(calls, admin, audit.get_policy, "Audit/GetPolicy", request);
+    let policy = PolicyDocument::parse(policy.document.to_vec()).unwrap();
+    assert_eq!(*policy.sha256(), *loaded.policy_sha256);
     let request = v1::ProveConsistencyRequest { old_size: 1, new_size: 2 };
     answered!(calls, admin, audit.prove_consistency, "Audit/ProveConsistency", request);
 }
@@ -295,6 +305,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
     );
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
+        get_policy GetPolicyRequest "Audit/GetPolicy",
         list_records ListRecordsRequest "Audit/ListRecords",
         prune_records PruneRecordsRequest "Audit/PruneRecords",
         prove_consistency ProveConsistencyRequest "Audit/ProveConsistency",

@@ -1,6 +1,6 @@
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
-use audit::{Record, Verifier, VerifierKey};
+use audit::{Kind, PolicyDocument, Record, Verifier, VerifierKey};
 use broker::{Broker, Config};
 use domain::SystemClock;
 use setup::Layout;
@@ -123,6 +123,9 @@ pub(crate) async fn verified(
         }
         tokio::time::sleep(POLL).await;
     };
+    for document in policies(admin).await {
+        verification.know_policy(document);
+    }
     let mut records = Vec::new();
     let end = verification.checkpoint().size;
     let mut from = 0;
@@ -135,8 +138,25 @@ pub(crate) async fn verified(
         }
         from = page.next_index;
     }
-    verification.finish().unwrap();
+    let report = verification.finish().unwrap();
+    assert!(report.unknown_policies.is_empty());
     records
+}
+
+/// The access rules that the log names.
+async fn policies(admin: &strongroom_client::Broker) -> Vec<PolicyDocument> {
+    let page = v1::ListRecordsRequest { page_size: 4096, ..Default::default() };
+    let page = admin.audit().list_records(page).await.unwrap().into_inner();
+    let mut documents = Vec::new();
+    for entry in page.entries {
+        let record = audit::decode_record(&entry.body).unwrap();
+        if record.kind() == Kind::PolicyLoaded {
+            let request = v1::GetPolicyRequest { policy_sha256: record.policy_sha256 };
+            let answer = admin.audit().get_policy(request).await.unwrap().into_inner();
+            documents.push(PolicyDocument::parse(answer.document.to_vec()).unwrap());
+        }
+    }
+    documents
 }
 
 /// Each look at the log is a record in it.

@@ -7,6 +7,7 @@ use audit::{
     RecordDraft, RecordProof, SignerKey, TileFolder, encode_bundle, leaf_hash, tree_root,
 };
 use domain::Timestamp;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 pub(crate) struct Log {
@@ -17,15 +18,23 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// One credential, then leases of it.
+    /// A broker that runs by some rules, a session and one credential, then leases of it.
     pub(crate) fn new(size: u64) -> Self {
+        Self::by(&rules(300), size)
+    }
+
+    /// A broker that runs by these rules, a session and one credential, then leases of it.
+    pub(crate) fn by(rules: &[u8], size: u64) -> Self {
         let log = Self {
             directory: TempDir::new().unwrap(),
-            granted: size - 1,
+            granted: size.saturating_sub(FIRST_LEASE),
             key: SignerKey::generate("test.internal/log").unwrap(),
-            bodies: (0..size).map(body).collect(),
+            bodies: (0..size).map(|index| body(index, rules)).collect(),
         };
         log.write();
+        let file = log.rules_file(rules);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, rules).unwrap();
         log
     }
 
@@ -52,6 +61,12 @@ impl Log {
         let start = PrunedStart::from_path(256, &[root]).unwrap();
         fs::write(log.directory.path().join("pruned"), start.encode()).unwrap();
         (log, archive)
+    }
+
+    /// Where the rules lie that the log names.
+    pub(crate) fn rules_file(&self, rules: &[u8]) -> PathBuf {
+        let policies = self.directory.path().join("policies");
+        policies.join(format!("{}.json", hex::encode(Sha256::digest(rules))))
     }
 
     pub(crate) fn vkey(&self) -> String {
@@ -131,28 +146,70 @@ fn write_tiles(directory: &TempDir, leaves: &[Hash]) {
     folder.finish(keep).unwrap();
 }
 
-fn body(index: u64) -> Vec<u8> {
+/// Rules that let the proxy borrow for acme, for this many seconds.
+pub(crate) fn rules(longest: u64) -> Vec<u8> {
+    let rule = serde_json::json!({
+        "identities": [PROXY],
+        "methods": ["Leases/*"],
+        "tenants": ["acme"],
+        "providers": ["openai"],
+        "longest_lease_seconds": longest,
+    });
+    serde_json::json!({ "rules": [rule] }).to_string().into_bytes()
+}
+
+fn body(index: u64, rules: &[u8]) -> Vec<u8> {
     let time = Timestamp::from_millis(1_700_000_000_000 + i64::try_from(index).unwrap());
-    let kind = if index == 0 { Kind::CredentialCreated } else { Kind::LeaseGranted };
-    let mut record = Record {
-        kind: kind.into(),
-        actor: "spiffe://test.internal/inference-proxy".into(),
+    let record = match index {
+        0 => of_kind(Kind::BrokerStarted),
+        1 => Record {
+            policy_sha256: Sha256::digest(rules).to_vec().into(),
+            ..of_kind(Kind::PolicyLoaded)
+        },
+        2 => Record {
+            actor: PROXY.into(),
+            session_key_sha256: vec![3; 32].into(),
+            ..of_kind(Kind::SessionOpened)
+        },
+        3 => of_credential(Kind::CredentialCreated),
+        FIRST_LEASE.. => lease(index, time),
+    };
+    RecordDraft::new(record).unwrap().seal_at(index, time).body
+}
+
+fn of_kind(kind: Kind) -> Record {
+    Record { kind: kind.into(), broker: vec![6; 16].into(), ..Record::default() }
+}
+
+fn of_credential(kind: Kind) -> Record {
+    Record {
+        actor: PROXY.into(),
         tenant: "acme".into(),
         credential: "tenants/acme/credentials/openai".into(),
         credential_uid: vec![7; 16].into(),
         credential_version: 1,
         revision: 1,
         provider: "openai".into(),
-        ..Record::default()
-    };
-    if index > 0 {
-        let mut hash = [0; 32];
-        hash[..8].copy_from_slice(&index.to_be_bytes());
-        record.lease_hash = hash.to_vec().into();
-        let ends = Timestamp::from_millis(time.as_millis() + 60_000);
-        record.lease_expire_time = Some(audit::proto_time(ends));
-        record.source = 1;
-        record.virtual_key = "aaaaaaaaaaaaaaaa".into();
+        ..of_kind(kind)
     }
-    RecordDraft::new(record).unwrap().seal_at(index, time).body
 }
+
+fn lease(index: u64, time: Timestamp) -> Record {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&index.to_be_bytes());
+    let ends = Timestamp::from_millis(time.as_millis() + 60_000);
+    Record {
+        lease_hash: hash.to_vec().into(),
+        lease_expire_time: Some(audit::proto_time(ends)),
+        source: 1,
+        virtual_key: "aaaaaaaaaaaaaaaa".into(),
+        method: "Leases/AcquireLease".into(),
+        session_key_sha256: vec![3; 32].into(),
+        ..of_credential(Kind::LeaseGranted)
+    }
+}
+
+const PROXY: &str = "spiffe://test.internal/inference-proxy";
+
+/// The index of the first lease.
+pub(crate) const FIRST_LEASE: u64 = 4;

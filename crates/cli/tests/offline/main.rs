@@ -17,7 +17,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::export::Log;
+use crate::export::{FIRST_LEASE, Log, rules};
 
 fn strongroom(arguments: &[&str]) -> Output {
     strongroom_in(Path::new("/"), arguments, b"")
@@ -181,6 +181,24 @@ fn a_true_export_verifies_and_tells_who_used_which_key() {
     assert_eq!(report["uses"][0]["actor"], "spiffe://test.internal/inference-proxy");
     assert_eq!(report["uses"][0]["credential"], "tenants/acme/credentials/openai");
     assert_eq!(report["uses"][0]["granted"], log.granted);
+}
+
+#[test]
+fn a_lease_that_the_access_rules_of_its_time_forbid_is_found() {
+    // Each lease lasts a minute; the rules know ten seconds and as much between two clocks.
+    let short = rules(10);
+    let log = Log::by(&short, 300);
+    let verify = ["audit", "verify", path(&log.directory), "--vkey", &log.vkey(), "--json"];
+    let output = strongroom(&verify);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert_eq!(error(&output)["index"], FIRST_LEASE);
+
+    // Other rules in their place are as good as none, and it says so.
+    std::fs::write(log.rules_file(&short), rules(300)).unwrap();
+    let output = strongroom(&verify);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["policies_not_given"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -35,6 +35,12 @@ CREATE TABLE tree_node (
     PRIMARY KEY (level, idx)
 );
 
+-- Access rules that records name by their SHA-256.
+CREATE TABLE policy (
+    sha256   BYTEA PRIMARY KEY CHECK (octet_length(sha256) = 32),
+    document BYTEA NOT NULL
+);
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size BIGINT  NOT NULL,

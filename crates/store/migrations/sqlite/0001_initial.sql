@@ -35,6 +35,12 @@ CREATE TABLE tree_node (
     PRIMARY KEY (level, idx)
 ) WITHOUT ROWID, STRICT;
 
+-- Access rules that records name by their SHA-256.
+CREATE TABLE policy (
+    sha256   BLOB PRIMARY KEY CHECK (length(sha256) = 32),
+    document BLOB NOT NULL
+);
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size INTEGER NOT NULL,

@@ -184,6 +184,15 @@ pub(crate) async fn a_lease_is_live_once_and_until_it_is_released_or_revoked(pla
     assert!(indexes(at(40), None, 9).await.is_empty());
 }
 
+pub(crate) async fn access_rules_are_kept_as_they_were_put_in(place: &Place) {
+    let store = place.open().await;
+    assert_eq!(store.policy(&[1; 32]).await.unwrap(), None);
+    store.put_policy(&[1; 32], b"rules").await.unwrap();
+    store.put_policy(&[1; 32], b"other rules").await.unwrap();
+    assert_eq!(store.policy(&[1; 32]).await.unwrap().as_deref(), Some(&b"rules"[..]));
+    assert_eq!(store.policy(&[2; 32]).await.unwrap(), None);
+}
+
 pub(crate) async fn the_checkpoint_of_the_largest_tree_stays(place: &Place) {
     let store = place.open().await;
     assert_eq!(store.checkpoint().await.unwrap(), None);

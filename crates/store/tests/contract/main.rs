@@ -62,6 +62,7 @@ contract![
     tree::a_failing_batch_leaves_no_node_behind,
     tree::a_lost_node_is_corrupt,
     log::the_checkpoint_of_the_largest_tree_stays,
+    log::access_rules_are_kept_as_they_were_put_in,
     lead::one_holder_leads_until_its_time_is_up_or_it_resigns,
     lead::the_clock_of_the_database_is_told,
     lead::changes_of_one_kind_are_found,
