@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 25] = [
+const HEADER: [&str; 30] = [
     "index",
     "time",
     "kind",
@@ -182,7 +182,9 @@ const HEADER: [&str; 25] = [
     "method",
     "tenant",
     "credential",
+    "credential_uid",
     "credential_version",
+    "revision",
     "provider",
     "source",
     "virtual_key",
@@ -193,6 +195,9 @@ const HEADER: [&str; 25] = [
     "session_key_sha256",
     "trace_id",
     "request_id",
+    "kek_id",
+    "kek_version",
+    "config_sha256",
     "broker",
     "subject",
     "policy_sha256",
@@ -201,7 +206,7 @@ const HEADER: [&str; 25] = [
     "count",
 ];
 
-fn cells(record: &RecordView) -> [String; 25] {
+fn cells(record: &RecordView) -> [String; 30] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -211,7 +216,9 @@ fn cells(record: &RecordView) -> [String; 25] {
         record.method.clone(),
         record.tenant.clone(),
         record.credential.clone(),
+        record.credential_uid.clone(),
         record.credential_version.to_string(),
+        record.revision.to_string(),
         record.provider.clone(),
         record.source.to_owned(),
         record.virtual_key.clone(),
@@ -222,6 +229,9 @@ fn cells(record: &RecordView) -> [String; 25] {
         record.session_key_sha256.clone(),
         record.trace_id.clone(),
         record.request_id.clone(),
+        record.kek_id.clone(),
+        record.kek_version.to_string(),
+        record.config_sha256.clone(),
         record.broker.clone(),
         record.subject.clone(),
         record.policy_sha256.clone(),
