@@ -77,7 +77,7 @@ async fn all(broker: &strongroom_client::Broker) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     loop {
         let from_index = u64::try_from(bodies.len()).unwrap();
-        let request = ListRecordsRequest { from_index, page_size: 4096, tenant: String::new() };
+        let request = ListRecordsRequest { from_index, page_size: 4096, ..Default::default() };
         let page = broker.audit().list_records(request).await.unwrap().into_inner();
         bodies.extend(page.entries.into_iter().map(|entry| entry.body.to_vec()));
         if page.next_index >= page.tree_size {

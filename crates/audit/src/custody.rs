@@ -20,6 +20,8 @@ pub(crate) struct Custody {
     leases: HashMap<Hash, Lease>,
     /// The ids of revoked virtual keys, and where they were revoked.
     revoked: HashMap<String, u64>,
+    /// Whether the beginning was pruned: what began there is as the first record tells that names it.
+    begins_late: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,11 @@ struct Lease {
 }
 
 impl Custody {
+    /// For a log whose beginning was pruned.
+    pub(crate) fn after_pruning() -> Self {
+        Self { begins_late: true, ..Self::default() }
+    }
+
     /// Takes in the next record. After a finding, nothing more is to be taken in: what follows a
     /// record that must not be there has no meaning.
     pub(crate) fn follow(&mut self, checked: &Checked) -> Result<(), Finding> {
@@ -98,11 +105,10 @@ impl Custody {
         self.lend(checked, &credential)
     }
 
-    fn renew(&self, checked: &Checked) -> Result<(), Finding> {
+    fn renew(&mut self, checked: &Checked) -> Result<(), Finding> {
         let index = checked.record.index;
         let credential = credential_uid(&checked.record)?;
-        let lease = self.leases.get(&lease_hash(&checked.record)?);
-        let lease = lease.ok_or(Finding::LeaseNeverGranted { index })?;
+        let lease = self.lease(&checked.record)?;
         if let Some(ended_at) = lease.ended_at {
             return Err(Finding::LeaseEnded { index, ended_at });
         }
@@ -113,9 +119,17 @@ impl Custody {
     }
 
     /// Whether the credential, the virtual key and the time allow this grant or renewal.
-    fn lend(&self, checked: &Checked, credential: &Uid) -> Result<(), Finding> {
+    fn lend(&mut self, checked: &Checked, credential: &Uid) -> Result<(), Finding> {
         let Checked { record, time, .. } = checked;
         let index = record.index;
+        if self.begins_late {
+            self.credentials.entry(*credential).or_insert(Credential {
+                version: record.credential_version,
+                revision: record.revision,
+                changed_at: index,
+                state: State::Enabled,
+            });
+        }
         let credential = self.credentials.get(credential);
         let credential = credential.ok_or(Finding::CredentialNotOnRecord { index })?;
         if credential.state != State::Enabled {
@@ -140,11 +154,22 @@ impl Custody {
 
     /// A lease ends once; to end it again says nothing new.
     fn end(&mut self, record: &Record) -> Result<(), Finding> {
-        let index = record.index;
-        let lease = self.leases.get_mut(&lease_hash(record)?);
-        let lease = lease.ok_or(Finding::LeaseNeverGranted { index })?;
-        lease.ended_at.get_or_insert(index);
+        self.lease(record)?.ended_at.get_or_insert(record.index);
         Ok(())
+    }
+
+    /// The lease that a record names, which was granted before it.
+    fn lease(&mut self, record: &Record) -> Result<&mut Lease, Finding> {
+        let (index, hash) = (record.index, lease_hash(record)?);
+        match self.leases.entry(hash) {
+            Entry::Occupied(lease) => Ok(lease.into_mut()),
+            // A record that ends it need not say of which credential it was; nothing asks then.
+            Entry::Vacant(place) if self.begins_late => {
+                let credential = credential_uid(record).unwrap_or(Uid::from_bytes([0; 16]));
+                Ok(place.insert(Lease { credential, granted_at: index, ended_at: None }))
+            }
+            Entry::Vacant(_) => Err(Finding::LeaseNeverGranted { index }),
+        }
     }
 
     fn create(&mut self, record: &Record) -> Result<(), Finding> {
@@ -179,7 +204,17 @@ impl Custody {
 
     fn change(&mut self, record: &Record) -> Result<&mut Credential, Finding> {
         let out_of_step = Finding::ChangeOutOfStep { index: record.index };
-        let credential = self.credentials.get_mut(&credential_uid(record)?).ok_or(out_of_step)?;
+        let uid = credential_uid(record)?;
+        if self.begins_late {
+            let is_rotated = u64::from(record.kind() == Kind::CredentialRotated);
+            self.credentials.entry(uid).or_insert(Credential {
+                version: record.credential_version.saturating_sub(is_rotated),
+                revision: record.revision.saturating_sub(1),
+                changed_at: record.index,
+                state: State::Enabled,
+            });
+        }
+        let credential = self.credentials.get_mut(&uid).ok_or(out_of_step)?;
         let next = credential.revision.saturating_add(1);
         if credential.state == State::Deleted || record.revision != next {
             return Err(out_of_step);

@@ -65,6 +65,17 @@ impl Names {
         self.0.insert(*name.commitment(), name);
     }
 
+    /// Takes all of these names.
+    pub fn know_all(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// The commitment to a name, if it is known.
+    pub fn commitment_to(&self, value: &str) -> Option<Hash> {
+        let mut known = self.0.values();
+        known.find(|name| name.value() == value).map(|name| *name.commitment())
+    }
+
     /// The SPIFFE ID of who did what a record tells, if it is there or known.
     pub fn actor<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
         self.find(&record.actor, &record.actor_commitment)

@@ -4,7 +4,7 @@ use crate::{HashTile, InvalidRecord};
 
 /// The first thing that is wrong with a log, and the index at which it shows.
 ///
-/// The first nine say that this is not the log that was signed; the others, that the log is
+/// The first ten say that this is not the log that was signed; the others, that the log is
 /// authentic and records something that must not have happened.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Finding {
@@ -54,6 +54,12 @@ pub enum Finding {
     #[error("the log is not a continuation of its own checkpoint of size {size}")]
     Forked {
         /// The size of the earlier checkpoint.
+        size: u64,
+    },
+    /// Records are missing at the beginning, and none of the others says that they were pruned.
+    #[error("no entry up to the checkpoint says that those before {size} were pruned")]
+    PruningNotOnRecord {
+        /// How many are missing.
         size: u64,
     },
     /// A tile that the checkpoint's size calls for is not there.
@@ -195,7 +201,9 @@ impl Finding {
     /// The first bad index. A root says only that some record is wrong, so there is none for it.
     pub fn index(&self) -> Option<u64> {
         match self {
-            Self::RootMismatch { .. } | Self::Forked { .. } => None,
+            Self::RootMismatch { .. } | Self::Forked { .. } | Self::PruningNotOnRecord { .. } => {
+                None
+            }
             Self::TileMissing { tile } | Self::TileMismatch { tile } => {
                 tile.nodes().next().map(|node| node.range().start)
             }
@@ -234,6 +242,7 @@ impl Finding {
             | Self::Truncated { .. }
             | Self::RootMismatch { .. }
             | Self::Forked { .. }
+            | Self::PruningNotOnRecord { .. }
             | Self::TileMissing { .. }
             | Self::TileMismatch { .. } => false,
             Self::LeaseGrantedTwice { .. }

@@ -40,6 +40,10 @@ impl Frontier {
         }
     }
 
+    pub(crate) fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
     /// Appends a leaf.
     pub fn push(&mut self, leaf: Hash) {
         self.push_with(leaf, |_, _| ());

@@ -9,6 +9,7 @@ mod cosigner;
 mod custody;
 mod disclosure;
 mod draft;
+mod filter;
 mod finding;
 mod frontier;
 mod hash;
@@ -18,6 +19,7 @@ mod note;
 mod plan;
 mod policy;
 mod proof;
+mod pruned;
 mod record;
 mod standing;
 mod tile;
@@ -32,6 +34,7 @@ pub use cosigner::{CosignerKey, WitnessKey};
 pub use custody::LONGEST_LEASE;
 pub use disclosure::{Disclosure, Names, NotDisclosed};
 pub use draft::{Entry, RecordDraft};
+pub use filter::{InvalidFilter, RecordFilter};
 pub use finding::Finding;
 pub use frontier::{Frontier, MalformedFrontier};
 pub use hash::{Hash, empty_root, leaf_hash, node_hash, tree_root};
@@ -41,6 +44,7 @@ pub use note::{Note, NoteError};
 pub use plan::{Node, NotInTree, ProofPlan, peaks};
 pub use policy::{MalformedPolicy, PolicyDocument};
 pub use proof::{BadProof, verify_consistency, verify_inclusion};
+pub use pruned::{MalformedStart, PrunedStart};
 pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
 pub use strongroom_proto::v1::{
     Record,
@@ -49,5 +53,5 @@ pub use strongroom_proto::v1::{
 pub use tile::{HashTile, MalformedTile, TileFolder};
 pub use tile_path::Resource;
 pub use tlog_proof::{RecordProof, RecordProofError};
-pub use verifier::{GivenUp, Report, Verifier};
+pub use verifier::{GivenUp, Pruned, Report, Verifier};
 pub use witness::{AddCheckpoint, Conflict, Seen, Submission, Witness, WitnessRefusal};

@@ -84,6 +84,11 @@ impl ProofPlan {
         Ok(Self { hashes })
     }
 
+    /// Plans the root of the tree of a size: of its one hash, and of none for the empty tree.
+    pub fn root(size: u64) -> Self {
+        Self { hashes: if size == 0 { Vec::new() } else { vec![perfect(0..size)] } }
+    }
+
     /// The nodes that are needed, each once.
     pub fn nodes(&self) -> impl Iterator<Item = Node> + '_ {
         self.hashes.iter().flatten().copied()

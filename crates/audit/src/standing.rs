@@ -23,6 +23,10 @@ pub(crate) struct Standing {
     /// Where each identity was blocked last, and whether it still is.
     blocked: HashMap<String, (u64, bool)>,
     suspended: HashMap<String, u64>,
+    /// Whether the beginning was pruned: brokers may run and sessions be open from there.
+    begins_late: bool,
+    /// Brokers that run no more, where that is not all that do not run.
+    stopped: BTreeSet<Uid>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +37,18 @@ struct Loaded {
 
 #[derive(Clone, Debug)]
 struct Session {
-    actor: String,
+    /// `None` if it was opened in a part that was pruned: no record says by whom.
+    actor: Option<String>,
     opened_at: u64,
     revoked_at: Option<u64>,
 }
 
 impl Standing {
+    /// For a log whose beginning was pruned.
+    pub(crate) fn after_pruning() -> Self {
+        Self { begins_late: true, ..Self::default() }
+    }
+
     /// Takes a document of access rules that a record may name.
     pub(crate) fn know(&mut self, document: PolicyDocument) {
         self.policies.insert(*document.sha256(), document);
@@ -67,7 +77,9 @@ impl Standing {
                 self.brokers.extend(broker(record).map(|broker| (broker, None)));
             }
             Kind::BrokerStopped => {
-                broker(record).and_then(|broker| self.brokers.remove(&broker));
+                let broker = broker(record);
+                broker.and_then(|broker| self.brokers.remove(&broker));
+                self.stopped.extend(broker.filter(|_| self.begins_late));
             }
             Kind::PolicyLoaded => self.load(record),
             Kind::SessionOpened => self.open(record),
@@ -113,7 +125,11 @@ impl Standing {
 
     fn load(&mut self, record: &Record) {
         let policy: Option<Hash> = record.policy_sha256.as_ref().try_into().ok();
-        let running = broker(record).and_then(|broker| self.brokers.get_mut(&broker));
+        let broker = broker(record);
+        if self.begins_late {
+            self.brokers.extend(broker.filter(|it| self.may_run(it)).map(|broker| (broker, None)));
+        }
+        let running = broker.and_then(|broker| self.brokers.get_mut(&broker));
         if let (Some(policy), Some(running)) = (policy, running) {
             *running = Some(Loaded { policy, at: record.index });
             if !self.policies.contains_key(&policy) {
@@ -124,14 +140,17 @@ impl Standing {
 
     fn open(&mut self, record: &Record) {
         if let Ok(key) = record.session_key_sha256.as_ref().try_into() {
-            let (actor, opened_at) = (actor(record), record.index);
+            let (actor, opened_at) = (Some(actor(record)), record.index);
             self.sessions.insert(key, Session { actor, opened_at, revoked_at: None });
         }
     }
 
     fn revoke(&mut self, record: &Record) {
-        let key: Result<Hash, _> = record.session_key_sha256.as_ref().try_into();
-        if let Some(session) = key.ok().and_then(|key| self.sessions.get_mut(&key)) {
+        let Ok(key) = Hash::try_from(&*record.session_key_sha256) else { return };
+        if self.begins_late {
+            self.sessions.entry(key).or_insert(EARLIER);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
             session.revoked_at.get_or_insert(record.index);
         }
     }
@@ -141,16 +160,17 @@ impl Standing {
     fn borrow(&self, checked: &Checked) -> Result<(), Finding> {
         let record = &checked.record;
         let index = record.index;
-        let running = broker(record).and_then(|broker| self.brokers.get(&broker));
-        let loaded = running.ok_or(Finding::BrokerNotRunning { index })?;
-        let key: Result<Hash, _> = record.session_key_sha256.as_ref().try_into();
-        let session = key.ok().and_then(|key| self.sessions.get(&key));
-        let session = session.filter(|session| session.actor == actor(record));
-        let session = session.ok_or(Finding::SessionNotOpen { index })?;
+        let broker = broker(record);
+        let running = broker.and_then(|broker| self.brokers.get(&broker));
+        if running.is_none() && !broker.is_some_and(|broker| self.may_run(&broker)) {
+            return Err(Finding::BrokerNotRunning { index });
+        }
+        let actor = actor(record);
+        let session = self.session(record, &actor).ok_or(Finding::SessionNotOpen { index })?;
         if let Some(revoked_at) = session.revoked_at {
             return Err(Finding::SessionRevoked { index, revoked_at });
         }
-        match self.blocked.get(&session.actor) {
+        match self.blocked.get(&actor) {
             Some(&(blocked_at, blocked)) if blocked || session.opened_at < blocked_at => {
                 return Err(Finding::IdentityBlocked { index, blocked_at });
             }
@@ -162,12 +182,29 @@ impl Standing {
                 return Err(Finding::TenantSuspended { index, suspended_at });
             }
         }
+        // The rules of a broker that started in a part that was pruned are not known.
+        let Some(loaded) = running else { return Ok(()) };
         let loaded = loaded.ok_or(Finding::PolicyNotOnRecord { index })?;
         match self.policies.get(&loaded.policy) {
             Some(document) if !self.allows(document, checked) => {
                 Err(Finding::PolicyForbids { index, loaded_at: loaded.at })
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether a broker that no record starts may have been started in a part that was pruned.
+    fn may_run(&self, broker: &Uid) -> bool {
+        self.begins_late && !self.brokers.contains_key(broker) && !self.stopped.contains(broker)
+    }
+
+    /// The session that a record names, if it is this actor's.
+    fn session(&self, record: &Record, actor: &str) -> Option<&Session> {
+        let key = Hash::try_from(&*record.session_key_sha256).ok()?;
+        match self.sessions.get(&key) {
+            Some(session) if session.actor.as_ref().is_none_or(|it| it == actor) => Some(session),
+            None if self.begins_late => Some(&EARLIER),
+            Some(_) | None => None,
         }
     }
 
@@ -188,6 +225,9 @@ impl Standing {
         longest.zip(lasts).is_some_and(|(longest, lasts)| lasts <= longest + CLOCKS_APART)
     }
 }
+
+/// A session from a part that was pruned.
+const EARLIER: Session = Session { actor: None, opened_at: 0, revoked_at: None };
 
 fn broker(record: &Record) -> Option<Uid> {
     Uid::try_from(record.broker.as_ref()).ok()

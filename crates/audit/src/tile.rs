@@ -3,9 +3,8 @@ use std::{fmt, mem};
 use thiserror::Error;
 
 use crate::{
-    BUNDLE_WIDTH, Hash, Node,
+    BUNDLE_WIDTH, Frontier, Hash, Node, PrunedStart,
     tile_path::{fits, tile_path},
-    tree_root,
 };
 
 /// A file of hashes of the tree, as <https://c2sp.org/tlog-tiles> lays them out: consecutive nodes of
@@ -35,6 +34,8 @@ pub struct TileFolder {
 #[derive(Clone, Debug, Default)]
 struct Level {
     index: u64,
+    /// The roots of what was pruned of the open tile.
+    pruned: Frontier,
     hashes: Vec<Hash>,
 }
 
@@ -90,6 +91,18 @@ impl fmt::Display for HashTile {
 }
 
 impl TileFolder {
+    /// Goes on where a pruned log begins. Of a tile that reaches into what was pruned it gives the
+    /// bytes of what is kept only: fewer than the file has.
+    pub fn after(start: &PrunedStart) -> Self {
+        let levels = (0..8_u32).map_while(|level| {
+            let nodes = start.first_index() >> (8 * level);
+            let pruned = Frontier::from_peaks(nodes % BUNDLE_WIDTH, start.peaks_in(level));
+            let pruned = pruned.unwrap_or_default();
+            (nodes > 0).then(|| Level { index: nodes / BUNDLE_WIDTH, pruned, hashes: Vec::new() })
+        });
+        Self { levels: levels.collect() }
+    }
+
     /// Takes the next leaf, and gives each tile that it fills with the bytes of its file.
     pub fn push<E>(
         &mut self,
@@ -100,14 +113,18 @@ impl TileFolder {
         for level in 0.. {
             let Some(open) = self.open(level) else { return Ok(()) };
             open.hashes.push(hash);
-            if u64::try_from(open.hashes.len()) != Ok(BUNDLE_WIDTH) {
+            if open.width() != BUNDLE_WIDTH {
                 return Ok(());
             }
             let hashes = mem::take(&mut open.hashes);
             let tile = HashTile { level, index: open.index, width: BUNDLE_WIDTH };
             open.index += 1;
             filled(tile, hashes.as_flattened())?;
-            hash = tree_root(&hashes);
+            let mut tree = mem::take(&mut open.pruned);
+            for hash in &hashes {
+                tree.push(*hash);
+            }
+            hash = tree.root();
         }
         Ok(())
     }
@@ -118,7 +135,7 @@ impl TileFolder {
         mut partial: impl FnMut(HashTile, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         for (level, open) in (0..).zip(&self.levels) {
-            let width = u64::try_from(open.hashes.len()).unwrap_or(0);
+            let width = open.width();
             if width > 0 {
                 let tile = HashTile { level, index: open.index, width };
                 partial(tile, open.hashes.as_flattened())?;
@@ -133,5 +150,11 @@ impl TileFolder {
             self.levels.push(Level::default());
         }
         self.levels.get_mut(level)
+    }
+}
+
+impl Level {
+    fn width(&self) -> u64 {
+        self.pruned.size() + u64::try_from(self.hashes.len()).unwrap_or(0)
     }
 }

@@ -4,7 +4,8 @@ use domain::Timestamp;
 
 use crate::{
     Bundle, Checkpoint, CheckpointError, Disclosure, Finding, Frontier, Hash, Kind, PolicyDocument,
-    VerifierKey, custody::Custody, leaf_hash, record::decode_with, standing::Standing,
+    PrunedStart, Record, VerifierKey, custody::Custody, leaf_hash, record::decode_with,
+    standing::Standing,
 };
 
 /// Verifies a whole log against a signed checkpoint, record by record, with nothing but the log's
@@ -25,6 +26,8 @@ pub struct Verifier {
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     kinds: BTreeMap<Kind, u64>,
+    /// Set when the records do not begin at index 0.
+    pruned: Option<Missing>,
     /// Why this is not the log that was signed. Nothing is read after it.
     forged: Option<Finding>,
     /// The first thing that must not have happened. It counts once the root has been compared.
@@ -32,11 +35,33 @@ pub struct Verifier {
     scratch: Vec<u8>,
 }
 
+/// The part that is not there.
+#[derive(Debug)]
+struct Missing {
+    size: u64,
+    root: Hash,
+    recorded_at: Option<u64>,
+    earlier: usize,
+}
+
+/// What could not be checked of a pruned log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pruned {
+    /// The first record that is there: those before it were not checked.
+    pub before: u64,
+    /// The record that says so.
+    pub index: u64,
+    /// How many earlier checkpoints lie in the part that was pruned, and were not compared.
+    pub earlier: usize,
+}
+
 /// What a verified log holds.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
     /// Which log it is.
     pub origin: String,
+    /// Set when its beginning was pruned; all that is told below is then of the rest.
+    pub pruned: Option<Pruned>,
     /// How many records there are.
     pub size: u64,
     /// The root that was signed, and that the records have.
@@ -87,17 +112,38 @@ impl Verifier {
             first_time: None,
             last_time: None,
             kinds: BTreeMap::new(),
+            pruned: None,
             forged: None,
             misconduct: None,
             scratch: Vec::new(),
         })
     }
 
+    /// Begins with a checkpoint that the key signed, where the log's beginning was pruned. What lies
+    /// there cannot be checked; leases, credentials, sessions and brokers from there are taken to be
+    /// as the first record tells that names them.
+    pub fn open_pruned(
+        key: &VerifierKey,
+        checkpoint: &str,
+        start: &PrunedStart,
+    ) -> Result<Self, CheckpointError> {
+        let frontier = start.frontier().clone();
+        let (size, root) = (frontier.size(), frontier.root());
+        let pruned = Some(Missing { size, root, recorded_at: None, earlier: 0 });
+        let (custody, standing) = (Custody::after_pruning(), Standing::after_pruning());
+        Ok(Self { frontier, custody, standing, pruned, ..Self::open(key, checkpoint)? })
+    }
+
     /// Also holds the log to a checkpoint that it signed before: it must be the beginning of this
     /// one, or the log must say that exactly this checkpoint was given up. To be called before the
     /// first record.
     pub fn expect_earlier(&mut self, checkpoint: &str) -> Result<(), CheckpointError> {
-        self.earlier.push(Checkpoint::verify(checkpoint, &self.key)?);
+        let checkpoint = Checkpoint::verify(checkpoint, &self.key)?;
+        if let Some(missing) = self.pruned.as_mut().filter(|it| checkpoint.size < it.size) {
+            missing.earlier += 1;
+            return Ok(());
+        }
+        self.earlier.push(checkpoint);
         self.earlier.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
         Ok(())
     }
@@ -120,7 +166,8 @@ impl Verifier {
 
     /// The files of an export that hold the records, in the order in which they are to be pushed.
     pub fn bundles(&self) -> impl Iterator<Item = Bundle> + use<> {
-        Bundle::covering(self.checkpoint.size)
+        let first = self.pruned.as_ref().map_or(0, |missing| missing.size);
+        Bundle::covering(self.checkpoint.size).filter(move |it| it.first_entry() >= first)
     }
 
     /// Takes the next record. An error says that this is not the log that was signed, and is final;
@@ -148,10 +195,12 @@ impl Verifier {
         }
         self.compare_earlier();
         let given_up = self.excuse_unmatched()?;
+        let pruned = self.pruned.as_ref().map(Missing::on_record).transpose()?;
         if let Some(finding) = self.misconduct {
             return Err(finding);
         }
         Ok(Report {
+            pruned,
             origin: self.checkpoint.origin,
             size,
             root,
@@ -191,6 +240,9 @@ impl Verifier {
             let custody = self.custody.follow(&checked);
             self.misconduct = custody.and_then(|()| self.standing.follow(&checked)).err();
         }
+        if let Some(missing) = &mut self.pruned {
+            missing.look_at(&checked.record);
+        }
         self.frontier.push(leaf_hash(body));
         Ok(())
     }
@@ -217,5 +269,21 @@ impl Verifier {
                 Ok(GivenUp { index, size, root })
             })
             .collect()
+    }
+}
+
+impl Missing {
+    fn look_at(&mut self, record: &Record) {
+        let says = record.kind() == Kind::LogPruned
+            && record.tree_size == self.size
+            && *record.tree_root == self.root;
+        if says {
+            self.recorded_at.get_or_insert(record.index);
+        }
+    }
+
+    fn on_record(&self) -> Result<Pruned, Finding> {
+        let index = self.recorded_at.ok_or(Finding::PruningNotOnRecord { size: self.size })?;
+        Ok(Pruned { before: self.size, index, earlier: self.earlier })
     }
 }

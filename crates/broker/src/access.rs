@@ -24,6 +24,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Audit/ListRecords", Class::Plain),
     ("Audit/ProveConsistency", Class::Plain),
     ("Audit/ProveInclusion", Class::Plain),
+    ("Audit/PruneRecords", Class::Plain),
     ("Audit/TailRecords", Class::Stream),
     ("Credentials/CreateCredential", Class::Plain),
     ("Credentials/DeleteCredential", Class::First),

@@ -1,4 +1,4 @@
-use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use audit::SignerKey;
@@ -91,3 +91,16 @@ async fn make_platform(
 fn is_taken(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(StoreError::Exists(_)))
 }
+
+/// How long records are kept. Shorter than a day cannot be meant, and would reach into leases that
+/// go on.
+pub(crate) fn keep(keep: Option<Duration>) -> anyhow::Result<Option<Duration>> {
+    match keep {
+        Some(keep) if keep < SHORTEST_KEEP => {
+            anyhow::bail!("`keep` in [log] is a day at the least, or absent: nothing is pruned")
+        }
+        Some(_) | None => Ok(keep),
+    }
+}
+
+const SHORTEST_KEEP: Duration = Duration::from_hours(24);

@@ -71,7 +71,18 @@ impl Broker {
     /// # Errors
     /// When anything that is named cannot be used. Nothing is served in part.
     pub async fn open(config: Config, config_sha256: [u8; 32]) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Box::pin(Self::open_by(config, config_sha256, Arc::new(SystemClock))).await
+    }
+
+    /// As [`Broker::open`], by another clock than this machine's.
+    ///
+    /// # Errors
+    /// As of [`Broker::open`].
+    pub async fn open_by(
+        config: Config,
+        config_sha256: [u8; 32],
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
         let access = Arc::new(Access::new(config.access.clone())?);
         let catalogue = bootstrap::catalogue(&config)?;
         let tls =
@@ -101,11 +112,13 @@ impl Broker {
             checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
+            keep: bootstrap::keep(config.log.keep)?,
             kek_ttl: config.limits.kek_ttl,
             kms,
             people: config.log.people,
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
+            sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
             store,
             verifier_key,
         };

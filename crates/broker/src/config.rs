@@ -72,6 +72,10 @@ pub struct LogConfig {
     /// be forgotten.
     #[serde(default)]
     pub people: Vec<SpiffePattern>,
+    /// How old a record must be before it may be pruned; a day at the least. Absent: nothing is ever
+    /// pruned.
+    #[serde(default, with = "humantime_serde")]
+    pub keep: Option<Duration>,
     /// Other systems that are sent every record.
     #[serde(default)]
     pub sinks: Vec<SinkConfig>,

@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) custody: Arc<Custody>,
     pub(crate) directory: Arc<Directory>,
+    /// How old a record must be before it may be pruned; none if nothing may.
+    pub(crate) keep: Option<Duration>,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
     pub(crate) people: Arc<People>,
@@ -40,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) pepper: Arc<Key>,
     pub(crate) plain_http_origins: Vec<String>,
     pub(crate) sessions: Sessions,
+    /// The names of the sinks that are sent every record.
+    pub(crate) sinks: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tally: Arc<Tally>,
     /// The text form of the key that verifies checkpoints.
@@ -53,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
+    pub(crate) keep: Option<Duration>,
     pub(crate) kek_ttl: Duration,
     pub(crate) kms: Arc<dyn Kms>,
     /// Whose SPIFFE IDs are people's.
@@ -60,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) plain_http_origins: Vec<String>,
     /// The most sessions at once.
     pub(crate) sessions: u64,
+    pub(crate) sinks: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) verifier_key: String,
 }
@@ -101,6 +107,8 @@ impl Core {
         Ok(Self {
             people: Arc::new(people),
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
+            keep: parts.keep,
+            sinks: parts.sinks,
             lent: Lent::new(),
             access,
             catalogue,

@@ -4,7 +4,7 @@ use store::{Appended, Pending, Store};
 
 use crate::{
     bootstrap,
-    checkpoints::{GivenUp, file::CheckpointFile, tree::Tree},
+    checkpoints::{GivenUp, file::CheckpointFile, tree},
     config::Config,
 };
 
@@ -23,9 +23,8 @@ pub async fn give_up_checkpoint(config: Config, size: u64, root: Hash) -> anyhow
     let origin = key.verifier().name().to_owned();
     let lost = Checkpoint { origin, size, root };
     let store = store::open(&config.store).await.context("opening the store")?;
-    let tree = Tree::new(std::sync::Arc::clone(&store));
     let file = CheckpointFile::new(config.log.last_checkpoint);
-    if continues(&tree, &lost).await? {
+    if continues(&*store, &lost).await? {
         bail!(
             "the log in the database continues the checkpoint of {size} records with this root: \
              nothing is lost, and there is nothing to give up"
@@ -37,7 +36,7 @@ pub async fn give_up_checkpoint(config: Config, size: u64, root: Hash) -> anyhow
     if let Some(note) = store.checkpoint().await.context("reading the newest checkpoint")? {
         let signed = Checkpoint::verify(&note, key.verifier());
         let signed = signed.context("the checkpoint in the database")?;
-        if given_up.covers(&signed) && !continues(&tree, &signed).await? {
+        if given_up.covers(&signed) && !continues(&*store, &signed).await? {
             store.drop_checkpoint(signed.size).await.context("taking the checkpoint out")?;
         }
     }
@@ -45,7 +44,7 @@ pub async fn give_up_checkpoint(config: Config, size: u64, root: Hash) -> anyhow
     if let Some(note) = file.read().await.with_context(|| format!("reading {place}"))? {
         let signed = Checkpoint::verify(&note, key.verifier())
             .with_context(|| format!("the last checkpoint in {place}"))?;
-        if given_up.covers(&signed) && !continues(&tree, &signed).await? {
+        if given_up.covers(&signed) && !continues(&*store, &signed).await? {
             let aside = file.set_aside(signed.size).await;
             let aside = aside.with_context(|| format!("setting {place} aside"))?;
             tracing::info!(kept = %aside.display(), "keep this file: it proves what was lost");
@@ -55,9 +54,9 @@ pub async fn give_up_checkpoint(config: Config, size: u64, root: Hash) -> anyhow
     Ok(index)
 }
 
-async fn continues(tree: &Tree, signed: &Checkpoint) -> anyhow::Result<bool> {
-    let grown = tree.at(signed.size).await.context("reading the log")?;
-    Ok(grown.is_some_and(|grown| grown.end.root() == signed.root))
+async fn continues(store: &dyn Store, signed: &Checkpoint) -> anyhow::Result<bool> {
+    let tree = tree::at(store, signed.size).await.context("reading the log")?;
+    Ok(tree.is_some_and(|tree| tree.root() == signed.root))
 }
 
 /// Appends the record of it, or finds the one that is there.

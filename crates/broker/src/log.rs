@@ -170,6 +170,17 @@ impl Log {
         Ok(entry)
     }
 
+    /// Takes old records out and appends the record of it, both or neither.
+    pub(crate) async fn prune(&self, before: u64, record: Record) -> Result<Entry, Why> {
+        self.check_open()?;
+        let known = self.size();
+        let entry = self.store.prune(before, &self.draft(record)?).await?;
+        self.state.check(known, entry.index);
+        self.check_open()?;
+        self.grew(entry.index + 1);
+        Ok(entry)
+    }
+
     /// What records call this process.
     pub(crate) fn broker(&self) -> Uid {
         self.broker

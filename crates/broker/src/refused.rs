@@ -59,6 +59,8 @@ pub(crate) enum Why {
     PublicKeyMalformed,
     InvalidField(String),
     NotInTree,
+    /// The first record that is kept.
+    Pruned(u64),
     NoCheckpoint,
     /// What is stored is not what was written. The text says what, for the operator only.
     Corrupt(String),
@@ -163,6 +165,7 @@ impl Why {
             Self::PublicKeyMalformed => Reason::PublicKeyMalformed,
             Self::InvalidField(_) => Reason::InvalidField,
             Self::NotInTree => Reason::NotInTree,
+            Self::Pruned(_) => Reason::Pruned,
             Self::NoCheckpoint => Reason::NoCheckpoint,
             Self::Corrupt(_) | Self::Kms(KmsError::Corrupt) => Reason::StoredDataCorrupt,
             Self::Kms(KmsError::Unavailable(_)) => Reason::KmsUnavailable,

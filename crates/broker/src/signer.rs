@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use audit::{Checkpoint, SignerKey};
+use audit::{Checkpoint, Hash, SignerKey};
 use store::{Store, StoreError};
 use tokio::{
     select,
@@ -14,11 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoints::{
-    Checkpoints, Known, Trouble, count_echo,
-    file::CheckpointFile,
-    tree::{Grown, Tree},
-};
+use crate::checkpoints::{Checkpoints, Known, Trouble, count_echo, file::CheckpointFile, tree};
 
 /// Keeps this broker's newest checkpoint, and signs the next when this broker leads: each only after
 /// proving that the log continues the last one in this broker's file and the newest in the database.
@@ -29,7 +25,6 @@ pub(crate) struct Signer {
     key: SignerKey,
     checkpoints: Arc<Checkpoints>,
     file: CheckpointFile,
-    tree: Tree,
     echoes: mpsc::Receiver<String>,
     /// The note in the database that was looked at last.
     in_database: Option<String>,
@@ -39,7 +34,7 @@ pub(crate) struct Signer {
 
 /// How a checkpoint stands to the log in the database.
 enum Standing {
-    Continued(Grown),
+    Continued,
     Not(Trouble),
 }
 
@@ -68,7 +63,6 @@ impl Signer {
     ) -> anyhow::Result<Self> {
         let (checkpoints, echoes) = Checkpoints::new(key.verifier().clone(), config);
         let mut signer = Self {
-            tree: Tree::new(Arc::clone(&store)),
             checkpoints: Arc::new(checkpoints),
             file: CheckpointFile::new(last),
             store,
@@ -140,15 +134,19 @@ impl Signer {
             return Ok(());
         }
         if size > signed {
-            let grown = self.tree.at(size).await.context("reading the log")?;
-            let grown = grown.filter(|grown| grown.end.root() == head.frontier.root());
-            let Some(grown) = grown else {
-                bail!("the records do not hash to the head of the log at {size} records");
-            };
-            let note = Checkpoint::sign(size, &grown.end.root(), &self.key)?;
+            let root = head.frontier.root();
+            let newest = newest.as_ref().map(|known| &known.checkpoint);
+            let is_so = is_tree(&*self.store, newest, (size, &root)).await;
+            if is_so.context("reading the log")? != Some(true) {
+                bail!(
+                    "the records do not hash to the head of the log at {size} records, or do not \
+                     continue the newest checkpoint"
+                );
+            }
+            let note = Checkpoint::sign(size, &root, &self.key)?;
             let checkpoint = Checkpoint::verify(&note, self.checkpoints.key())?;
             // The file first: what others may have seen must be known here after a crash.
-            self.keep(Known { checkpoint, note }, grown).await?;
+            self.keep(Known { checkpoint, note }).await?;
         }
         self.publish().await
     }
@@ -212,12 +210,13 @@ impl Signer {
     /// Keeps a signed checkpoint if it is newer than what is known, and says what is wrong if the
     /// log does not continue it and nobody gave it up.
     async fn take(&mut self, signed: &Checkpoint, note: &str) -> anyhow::Result<Taken> {
-        match standing(&self.tree, &*self.store, signed).await? {
-            Standing::Continued(grown) => {
-                let newest = self.checkpoints.newest();
+        let newest = self.checkpoints.newest();
+        let known = newest.as_ref().map(|known| &known.checkpoint);
+        match standing(&*self.store, known, signed).await? {
+            Standing::Continued => {
                 if newest.is_none_or(|known| known.checkpoint.size < signed.size) {
                     let known = Known { checkpoint: signed.clone(), note: note.to_owned() };
-                    self.keep(known, grown).await?;
+                    self.keep(known).await?;
                 }
                 Ok(Taken::Continued)
             }
@@ -229,10 +228,9 @@ impl Signer {
     }
 
     /// Makes a checkpoint this broker's newest, in the file first.
-    async fn keep(&mut self, known: Known, grown: Grown) -> anyhow::Result<()> {
+    async fn keep(&mut self, known: Known) -> anyhow::Result<()> {
         let written = self.file.replace(known.checkpoint.size, &known.note).await;
         written.with_context(|| format!("writing {}", self.file.path().display()))?;
-        self.tree.keep(grown);
         self.checkpoints.advance(known);
         Ok(())
     }
@@ -285,19 +283,33 @@ impl Signer {
     }
 }
 
-/// How a checkpoint stands to the log as the tree reads it.
+/// How a checkpoint stands to the log in the store, and to the newest one that is known.
 async fn standing(
-    tree: &Tree,
     store: &dyn Store,
+    newest: Option<&Checkpoint>,
     signed: &Checkpoint,
 ) -> Result<Standing, StoreError> {
-    match tree.at(signed.size).await? {
-        Some(grown) if grown.end.root() == signed.root => Ok(Standing::Continued(grown)),
-        Some(_) => Ok(Standing::Not(Trouble::Forked { signed: signed.clone() })),
+    match is_tree(store, newest, (signed.size, &signed.root)).await? {
+        Some(true) => Ok(Standing::Continued),
+        Some(false) => Ok(Standing::Not(Trouble::Forked { signed: signed.clone() })),
         None => {
             let found = store.head().await?.frontier.size();
             Ok(Standing::Not(Trouble::Behind { signed: signed.clone(), found }))
         }
+    }
+}
+
+/// Whether a root is that of the log's tree at a size, and that tree the continuation of the newest
+/// checkpoint, if that is smaller. `None` when the log does not reach that far.
+async fn is_tree(
+    store: &dyn Store,
+    newest: Option<&Checkpoint>,
+    (size, root): (u64, &Hash),
+) -> Result<Option<bool>, StoreError> {
+    let Some(tree) = tree::at(store, size).await? else { return Ok(None) };
+    match newest.filter(|newest| newest.size < size) {
+        Some(newest) if tree.root() == *root => tree::continues(store, newest, (size, root)).await,
+        Some(_) | None => Ok(Some(tree.root() == *root)),
     }
 }
 

@@ -47,7 +47,7 @@ impl Why {
             | Self::BoxDoesNotOpen
             | Self::PublicKeyMalformed
             | Self::InvalidField(_) => Code::InvalidArgument,
-            Self::NotInTree => Code::OutOfRange,
+            Self::NotInTree | Self::Pruned(_) => Code::OutOfRange,
             Self::DeadlinePassed => Code::DeadlineExceeded,
             Self::Corrupt(_)
             | Self::Kms(KmsError::Corrupt)
@@ -64,6 +64,9 @@ impl Why {
 
     /// The HTTP status, for what is read as files.
     pub(crate) fn http_status(&self) -> StatusCode {
+        if matches!(self, Self::Pruned(_)) {
+            return StatusCode::GONE;
+        }
         match self.code() {
             Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -148,6 +151,9 @@ impl Why {
             Self::PublicKeyMalformed => "the public key is not 32 bytes of an X25519 key",
             Self::InvalidField(what) => return what.clone(),
             Self::NotInTree => "the log does not reach that far",
+            Self::Pruned(first) => {
+                return format!("records before {first} have been pruned from this log");
+            }
             Self::NoCheckpoint => "no checkpoint has been signed yet; try again in a second",
             Self::Corrupt(_)
             | Self::Kms(KmsError::Corrupt)
@@ -185,6 +191,7 @@ impl Why {
             | Self::CredentialDisabled(provider) => {
                 HashMap::from([pair("provider", provider.as_str())])
             }
+            Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
             Self::DialectNotServed { provider, dialect } => {
                 HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
             }

@@ -145,8 +145,9 @@ async fn answer(
         Ok(response) => response,
         Err(why) => {
             let status = why.http_status();
-            // Readers ask for what is not there yet as a matter of course; all else is on record.
-            if status != StatusCode::NOT_FOUND {
+            // Readers ask for what is not there yet, or no longer, as a matter of course; all else
+            // is on record.
+            if !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
                 record_refusal(&core.log, &caller, &Refused::from(why)).await;
             }
             told(status)
@@ -211,13 +212,15 @@ impl Core {
         Checkpoint::verify(note, &key).map(|checkpoint| checkpoint.size).map_err(|_| unsigned())
     }
 
-    async fn tile(&self, tile: HashTile) -> Result<Bytes, Why> {
+    pub(crate) async fn tile(&self, tile: HashTile) -> Result<Bytes, Why> {
         Ok(Tree::of(&*self.store).tile(tile).await?.into())
     }
 
-    async fn bundle(&self, bundle: Bundle) -> Result<Bytes, Why> {
+    pub(crate) async fn bundle(&self, bundle: Bundle) -> Result<Bytes, Why> {
         let width = u32::try_from(bundle.width.min(BUNDLE_WIDTH)).unwrap_or(0);
         let entries = self.store.records(bundle.first_entry(), width, None).await?;
+        // After the reading: what was pruned meanwhile is not missing.
+        self.check_kept(bundle.first_entry()).await?;
         let consecutive = (bundle.first_entry()..).zip(&entries).all(|(at, it)| it.index == at);
         if !consecutive || entries.len() != width as usize {
             return Err(Why::Corrupt(format!("entries of `{}` are missing", bundle.path())));
@@ -236,7 +239,10 @@ fn found(body: Bytes, kind: HeaderValue, caching: HeaderValue) -> Response<Full<
 }
 
 fn told(status: StatusCode) -> Response<Full<Bytes>> {
-    let text = format!("{}\n", status.canonical_reason().unwrap_or("refused"));
+    let text = match status {
+        StatusCode::GONE => "pruned\n".to_owned(),
+        _ => format!("{}\n", status.canonical_reason().unwrap_or("refused")),
+    };
     let mut response = found(text.into(), TEXT, NOT_AT_ALL);
     *response.status_mut() = status;
     response

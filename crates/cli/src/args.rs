@@ -4,7 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_convert, audit_export, audit_prove, audit_tail, audit_verify,
+    audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
+    audit_verify, audit_who_used,
     context::Context,
     credentials,
     failure::Failure,
@@ -16,7 +17,7 @@ use crate::{
 /// Strongroom lends keys, and can prove every loan.
 ///
 /// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 verification failed, 4 the broker is
-/// not reachable.
+/// not reachable, 5 nothing was found, 6 what was asked for has been pruned from the log.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -52,7 +53,7 @@ enum Command {
     Leases(leases::Verb),
     /// The log: who used which key, and the proof of it.
     #[command(subcommand)]
-    Audit(Audit),
+    Audit(Box<Audit>),
     /// Cosigns a log's checkpoints, where the log's operators have no say.
     #[command(subcommand)]
     Witness(witness::Verb),
@@ -65,12 +66,22 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Audit {
+    /// Who was lent a credential, by which virtual key, from when to when, and what ended it.
+    WhoUsed(audit_who_used::WhoUsed),
+    /// What an identity did, and what it was refused.
+    WhatDid(audit_list::WhatDid),
+    /// Tells one lease's story, in order.
+    Explain(audit_explain::Explain),
+    /// Lists records by what they say.
+    List(audit_list::List),
     /// Prints records as they are written, until interrupted; with `--json`, one on each line.
     Tail(audit_tail::Tail),
     /// Saves the log and its signed checkpoint. Run again, it goes on where it stopped.
     Export(audit_export::Export),
     /// Verifies an export, without a network.
     Verify(audit_verify::Verify),
+    /// Takes old records out of the broker's database, once an export covers them.
+    Prune(audit_prune::Prune),
     /// Prints a verified export in a form that other systems read, without a network.
     Convert(audit_convert::Convert),
     /// Saves the proof that a record is in the log.
@@ -89,18 +100,31 @@ impl Args {
             Command::Keys(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
-            Command::Audit(Audit::Tail(tail)) => tail.run(&context).await,
-            Command::Audit(Audit::Export(export)) => export.run(&context).await,
-            Command::Audit(Audit::Verify(verify)) => verify.run(output),
-            Command::Audit(Audit::Convert(convert)) => convert.run(output),
-            Command::Audit(Audit::Prove(prove)) => prove.run(&context).await,
-            Command::Audit(Audit::VerifyProof(verify)) => verify.run(output),
+            Command::Audit(verb) => verb.run(&context).await,
             Command::Witness(verb) => verb.run(output).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "strongroom", &mut script);
                 output::raw(&script)
             }
+        }
+    }
+}
+
+impl Audit {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::WhoUsed(question) => question.run(context).await,
+            Self::WhatDid(question) => question.run(context).await,
+            Self::Explain(question) => question.run(context).await,
+            Self::List(list) => list.run(context).await,
+            Self::Tail(tail) => tail.run(context).await,
+            Self::Export(export) => export.run(context).await,
+            Self::Verify(verify) => verify.run(context.output),
+            Self::Prune(prune) => prune.run(context).await,
+            Self::Convert(convert) => convert.run(context.output),
+            Self::Prove(prove) => prove.run(context).await,
+            Self::VerifyProof(verify) => verify.run(context.output),
         }
     }
 }
@@ -137,10 +161,20 @@ mod tests {
         check("strongroom identities revoke-session 00ff", true);
         check("strongroom leases revoke 00ff", true);
         check("strongroom audit tail --from 7", true);
+        check("strongroom audit who-used acme/openai --since 24h --until 2026-11-01", true);
+        check("strongroom audit who-used acme/openai --from dir --vkey-file f --tz UTC", true);
+        check("strongroom audit what-did spiffe://a.b/c --csv", true);
+        check("strongroom audit explain 00ff --json", true);
+        check("strongroom audit list --kind lease-granted --reason NOT_PERMITTED", true);
         check("strongroom audit verify export --vkey-file log.pub", true);
         check("strongroom audit convert export --vkey-file log.pub --format ocsf", true);
         check("strongroom audit prove 7 -o proof", true);
         check("strongroom audit prove --lease 00ff -o proof", true);
+        check("strongroom audit prune export --before 400d --vkey-file log.pub --yes", true);
+        check(
+            "strongroom audit prune export --before 512 --vkey-file l --archive a --archive b",
+            true,
+        );
         check("strongroom completions bash", true);
     }
 
@@ -158,6 +192,13 @@ mod tests {
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);
+        check("strongroom audit who-used acme/openai --since yesterday", false);
+        check("strongroom audit who-used acme/openai --vkey-file f", false);
+        check("strongroom audit list --csv --json", false);
+        check("strongroom audit list --tz Mars/Olympus", false);
+        check("strongroom audit list --kind borrowed", false);
+        check("strongroom audit prune export --vkey-file log.pub", false);
+        check("strongroom audit prune export --before x --vkey-file log.pub", false);
         check("strongroom audit convert export --vkey-file log.pub --format xml", false);
         check("strongroom audit convert export --format cef", false);
         check("strongroom audit prove -o proof", false);

@@ -1,14 +1,12 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use audit::{Entry, Verifier, VerifierKey};
+use audit::{Entry, VerifierKey};
 use clap::{Args, ValueEnum};
 use sinks::Event;
 
 use crate::{
-    audit_export::CHECKPOINT,
-    audit_verify::{KeyArgs, read_bundle, unsigned},
+    audit_verify::{self, Archives, Folder, KeyArgs},
     failure::Failure,
-    files,
     output::{Output, raw},
 };
 
@@ -18,6 +16,8 @@ pub(crate) struct Convert {
     directory: PathBuf,
     #[command(flatten)]
     key: KeyArgs,
+    #[command(flatten)]
+    archives: Archives,
     /// The form, one line for each record: `docs/export.md` has its fields.
     #[arg(long, value_enum)]
     format: Format,
@@ -39,13 +39,21 @@ impl Convert {
     /// is not what was signed leaves no line that looks like it.
     pub(crate) fn run(self, output: Output) -> Result<(), Failure> {
         let key = self.key.load()?;
-        read_through(&self.directory, &key, output, |_| Ok(()))?;
+        let folder = Folder { directory: self.directory, archives: self.archives.directories };
+        read_through(&folder, &key, output, |_| Ok(()))?;
+        if let Some(start) = folder.start()? {
+            output.note(&format!(
+                "entries before {} were pruned, and no line is of them: name the export that covers \
+                 them with --archive",
+                start.first_index()
+            ));
+        }
         let format = match self.format {
             Format::Jsonl => sinks::Format::Jsonl,
             Format::Ocsf => sinks::Format::Ocsf,
             Format::Cef => sinks::Format::Cef,
         };
-        read_through(&self.directory, &key, Output::new(true), |events| {
+        read_through(&folder, &key, Output::new(true), |events| {
             let lines: String = events.iter().map(|event| format.line(event) + "\n").collect();
             raw(lines.as_bytes())
         })
@@ -54,25 +62,25 @@ impl Convert {
 
 /// Reads an export to its end, bundle by bundle, and verifies it on the way.
 fn read_through(
-    directory: &Path,
+    folder: &Folder,
     key: &VerifierKey,
     output: Output,
     mut with: impl FnMut(Vec<Event>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let note = files::read_text(&directory.join(CHECKPOINT))?;
-    let mut verifier = Verifier::open(key, &note).map_err(|error| unsigned("the", error))?;
+    let mut verifier = folder.verifier(key)?;
     for bundle in verifier.bundles() {
-        let bytes = read_bundle(directory, bundle)?;
-        let not_one = |what: &str, index| Failure::Unverified { what: what.to_owned(), index };
-        let bodies = bundle.decode(&bytes).map_err(|_| {
-            not_one("a file is not a bundle of entries", Some(bundle.first_entry()))
-        })?;
+        let bytes = folder.read_bundle(bundle)?;
+        let not_one = |index| {
+            let what = "an entry is not a record".to_owned();
+            Failure::Unverified { what, index: Some(index) }
+        };
+        let bodies = audit_verify::decode(bundle, &bytes)?;
         let mut events = Vec::new();
         for (index, body) in (bundle.first_entry()..).zip(bodies) {
             verifier.push(body)?;
             let entry = Entry { index, body: body.to_vec() };
             let event = Event::read(&entry, |_| None);
-            events.push(event.map_err(|_| not_one("an entry is not a record", Some(index)))?);
+            events.push(event.map_err(|_| not_one(index))?);
         }
         with(events)?;
         let done = bundle.first_entry() + bundle.width;

@@ -4,11 +4,13 @@ use audit::{Hash, Kind, RecordProof};
 use clap::Args;
 use serde_json::json;
 use strongroom_client::Transport;
-use strongroom_proto::v1::{ListRecordsRequest, ProveInclusionRequest, audit_client::AuditClient};
+use strongroom_proto::v1::{
+    ListRecordsRequest, ProveInclusionRequest, RecordFilter, audit_client::AuditClient,
+};
 
 use crate::{
     audit_tail, audit_verify::KeyArgs, context::Context, failure::Failure, files, names::Hex,
-    output::Output, views::RecordView,
+    output::Output, people, views::RecordView,
 };
 
 #[derive(Args, Debug)]
@@ -25,7 +27,7 @@ pub(crate) struct Prove {
 struct Which {
     /// The record's index.
     index: Option<u64>,
-    /// The record that granted this lease, by the lease's hash in hex. This reads through the log.
+    /// The record that granted this lease, by the lease's hash in hex.
     #[arg(long, value_name = "HASH")]
     lease: Option<Hex>,
 }
@@ -43,7 +45,7 @@ impl Prove {
         let mut client = context.broker()?.audit();
         let index = match (self.which.index, &self.which.lease) {
             (Some(index), _) => index,
-            (None, Some(lease)) => find_grant(&mut client, lease, context.output).await?,
+            (None, Some(lease)) => find_grant(&mut client, lease).await?,
             (None, None) => return Err(Failure::Usage("name a record by its index or --lease")),
         };
         let request = ProveInclusionRequest { index, tree_size: 0 };
@@ -56,7 +58,7 @@ impl Prove {
         // The record first: a proof without it proves nothing.
         files::write(&record_of(&self.output), &entry.body)?;
         files::write(&self.output, proof.encode().as_bytes())?;
-        let record = audit_tail::read(&entry)?;
+        let record = audit_tail::read(&entry, &people::told(&answer.disclosures))?;
         let result = json!({ "index": index, "file": self.output, "record": record });
         context.output.show(&result, |_| audit_tail::human(&record))
     }
@@ -88,29 +90,14 @@ fn record_of(proof: &Path) -> PathBuf {
     name.into()
 }
 
-async fn find_grant(
-    client: &mut AuditClient<Transport>,
-    lease: &Hex,
-    output: Output,
-) -> Result<u64, Failure> {
-    let mut from_index = 0;
-    loop {
-        let request = ListRecordsRequest { from_index, page_size: 4096, tenant: String::new() };
-        let page = client.list_records(request).await?.into_inner();
-        for entry in &page.entries {
-            let granted = audit::decode_record(&entry.body).is_ok_and(|record| {
-                record.kind() == Kind::LeaseGranted && *record.lease_hash == *lease.0
-            });
-            if granted {
-                output.progress("");
-                return Ok(entry.index);
-            }
-        }
-        if page.next_index <= from_index || page.next_index >= page.tree_size {
-            output.progress("");
-            return Err(Failure::NoSuchGrant);
-        }
-        from_index = page.next_index;
-        output.progress(&format!("{from_index} of {} entries", page.tree_size));
-    }
+async fn find_grant(client: &mut AuditClient<Transport>, lease: &Hex) -> Result<u64, Failure> {
+    let filter = RecordFilter {
+        lease_hash: lease.0.clone().into(),
+        kinds: vec![Kind::LeaseGranted.into()],
+        ..Default::default()
+    };
+    let request =
+        ListRecordsRequest { filter: Some(filter), newest_first: true, ..Default::default() };
+    let page = client.list_records(request).await?.into_inner();
+    page.entries.first().map(|entry| entry.index).ok_or(Failure::NoSuchGrant)
 }

@@ -1,8 +1,8 @@
 use std::{fs, path::Path};
 
-use audit::{Finding, HashTile, TileFolder, leaf_hash};
+use audit::{Finding, HashTile, PrunedStart, TileFolder, leaf_hash};
 
-use crate::{failure::Failure, files};
+use crate::{audit_verify::Folder, failure::Failure, files};
 
 /// The hash tiles of an export, computed from its entries as they pass.
 pub(crate) struct Tiles<'a> {
@@ -12,14 +12,25 @@ pub(crate) struct Tiles<'a> {
 
 /// Compares an export's tiles with its entries.
 pub(crate) struct TileCheck<'a> {
-    tiles: Tiles<'a>,
+    tiles: TileFolder,
+    place: Place<'a>,
     /// The first that is wrong.
     wrong: Option<Finding>,
 }
 
+/// Where tiles are, and which of them need not be there.
+struct Place<'a> {
+    folder: &'a Folder,
+    /// Where the entries begin, if some are not there.
+    start: Option<PrunedStart>,
+    /// Where the log began when it was exported.
+    first: u64,
+}
+
 impl<'a> Tiles<'a> {
-    pub(crate) fn of(directory: &'a Path) -> Self {
-        Self { directory, folder: TileFolder::default() }
+    /// From the first entry on, or from where a pruned log begins.
+    pub(crate) fn of(directory: &'a Path, start: Option<&PrunedStart>) -> Self {
+        Self { directory, folder: start.map(TileFolder::after).unwrap_or_default() }
     }
 
     /// Takes the next entry and writes the tiles that it fills.
@@ -35,19 +46,20 @@ impl<'a> Tiles<'a> {
 }
 
 impl<'a> TileCheck<'a> {
-    pub(crate) fn of(directory: &'a Path) -> Self {
-        Self { tiles: Tiles::of(directory), wrong: None }
+    pub(crate) fn of(folder: &'a Folder) -> Result<Self, Failure> {
+        let start = folder.start()?;
+        let tiles = start.as_ref().map(TileFolder::after).unwrap_or_default();
+        let first = folder.pruned()?.map_or(0, |pruned| pruned.first_index());
+        Ok(Self { tiles, place: Place { folder, start, first }, wrong: None })
     }
 
     /// Takes the next entry. What is found waits for [`TileCheck::finish`]: a fault in the entries
     /// themselves says more than the tile over them.
     pub(crate) fn push(&mut self, body: &[u8]) {
         if self.wrong.is_none() {
-            let directory = self.tiles.directory;
-            let compared = self
-                .tiles
-                .folder
-                .push(leaf_hash(body), |tile, bytes| compare(directory, tile, bytes));
+            let place = &self.place;
+            let compared =
+                self.tiles.push(leaf_hash(body), |tile, bytes| place.compare(tile, bytes));
             self.wrong = compared.err();
         }
     }
@@ -57,23 +69,35 @@ impl<'a> TileCheck<'a> {
         if let Some(finding) = self.wrong {
             return Err(finding);
         }
-        let directory = self.tiles.directory;
-        self.tiles.folder.finish(|tile, bytes| compare(directory, tile, bytes))
+        self.tiles.finish(|tile, bytes| self.place.compare(tile, bytes))
+    }
+}
+
+impl Place<'_> {
+    /// A tile over what was pruned need not be there, but must be right if it is.
+    fn compare(&self, tile: HashTile, bytes: &[u8]) -> Result<(), Finding> {
+        let path = self.folder.find(&tile.path());
+        let Some(found) = path.and_then(|path| fs::read(path).ok()) else {
+            let begins = tile.nodes().next().map_or(0, |node| node.range().start);
+            let excused = begins < self.first;
+            return if excused { Ok(()) } else { Err(Finding::TileMissing { tile }) };
+        };
+        let same = match (&self.start, tile.decode(&found)) {
+            (Some(start), Ok(hashes)) if found.len() > bytes.len() => {
+                found.ends_with(bytes) && start.agrees_with(tile, hashes)
+            }
+            _ => found == bytes,
+        };
+        if same { Ok(()) } else { Err(Finding::TileMismatch { tile }) }
     }
 }
 
 fn keep(directory: &Path, tile: HashTile, bytes: &[u8]) -> Result<(), Failure> {
     let path = directory.join(tile.path());
-    if fs::read(&path).is_ok_and(|found| found == bytes) {
+    // What a tile needs of a part that was pruned cannot be computed any more.
+    let is_whole = tile.decode(bytes).is_ok();
+    if !is_whole || fs::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(());
     }
     files::write(&path, bytes)
-}
-
-fn compare(directory: &Path, tile: HashTile, bytes: &[u8]) -> Result<(), Finding> {
-    match fs::read(directory.join(tile.path())) {
-        Ok(found) if found == bytes => Ok(()),
-        Ok(_) => Err(Finding::TileMismatch { tile }),
-        Err(_) => Err(Finding::TileMissing { tile }),
-    }
 }

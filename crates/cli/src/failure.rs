@@ -25,10 +25,12 @@ pub(crate) enum Failure {
     Usage(&'static str),
     #[error("the broker's answer is wrong: {0}")]
     BadAnswer(&'static str),
-    #[error("nothing was deleted")]
+    #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
     #[error("no record grants this lease")]
     NoSuchGrant,
+    #[error("{what}")]
+    NothingFound { what: String },
     #[error("the log is not what it claims to be: {0}")]
     Finding(Finding),
     #[error("{what}")]
@@ -52,7 +54,8 @@ pub(crate) enum Failure {
 /// A failure for programs.
 #[derive(Debug, Serialize)]
 pub(crate) struct FailureView {
-    /// `refused`, `failed`, `usage`, `verification_failed` or `unreachable`.
+    /// `refused`, `failed`, `usage`, `verification_failed`, `unreachable`,
+    /// `nothing_found` or `pruned`.
     kind: &'static str,
     message: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -71,6 +74,8 @@ impl Failure {
             "usage" => 2,
             "verification_failed" => 3,
             "unreachable" => 4,
+            "nothing_found" => 5,
+            "pruned" => 6,
             _ => 1,
         }
     }
@@ -104,7 +109,7 @@ impl Failure {
             }
             Self::Client(ClientError::Secret(_)) => Some("a secret has 1 to 16384 bytes"),
             Self::Setup(setup::SetupError::Exists(_)) => Some("choose a directory that is empty"),
-            Self::NotConfirmed => Some("pass --yes to delete without being asked"),
+            Self::NotConfirmed => Some("pass --yes to do it without being asked"),
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")
@@ -113,6 +118,9 @@ impl Failure {
             Self::Unverified { .. } => {
                 Some("check that the key is this log's, then distrust the files")
             }
+            Self::NothingFound { .. } => Some(
+                "check the name, look further back with --since, or in an older export: --from",
+            ),
             Self::Client(_)
             | Self::File { .. }
             | Self::Witness(_)
@@ -141,6 +149,18 @@ impl Failure {
         }
     }
 
+    /// The first record that is kept, if this one is not there any more.
+    pub(crate) fn first_kept(&self) -> Option<u64> {
+        let Self::Broker(problem) = self else { return None };
+        let pruned = problem.reason == "PRUNED";
+        problem.metadata.get("first_index").filter(|_| pruned)?.parse().ok()
+    }
+
+    /// Whether trying again may help: the broker went away, or was not reached.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.kind() == "unreachable"
+    }
+
     /// Whoever read the output has gone; there is nobody to tell.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -156,7 +176,9 @@ impl Failure {
     fn kind(&self) -> &'static str {
         match self {
             Self::Broker(problem) if problem.is_unreachable() => "unreachable",
+            Self::Broker(problem) if problem.reason == "PRUNED" => "pruned",
             Self::Broker(_) => "refused",
+            Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
             Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
             Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
             Self::Client(_)
@@ -167,7 +189,6 @@ impl Failure {
             | Self::Setup(_)
             | Self::BadAnswer(_)
             | Self::NotConfirmed
-            | Self::NoSuchGrant
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)

@@ -22,6 +22,10 @@ impl Output {
         Self { json }
     }
 
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Shows a result in the one form or the other.
     pub(crate) fn show<T: Serialize>(
         self,

@@ -67,7 +67,10 @@ pub(crate) struct RecordView {
     pub(crate) method: String,
     pub(crate) tenant: String,
     pub(crate) credential: String,
+    pub(crate) credential_uid: String,
     pub(crate) credential_version: u64,
+    /// How often the credential, tenant or virtual key had changed.
+    pub(crate) revision: u64,
     pub(crate) provider: String,
     pub(crate) source: &'static str,
     pub(crate) virtual_key: String,
@@ -78,6 +81,17 @@ pub(crate) struct RecordView {
     pub(crate) session_key_sha256: String,
     pub(crate) trace_id: String,
     pub(crate) request_id: String,
+    pub(crate) kek_id: String,
+    pub(crate) kek_version: u32,
+    pub(crate) config_sha256: String,
+    pub(crate) broker: String,
+    /// Whom the record is about, where that is not who did it.
+    pub(crate) subject: String,
+    pub(crate) policy_sha256: String,
+    pub(crate) tree_size: u64,
+    pub(crate) tree_root: String,
+    /// How many events it stands for, where it stands for more than it names.
+    pub(crate) count: u32,
 }
 
 impl From<Tenant> for TenantView {
@@ -164,23 +178,22 @@ impl From<Record> for RecordView {
             0 => "",
             _ => record.reason().as_str_name(),
         };
-        let source = match record.source() {
-            Source::Unspecified => "",
-            Source::Byok => "byok",
-            Source::Managed => "managed",
-            Source::Custom => "custom",
-        };
+        let source = source(&record);
+        let nobody = audit::Names::default();
+        let (actor, subject) = (nobody.show_actor(&record), nobody.show_subject(&record));
         Self {
             index: record.index,
             time: time(record.time),
             kind: record.kind().as_str_name(),
             reason,
             source,
-            actor: record.actor,
+            actor,
             method: record.method,
             tenant: record.tenant,
             credential: record.credential,
+            credential_uid: hex::encode(&record.credential_uid),
             credential_version: record.credential_version,
+            revision: record.revision,
             provider: record.provider,
             virtual_key: record.virtual_key,
             lease_hash: hex::encode(&record.lease_hash),
@@ -190,8 +203,32 @@ impl From<Record> for RecordView {
             session_key_sha256: hex::encode(&record.session_key_sha256),
             trace_id: hex::encode(&record.trace_id),
             request_id: record.request_id,
+            kek_id: hex::encode(&record.kek_id),
+            kek_version: record.kek_version,
+            config_sha256: hex::encode(&record.config_sha256),
+            broker: hex::encode(&record.broker),
+            subject,
+            policy_sha256: hex::encode(&record.policy_sha256),
+            tree_size: record.tree_size,
+            tree_root: hex::encode(&record.tree_root),
+            count: record.count,
         }
     }
+}
+
+/// Whose key it was.
+pub(crate) fn source(record: &Record) -> &'static str {
+    match record.source() {
+        Source::Unspecified => "",
+        Source::Byok => "byok",
+        Source::Managed => "managed",
+        Source::Custom => "custom",
+    }
+}
+
+/// The name of an enum's value in the contract, as people write it: `lease-granted`.
+pub(crate) fn enum_name(text: &str) -> String {
+    text.replace('-', "_").to_ascii_uppercase()
 }
 
 /// RFC 3339; empty for a time that is absent.

@@ -74,7 +74,6 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "LOG_BEHIND_CHECKPOINT" | "LOG_FORKED" => {
             "nothing is lent: an operator must compare the log with its checkpoints"
         }
-        "PRUNED" => "that part of the log is in an export only",
         "DIALECT_NOT_SERVED" => "call the provider in its own format",
         "LEASE_ENDED" => "acquire another lease",
         "NAME_TAKEN" => "choose another name",
@@ -84,6 +83,7 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "BOX_DOES_NOT_OPEN" => "try again; if it stays, client and broker differ in version",
         "INVALID_FIELD" => "correct the field that the message names",
         "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",
+        "PRUNED" => "look in the export that covers it: `strongroom audit list --from DIR`",
         "NO_CHECKPOINT" => "wait a moment; the log's first checkpoint is not signed yet",
         "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" | "OVERLOADED" => {
             "nothing was done; try again"

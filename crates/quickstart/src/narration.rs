@@ -6,7 +6,7 @@ use crate::speech::say;
 
 /// Tells each record as it becomes durable, from an index on, until the broker ends the stream.
 pub(crate) async fn narrate(admin: Broker, from_index: u64) {
-    let request = TailRecordsRequest { from_index: Some(from_index), tenant: String::new() };
+    let request = TailRecordsRequest { from_index: Some(from_index), ..Default::default() };
     let Ok(mut records) =
         admin.audit().tail_records(request).await.map(tonic::Response::into_inner)
     else {

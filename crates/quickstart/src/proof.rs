@@ -120,7 +120,7 @@ const POLICIES: &str = "policies";
 async fn records(admin: &Broker) -> anyhow::Result<Vec<Vec<u8>>> {
     let (mut client, mut bodies, mut from_index) = (admin.audit(), Vec::new(), 0);
     loop {
-        let request = ListRecordsRequest { from_index, page_size: 4096, tenant: String::new() };
+        let request = ListRecordsRequest { from_index, page_size: 4096, ..Default::default() };
         let page = client.list_records(request).await.context("reading the log")?.into_inner();
         bodies.extend(page.entries.into_iter().map(|entry| entry.body.to_vec()));
         if page.next_index >= page.tree_size {

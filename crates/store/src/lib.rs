@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod mapping;
 mod postgres;
+mod prune;
 mod row;
 mod sequence;
 mod sql_store;

@@ -113,8 +113,22 @@ pub(crate) fn change(row: &Row) -> Result<(u64, Option<String>), StoreError> {
     Ok((of.number("idx")?, of.optional_text("tenant")?))
 }
 
-pub(crate) fn leaf(row: &Row) -> Result<audit::Hash, StoreError> {
-    Columns { row, table: "record" }.array("leaf_hash")
+/// A leaf hash and its place.
+pub(crate) fn placed_leaf(row: &Row) -> Result<(u64, audit::Hash), StoreError> {
+    let of = Columns { row, table: "record" };
+    Ok((of.number("idx")?, of.array("leaf_hash")?))
+}
+
+/// A pruned bundle and its leaf hashes.
+pub(crate) fn pruned_bundle(row: &Row) -> Result<(u64, Vec<audit::Hash>), StoreError> {
+    let of = Columns { row, table: "pruned_bundle" };
+    let bytes = of.bytes("leaves")?;
+    let (leaves, rest) = bytes.as_chunks::<32>();
+    if rest.is_empty() && leaves.len() == 256 {
+        Ok((of.number("bundle")?, leaves.to_vec()))
+    } else {
+        Err(of.corrupt("leaves"))
+    }
 }
 
 pub(crate) fn node(row: &Row) -> Result<audit::Hash, StoreError> {

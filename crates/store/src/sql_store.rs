@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use audit::{Entry, Hash, Kind, RecordDraft};
+use audit::{BUNDLE_WIDTH, Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use sqlx::Pool;
 use tokio::{
@@ -22,6 +22,7 @@ use crate::{
     backend::{Backend, Options, Row, Value},
     error::is_lost,
     mapping,
+    prune::{self, first_kept},
     writer::{Answer, Job, QUEUE, Writer},
 };
 
@@ -219,14 +220,46 @@ impl<B: Backend> Store for SqlStore<B> {
         limit: u32,
         tenant: Option<&TenantId>,
     ) -> Result<Vec<Entry>, StoreError> {
-        const ALL: &str = "SELECT idx, body FROM record WHERE idx >= $1 ORDER BY idx LIMIT $2";
-        const OF_TENANT: &str = "\
-            SELECT idx, body FROM record WHERE idx >= $1 AND tenant = $3 ORDER BY idx LIMIT $2";
+        const ALL: &str = concat!(
+            "SELECT idx, body FROM record WHERE idx >= $1 AND idx >= ",
+            first_kept!(),
+            " ORDER BY idx LIMIT $2"
+        );
+        const OF_TENANT: &str = concat!(
+            "SELECT idx, body FROM record WHERE idx >= $1 AND tenant = $3 AND idx >= ",
+            first_kept!(),
+            " ORDER BY idx LIMIT $2"
+        );
         let (from, limit) = (from.into(), limit.into());
         match tenant {
             None => self.all(ALL, &[from, limit], mapping::entry).await,
             Some(tenant) => {
                 self.all(OF_TENANT, &[from, limit, tenant.as_str().into()], mapping::entry).await
+            }
+        }
+    }
+
+    async fn records_before(
+        &self,
+        before: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        const ALL: &str = concat!(
+            "SELECT idx, body FROM record WHERE idx < $1 AND idx >= ",
+            first_kept!(),
+            " ORDER BY idx DESC LIMIT $2"
+        );
+        const OF_TENANT: &str = concat!(
+            "SELECT idx, body FROM record WHERE idx < $1 AND tenant = $3 AND idx >= ",
+            first_kept!(),
+            " ORDER BY idx DESC LIMIT $2"
+        );
+        let (before, limit) = (before.into(), limit.into());
+        match tenant {
+            None => self.all(ALL, &[before, limit], mapping::entry).await,
+            Some(tenant) => {
+                self.all(OF_TENANT, &[before, limit, tenant.as_str().into()], mapping::entry).await
             }
         }
     }
@@ -256,7 +289,11 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError> {
-        const SQL: &str = "SELECT idx, body FROM record WHERE lease_hash = $1 ORDER BY idx";
+        const SQL: &str = concat!(
+            "SELECT idx, body FROM record WHERE lease_hash = $1 AND idx >= ",
+            first_kept!(),
+            " ORDER BY idx"
+        );
         self.all(SQL, &[lease_hash.into()], mapping::entry).await
     }
 
@@ -283,8 +320,30 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
-        const SQL: &str = "SELECT leaf_hash FROM record WHERE idx >= $1 AND idx < $2 ORDER BY idx";
-        self.all(SQL, &[range.start.into(), range.end.into()], mapping::leaf).await
+        const KEPT: &str = "\
+            SELECT idx, leaf_hash FROM record WHERE idx >= $1 AND idx < $2 ORDER BY idx";
+        const PRUNED: &str = "\
+            SELECT bundle, leaves FROM pruned_bundle WHERE bundle >= $1 AND bundle <= $2 \
+            ORDER BY bundle";
+        // In this order: what is pruned in between is then read twice, not missed.
+        let values = [range.start.into(), range.end.into()];
+        let kept = self.all(KEPT, &values, mapping::placed_leaf).await?;
+        if u64::try_from(kept.len()).is_ok_and(|kept| range.start + kept >= range.end) {
+            return Ok(kept.into_iter().map(|(_, leaf)| leaf).collect());
+        }
+        let values = [range.start / BUNDLE_WIDTH, range.end / BUNDLE_WIDTH].map(Value::from);
+        let bundles = self.all(PRUNED, &values, mapping::pruned_bundle).await?;
+        Ok(prune::joined(&bundles, kept, &range))
+    }
+
+    async fn prune(&self, before: u64, record: &RecordDraft) -> Result<Entry, StoreError> {
+        prune::check(before, record)?;
+        self.write(|answer| Job::Prune(Box::new((before, record.clone())), answer)).await
+    }
+
+    async fn first_kept(&self) -> Result<u64, StoreError> {
+        const SQL: &str = concat!("SELECT ", first_kept!(), " AS found");
+        Ok(self.one(SQL, &[], mapping::count).await?.unwrap_or_default())
     }
 
     async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {

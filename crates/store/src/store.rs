@@ -94,6 +94,14 @@ pub trait Store: fmt::Debug + Send + Sync {
         tenant: Option<&TenantId>,
     ) -> Result<Vec<Entry>, StoreError>;
 
+    /// Records before an index, the latest first; those of one tenant if one is given.
+    async fn records_before(
+        &self,
+        before: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError>;
+
     /// Records of changes (`audit::mutates`) from an index on, in order.
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError>;
 
@@ -113,7 +121,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Gives the lead up, if the holder has it.
     async fn resign(&self, holder: Uid) -> Result<(), StoreError>;
 
-    /// All records that name a lease, in order.
+    /// All kept records that name a lease, in order.
     async fn lease_records(&self, lease_hash: &[u8]) -> Result<Vec<Entry>, StoreError>;
 
     /// The last grant or renewal of each of a tenant's leases that is neither released nor revoked
@@ -128,6 +136,17 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The leaf hashes of a range of records, in order; shorter when the log is.
     async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError>;
+
+    /// Takes the bodies of all records before an index out, and appends the `LOG_PRUNED` record of it,
+    /// in one transaction: both or neither. Leaf hashes stay, and records of changes stay for
+    /// [`Store::changes`] alone.
+    ///
+    /// The index is a multiple of 256 and the record's `tree_size`; else the record is an
+    /// `InvalidRecord`. `Changed` when the log is pruned up to there already, or does not reach it.
+    async fn prune(&self, before: u64, record: &RecordDraft) -> Result<Entry, StoreError>;
+
+    /// The first record that is kept: reads by [`Store::records`] and its like begin here.
+    async fn first_kept(&self) -> Result<u64, StoreError>;
 
     /// The hashes of the perfect subtrees of a height that is a multiple of 8 and not 0, for a range
     /// of their places, in order; shorter when the log is. They are kept with the record that

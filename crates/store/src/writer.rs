@@ -11,7 +11,7 @@ use crate::{
     change::carry_out,
     changes::Changes,
     error::{is_lost, is_timeout},
-    mapping,
+    mapping, prune,
     sequence::Sequence,
 };
 
@@ -19,6 +19,7 @@ use crate::{
 pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
+    Prune(Box<(u64, RecordDraft)>, Answer<Entry>),
     PutPolicy(Hash, Vec<u8>, Answer<()>),
     PutPerson(Box<PersonRow>, Answer<()>),
     PutCheckpoint(u64, String, Answer<()>),
@@ -47,6 +48,7 @@ pub(crate) struct Writer<B: Backend> {
 enum Work {
     Append(Vec<Pending>),
     Apply(Box<(Change, RecordDraft)>),
+    Prune(Box<(u64, RecordDraft)>),
 }
 
 impl<B: Backend> Writer<B> {
@@ -60,6 +62,7 @@ impl<B: Backend> Writer<B> {
             let failed = match job {
                 Job::Append(batch, answer) => tell(answer, self.append(batch).await),
                 Job::Apply(change, answer) => tell(answer, self.apply(change).await),
+                Job::Prune(work, answer) => tell(answer, self.prune(work).await),
                 Job::PutPolicy(sha256, document, answer) => {
                     tell(answer, self.put_policy(&sha256, &document).await)
                 }
@@ -98,14 +101,23 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn apply(&mut self, change: Box<(Change, RecordDraft)>) -> Result<Entry, StoreError> {
-        let invalid = StoreError::InvalidRecord(InvalidRecord::Field("kind"));
         if !mutates(change.1.kind()) {
-            return Err(invalid);
+            return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
-        match self.transact(Work::Apply(change)).await?.pop() {
+        self.transact_one(Work::Apply(change)).await
+    }
+
+    async fn prune(&mut self, work: Box<(u64, RecordDraft)>) -> Result<Entry, StoreError> {
+        self.transact_one(Work::Prune(work)).await
+    }
+
+    async fn transact_one(&mut self, work: Work) -> Result<Entry, StoreError> {
+        match self.transact(work).await?.pop() {
             Some(Appended::Recorded(entry)) => Ok(entry),
             // A change without a record is never committed.
-            Some(Appended::Stale { .. }) | None => Err(invalid),
+            Some(Appended::Stale { .. }) | None => {
+                Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")))
+            }
         }
     }
 
@@ -299,6 +311,11 @@ async fn carry<B: Backend>(
         Work::Apply(change) => {
             let (change, record) = *change;
             carry_out::<B>(connection, &change).await?;
+            vec![Appended::Recorded(sequence.record(record))]
+        }
+        Work::Prune(work) => {
+            let (before, record) = *work;
+            prune::prune::<B>(connection, before, sequence.first).await?;
             vec![Appended::Recorded(sequence.record(record))]
         }
     };

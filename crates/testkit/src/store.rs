@@ -29,7 +29,7 @@ pub struct FailingStore {
 pub enum Operation {
     /// `append`.
     Append,
-    /// `apply`.
+    /// `apply` and `prune`.
     Apply,
     /// `put_checkpoint`, `put_policy` and `put_person`.
     PutCheckpoint,
@@ -237,6 +237,15 @@ impl Store for FailingStore {
         self.read(self.inner.records(from, limit, tenant)).await
     }
 
+    async fn records_before(
+        &self,
+        before: u64,
+        limit: u32,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(self.inner.records_before(before, limit, tenant)).await
+    }
+
     async fn changes(&self, from: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
         self.read(self.inner.changes(from, limit)).await
     }
@@ -276,6 +285,14 @@ impl Store for FailingStore {
 
     async fn leaf_hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {
         self.read(self.inner.leaf_hashes(range)).await
+    }
+
+    async fn prune(&self, before: u64, record: &RecordDraft) -> Result<Entry, StoreError> {
+        self.pass(Operation::Apply, self.inner.prune(before, record)).await
+    }
+
+    async fn first_kept(&self) -> Result<u64, StoreError> {
+        self.read(self.inner.first_kept()).await
     }
 
     async fn node_hashes(&self, level: u32, range: Range<u64>) -> Result<Vec<Hash>, StoreError> {

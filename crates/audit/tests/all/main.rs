@@ -8,6 +8,7 @@ mod forgeries;
 mod merkle;
 mod misconduct;
 mod notes;
+mod pruned;
 mod records;
 mod single_proofs;
 mod tiles;

@@ -1,5 +1,6 @@
 use audit::{
-    Bundle, Frontier, Hash, HashTile, Resource, TileFolder, leaf_hash, node_hash, peaks, tree_root,
+    Bundle, Frontier, Hash, HashTile, ProofPlan, PrunedStart, Resource, TileFolder, leaf_hash,
+    node_hash, peaks, tree_root,
 };
 
 /// Each tile of a log of this size with its hashes, by the definition of the specification.
@@ -51,6 +52,45 @@ fn the_specifications_example_has_the_tiles_it_says() {
         HashTile { level: 1, index: 1_234_067, width: 8 }.path(),
         "tile/1/x001/x234/067.p/8"
     );
+}
+
+#[test]
+fn the_tiles_of_a_pruned_log_are_those_of_the_whole_as_far_as_they_can_be_known() {
+    for (first, size) in [(256, 300), (256, 512), (512, 513), (65_536, 66_000), (65_792, 131_400)] {
+        let leaves = leaves(size);
+        let path = ProofPlan::inclusion(first, first + 1).unwrap().assemble(|node| {
+            let range = node.range();
+            Ok::<_, ()>(tree_root(&leaves[place(range.start)..place(range.end)]))
+        });
+        let start = PrunedStart::from_path(first, &path.unwrap()).unwrap();
+        let (mut folder, mut tiles) = (TileFolder::after(&start), Vec::new());
+        let mut keep = |tile: HashTile, bytes: &[u8]| {
+            tiles.push((tile, bytes.to_vec()));
+            Ok::<_, ()>(())
+        };
+        for leaf in &leaves[place(first)..] {
+            folder.push(*leaf, &mut keep).unwrap();
+        }
+        folder.finish(&mut keep).unwrap();
+        tiles.sort();
+        let whole = tiles_of(&leaves).into_iter();
+        let reach = |(tile, _): &(HashTile, Vec<Hash>)| {
+            tile.nodes().last().is_some_and(|node| node.range().end > first)
+        };
+        let reached: Vec<_> = whole.filter(reach).collect();
+        let since = tiles.iter().filter(|(_, bytes)| !bytes.is_empty());
+        for ((tile, bytes), (expected, hashes)) in since.zip(&reached) {
+            assert_eq!(tile, expected, "{first} of {size}");
+            assert!(hashes.as_flattened().ends_with(bytes), "{tile}");
+            assert!(start.agrees_with(*tile, hashes), "{tile}");
+            if bytes.len() < hashes.as_flattened().len() {
+                let mut wrong = hashes.clone();
+                wrong[0][0] ^= 1;
+                assert!(!start.agrees_with(*tile, &wrong), "{tile}");
+            }
+        }
+        assert_eq!(tiles.iter().filter(|(_, it)| !it.is_empty()).count(), reached.len());
+    }
 }
 
 #[test]

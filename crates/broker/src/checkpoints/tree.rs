@@ -1,73 +1,33 @@
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use audit::{Checkpoint, Frontier, Hash, ProofPlan, verify_consistency};
+use store::{Store, StoreError, Tree};
 
-use audit::Frontier;
-use store::{Store, StoreError};
-
-/// The log's tree, grown from leaf hashes and not from what the head says, and remembered at earlier
-/// sizes so that an older checkpoint is looked at without reading the log from its beginning.
-#[derive(Debug)]
-pub(crate) struct Tree {
-    store: Arc<dyn Store>,
-    marks: BTreeMap<u64, Frontier>,
-    /// The sizes of the latest marks that are not at a multiple of [`STEP`], the oldest first.
-    recent: VecDeque<u64>,
+/// The log's tree at a size, from the hashes that are stored and not from what the head says; `None`
+/// when the log does not reach that far, or not all of it is there any more.
+pub(crate) async fn at(store: &dyn Store, size: u64) -> Result<Option<Frontier>, StoreError> {
+    there(Tree::of(store).frontier(size).await)
 }
 
-/// The tree at one size, with the marks that were passed on the way there.
-#[derive(Debug)]
-pub(crate) struct Grown {
-    pub(crate) end: Frontier,
-    passed: Vec<Frontier>,
+/// Whether the log's tree at a size, with this root, is the continuation of a checkpoint: proved, so
+/// that nothing is taken on the word of the stored hashes. `None` as of [`at`].
+pub(crate) async fn continues(
+    store: &dyn Store,
+    earlier: &Checkpoint,
+    (size, root): (u64, &Hash),
+) -> Result<Option<bool>, StoreError> {
+    // Which there is no proof of: nothing precedes everything.
+    if earlier.size == 0 {
+        return Ok(Some(true));
+    }
+    let Ok(plan) = ProofPlan::consistency(earlier.size, size) else { return Ok(Some(false)) };
+    let Some(proof) = there(Tree::of(store).prove(&plan).await)? else { return Ok(None) };
+    let proved = verify_consistency(earlier.size, &earlier.root, size, root, &proof);
+    Ok(Some(proved.is_ok()))
 }
 
-/// Leaf hashes read at a time. Marks at its multiples stay.
-const STEP: u64 = 65_536;
-
-/// Marks at other sizes: what was signed within the last minutes, which is what clients echo.
-const RECENT: usize = 512;
-
-impl Tree {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, marks: BTreeMap::new(), recent: VecDeque::new() }
-    }
-
-    /// Reads the tree at a size; `None` when the log does not reach that far.
-    pub(crate) async fn at(&self, size: u64) -> Result<Option<Grown>, StoreError> {
-        let mark = self.marks.range(..=size).next_back();
-        let mut end = mark.map(|(_, frontier)| frontier.clone()).unwrap_or_default();
-        let mut passed = Vec::new();
-        while end.size() < size {
-            let next = (end.size() / STEP + 1) * STEP;
-            let hashes = self.store.leaf_hashes(end.size()..size.min(next)).await?;
-            if hashes.is_empty() {
-                return Ok(None);
-            }
-            for hash in hashes {
-                end.push(hash);
-            }
-            if end.size() == next {
-                passed.push(end.clone());
-            }
-        }
-        Ok(Some(Grown { end, passed }))
-    }
-
-    /// Remembers a tree that was found to be the one that was signed.
-    pub(crate) fn keep(&mut self, grown: Grown) {
-        for frontier in grown.passed {
-            self.marks.insert(frontier.size(), frontier);
-        }
-        let size = grown.end.size();
-        if self.marks.insert(size, grown.end).is_none() && !size.is_multiple_of(STEP) {
-            self.recent.push_back(size);
-        }
-        while self.recent.len() > RECENT {
-            if let Some(oldest) = self.recent.pop_front() {
-                self.marks.remove(&oldest);
-            }
-        }
+fn there<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(StoreError::Corrupt(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -128,10 +128,12 @@ async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualCl
         ),
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
+        keep: None,
         kek_ttl: Duration::from_mins(5),
         kms: Arc::clone(kms) as _,
         plain_http_origins: vec![],
         sessions: 10,
+        sinks: vec![],
         store,
         verifier_key: String::new(),
     };

@@ -52,6 +52,8 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
     };
     let key = SignerKey::from_seed("strongroom.test/log", &[7; 32]).unwrap();
     let parts = Parts {
+        keep: None,
+        sinks: vec![],
         people: vec!["spiffe://a.b/w/people/*".parse().unwrap()],
         access: Arc::new(Access::new(vec![rule]).unwrap()),
         catalogue: providers::Catalogue::builtin().unwrap(),

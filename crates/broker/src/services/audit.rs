@@ -1,6 +1,9 @@
+mod prune;
+mod search;
+
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use ::audit::{Checkpoint, Entry, ProofPlan, VerifierKey};
+use ::audit::{Checkpoint, Entry, ProofPlan, RecordFilter, VerifierKey};
 use bytes::Bytes;
 use domain::TenantId;
 use futures_util::Stream;
@@ -17,6 +20,7 @@ use crate::{
     core::{Core, accept},
     live::Live,
     refused::{Refused, Why},
+    services::audit::search::Search,
 };
 
 /// `strongroom.v1.Audit`.
@@ -55,11 +59,14 @@ impl Audit for AuditService {
         let (caller, request) = accept(request)?;
         let work = async {
             let readable = self.core.readable(&caller, &request.tenant)?;
-            Ok::<_, Refused>((readable, self.core.start_at(request.from_index).await?))
+            let filter = self.core.filter(request.filter).await?;
+            let from = self.core.start_at(request.from_index).await?;
+            self.core.check_kept(from).await?;
+            Ok::<_, Refused>((readable, filter, from))
         };
-        let (Readable(tenant), from) = self.core.answer(&caller, work).await?.into_inner();
+        let (Readable(tenant), filter, from) = self.core.answer(&caller, work).await?.into_inner();
         let (answers, stream) = mpsc::channel(16);
-        let tail = Tail { core: Arc::clone(&self.core), tenant, live, answers };
+        let tail = Tail { core: Arc::clone(&self.core), tenant, filter, live, answers };
         self.tasks.spawn(tail.run(from, self.stop.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -100,6 +107,14 @@ impl Audit for AuditService {
         self.core.answer(&caller, self.core.prove_inclusion(&caller, &request)).await
     }
 
+    async fn prune_records(
+        &self,
+        request: Request<v1::PruneRecordsRequest>,
+    ) -> Result<Response<v1::PruneRecordsResponse>, Status> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.prune_records(&caller, &request)).await
+    }
+
     async fn prove_consistency(
         &self,
         request: Request<v1::ProveConsistencyRequest>,
@@ -133,6 +148,16 @@ impl Core {
         Ok(Readable(Some(tenant)))
     }
 
+    /// What is asked for. A person is found by the commitment that records hold.
+    async fn filter(&self, asked: Option<v1::RecordFilter>) -> Result<RecordFilter, Why> {
+        let filter = RecordFilter::new(asked.unwrap_or_default());
+        let filter = filter.map_err(|error| Why::InvalidField(error.to_string()))?;
+        match filter.actor().parse() {
+            Ok(identity) => Ok(filter.or_by(self.people.commitment(&identity).await?)),
+            Err(_) => Ok(filter),
+        }
+    }
+
     async fn list_records(
         &self,
         caller: &Caller,
@@ -144,22 +169,37 @@ impl Core {
             Ok(asked) => asked.min(4096),
             Err(_) => return Err(Why::InvalidField("page_size must not be negative".into()).into()),
         };
-        let from = self.start_at(Some(request.from_index)).await?;
+        let filter = self.filter(request.filter.clone()).await?;
+        let before = request.newest_first.then_some(match request.from_index {
+            0 => u64::MAX,
+            index => index,
+        });
+        let from = if before.is_some() { None } else { Some(request.from_index) };
+        let from = self.start_at(from).await?;
         // The size first: what is read after it may hold more, never less.
-        let tree_size = self.log.size();
-        let entries = self.store.records(from, limit, tenant.as_ref()).await?;
-        let full = entries.len() >= limit as usize;
-        let next_index = match entries.last() {
-            Some(last) if full => last.index + 1,
-            Some(last) => tree_size.max(last.index + 1),
-            None => tree_size,
+        let size = self.log.size();
+        let tenant = tenant.as_ref();
+        let store = &*self.store;
+        let first = store.first_kept().await?;
+        let search = Search { store, tenant, filter: &filter, first, size };
+        let found = match before {
+            Some(before) => search.backwards(before.min(size), limit).await?,
+            None => search.forwards(from, limit).await?,
         };
-        let disclosures = self.people.disclose(&entries).await;
+        if !request.newest_first {
+            // After the reading: what was pruned meanwhile must not look as if it never was.
+            self.check_kept(from).await?;
+        }
+        let disclosures = self.people.disclose(&found.entries).await;
+        let entries: Vec<_> = found.entries.into_iter().map(log_entry).collect();
+        let seen = entries.iter().map(|entry| entry.index + 1).max().unwrap_or(0);
         Ok(v1::ListRecordsResponse {
             disclosures,
-            entries: entries.into_iter().map(log_entry).collect(),
-            next_index,
-            tree_size: tree_size.max(next_index),
+            entries,
+            next_index: found.next,
+            tree_size: size.max(seen),
+            first_index: first,
+            searched_from: found.from,
         })
     }
 
@@ -181,6 +221,7 @@ impl Core {
         self.in_tree(tree_size)?;
         let plan = ProofPlan::inclusion(request.index, tree_size).map_err(|_| Why::NotInTree)?;
         let entry = self.store.records(request.index, 1, None).await?;
+        self.check_kept(request.index).await?;
         let entry = entry.into_iter().next().ok_or(Why::NotInTree)?;
         let record = entry.record().map_err(|error| Why::Corrupt(error.to_string()))?;
         if !self.access.shows(caller, &record) {
@@ -197,6 +238,12 @@ impl Core {
         })
     }
 
+    /// Refuses what has been pruned.
+    pub(crate) async fn check_kept(&self, index: u64) -> Result<(), Why> {
+        let first = self.store.first_kept().await?;
+        if index < first { Err(Why::Pruned(first)) } else { Ok(()) }
+    }
+
     fn in_tree(&self, size: u64) -> Result<(), Why> {
         if size <= self.log.size() { Ok(()) } else { Err(Why::NotInTree) }
     }
@@ -211,6 +258,7 @@ impl Core {
 struct Tail {
     core: Arc<Core>,
     tenant: Option<TenantId>,
+    filter: RecordFilter,
     live: Live,
     answers: mpsc::Sender<Result<v1::TailRecordsResponse, Status>>,
 }
@@ -219,6 +267,10 @@ impl Tail {
     /// Sends records from an index on until the reader or the broker goes.
     async fn run(self, mut from: u64, stop: CancellationToken) {
         let mut growth = self.core.log.growth();
+        // At once, so that the reader knows where to resume before the first record comes.
+        if self.send(from, vec![]).await.is_none() {
+            return;
+        }
         loop {
             let reached = *growth.borrow_and_update();
             while from < reached {
@@ -240,17 +292,26 @@ impl Tail {
 
     /// Sends one step of records; gives where the next one begins, or nothing when the stream ends.
     async fn send_records(&self, from: u64, reached: u64) -> Option<u64> {
-        let entries = match self.core.store.records(from, STEP, self.tenant.as_ref()).await {
+        let read = async {
+            let entries = self.core.store.records(from, STEP, self.tenant.as_ref()).await?;
+            // After the reading: a reader that was overtaken by pruning must hear of the gap.
+            self.core.check_kept(from).await.map(|()| entries)
+        };
+        let entries = match read.await {
             Ok(entries) => entries,
-            Err(error) => {
+            Err(why) => {
                 // Who is gone need not hear of it.
-                let _ = self.answers.send(Err(Refused::from(error).into())).await;
+                let _ = self.answers.send(Err(Refused::from(why).into())).await;
                 return None;
             }
         };
         let full = entries.len() == STEP as usize;
         let last = entries.last().map_or(0, |entry| entry.index + 1);
         let next = if full { last } else { last.max(reached) };
+        let asked = |entry: &Entry| {
+            self.filter.is_open() || entry.record().is_ok_and(|record| self.filter.matches(&record))
+        };
+        let entries = entries.into_iter().filter(asked).collect();
         self.send(next, entries).await.map(|()| next)
     }
 

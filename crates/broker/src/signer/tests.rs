@@ -311,3 +311,55 @@ async fn one_broker_leads_until_it_stops() {
     };
     tokio::join!(one, other, told);
 }
+
+/// Takes out the bodies of all records before an index.
+async fn prune(store: &FailingStore, before: u64) {
+    let tree = tree::at(store, before).await.unwrap().unwrap();
+    let record = Record {
+        kind: Kind::LogPruned.into(),
+        tree_size: before,
+        tree_root: tree.root().to_vec().into(),
+        ..Record::default()
+    };
+    store.prune(before, &RecordDraft::new(record).unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pruned_log_is_signed_on_and_continues_what_was_signed_before() {
+    let place = Place::new().await;
+    append(&place.store, vec![refusal("a"); 300]).await;
+    let (mut one, mut other) =
+        (place.signer("one").await.unwrap(), place.signer("other").await.unwrap());
+    one.look(true).await.unwrap();
+    other.look(false).await.unwrap();
+    let early = other.checkpoints().note();
+    drop(other);
+    append(&place.store, vec![refusal("a"); 300]).await;
+    prune(&place.store, 512).await;
+    one.look(true).await.unwrap();
+    assert_eq!(published(&place.store).await, Some(601));
+    // A broker that last ran when there was no more, and a client that has seen no more.
+    let mut other = place.signer("other").await.unwrap();
+    assert_eq!(place.kept("other"), Some(601));
+    assert!(matches!(
+        other.take(&Checkpoint::verify(&early, key().verifier()).unwrap(), &early).await.unwrap(),
+        Taken::Continued
+    ));
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_does_not_continue_the_newest_is_no_tree_of_this_log() {
+    let place = Place::new().await;
+    append(&place.store, vec![refusal("a"); 300]).await;
+    let tree = async |size| tree::at(&*place.store, size).await.unwrap();
+    let (early, late) = (tree(200).await.unwrap(), tree(300).await.unwrap().root());
+    assert!(tree(301).await.is_none());
+    let check = async |root| {
+        let origin = "strongroom.test/log".to_owned();
+        let newest = Checkpoint { origin, size: 200, root };
+        is_tree(&*place.store, Some(&newest), (300, &late)).await.unwrap()
+    };
+    assert_eq!(check(early.root()).await, Some(true));
+    // The database is not asked which checkpoint was the newest.
+    assert_eq!(check([1; 32]).await, Some(false));
+}

@@ -8,7 +8,15 @@ use crate::harness::{layout, repository};
 fn the_annotated_configuration_is_one() {
     let (config, _) = Config::load(&repository("deploy/broker.toml")).unwrap();
     assert_eq!(config.listen.port(), 7443);
-    assert_eq!(config.access.len(), 4);
+    assert_eq!(config.access.len(), 5);
+    assert_eq!(config.log.keep, None);
+
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    fs::write(&path, text.replace("# keep = ", "keep = ")).unwrap();
+    let (config, _) = Config::load(&path).unwrap();
+    assert_eq!(config.log.keep, Some(std::time::Duration::from_hours(400 * 24)));
 }
 
 #[test]

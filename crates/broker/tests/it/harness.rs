@@ -2,7 +2,7 @@ use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use audit::{Kind, PolicyDocument, Record, Verifier, VerifierKey};
 use broker::{Broker, Config};
-use domain::SystemClock;
+use domain::{Clock, SystemClock};
 use setup::Layout;
 use strongroom_client::ClientConfig;
 use strongroom_proto::v1;
@@ -37,8 +37,13 @@ impl Running {
 
     /// Starts on what an earlier broker left.
     pub(crate) async fn start_in(folder: TempDir, layout: Layout) -> Self {
+        Self::start_by(folder, layout, Arc::new(SystemClock)).await
+    }
+
+    /// Starts by another clock than this machine's.
+    pub(crate) async fn start_by(folder: TempDir, layout: Layout, clock: Arc<dyn Clock>) -> Self {
         let (config, sha256) = Config::load(&layout.broker_config).unwrap();
-        let broker = Broker::open(config, sha256).await.unwrap();
+        let broker = Broker::open_by(config, sha256, clock).await.unwrap();
         let verifier = broker.verifier_key().parse().unwrap();
         let tiles = broker.tiles_address();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

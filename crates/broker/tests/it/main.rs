@@ -10,6 +10,7 @@ mod hostile;
 mod lending;
 mod people;
 mod process;
+mod records;
 mod several;
 mod sinks;
 mod tiles;

@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use audit::{
-    Bundle, Checkpoint, CosignerKey, Hash, HashTile, Kind, Note, ProofPlan, Record, RecordDraft,
-    RecordProof, SignerKey, TileFolder, encode_bundle, leaf_hash, tree_root,
+    Bundle, Checkpoint, CosignerKey, Hash, HashTile, Kind, Note, ProofPlan, PrunedStart, Record,
+    RecordDraft, RecordProof, SignerKey, TileFolder, encode_bundle, leaf_hash, tree_root,
 };
 use domain::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -36,6 +36,31 @@ impl Log {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, rules).unwrap();
         log
+    }
+
+    /// The export of a log whose first 256 records were pruned, and, apart, one that has them.
+    pub(crate) fn pruned() -> (Self, TempDir) {
+        let mut log = Self::new(300);
+        let root = tree_root(&leaves(&log.bodies[..256]));
+        let record = Record {
+            kind: Kind::LogPruned.into(),
+            tree_size: 256,
+            tree_root: root.to_vec().into(),
+            ..Record::default()
+        };
+        let time = Timestamp::from_millis(1_700_000_100_000);
+        log.bodies.push(RecordDraft::new(record).unwrap().seal_at(300, time).body);
+        fs::remove_dir_all(log.directory.path().join("tile")).unwrap();
+        log.write();
+        let archive = TempDir::new().unwrap();
+        write(&archive, &log.bodies[..280], &log.key);
+        // As a mirror prunes: tiles above the lowest level stay.
+        for pruned in ["tile/entries/000", "tile/0/000"] {
+            fs::remove_file(log.directory.path().join(pruned)).unwrap();
+        }
+        let start = PrunedStart::from_path(256, &[root]).unwrap();
+        fs::write(log.directory.path().join("pruned"), start.encode()).unwrap();
+        (log, archive)
     }
 
     /// Where the rules lie that the log names.
@@ -89,6 +114,10 @@ impl Log {
     }
 }
 
+fn leaves(bodies: &[Vec<u8>]) -> Vec<Hash> {
+    bodies.iter().map(|body| leaf_hash(body)).collect()
+}
+
 fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
     let size = u64::try_from(bodies.len()).unwrap();
     for bundle in Bundle::covering(size) {
@@ -98,7 +127,7 @@ fn write(directory: &TempDir, bodies: &[Vec<u8>], key: &SignerKey) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, encode_bundle(&bodies[first..first + width]).unwrap()).unwrap();
     }
-    let leaves: Vec<Hash> = bodies.iter().map(|body| leaf_hash(body)).collect();
+    let leaves = leaves(bodies);
     write_tiles(directory, &leaves);
     let checkpoint = Checkpoint::sign(size, &tree_root(&leaves), key).unwrap();
     fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();

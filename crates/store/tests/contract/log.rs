@@ -104,6 +104,15 @@ pub(crate) async fn records_come_in_pages(place: &Place) {
     assert_eq!(indexes(0, 2, Some("a")).await, [0, 2]);
     assert_eq!(indexes(3, 9, Some("a")).await, [4]);
     assert!(indexes(0, 9, Some("c")).await.is_empty());
+
+    let latest = async |before, limit, tenant: Option<&str>| {
+        let tenant = tenant.map(|tenant| tenant.parse().unwrap());
+        let entries = store.records_before(before, limit, tenant.as_ref()).await.unwrap();
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>()
+    };
+    assert_eq!(latest(u64::MAX, 2, None).await, [4, 3]);
+    assert_eq!(latest(4, 9, Some("a")).await, [2, 0]);
+    assert!(latest(0, 9, None).await.is_empty());
 }
 
 pub(crate) async fn changes_are_found_among_other_records(place: &Place) {

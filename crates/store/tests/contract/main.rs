@@ -15,6 +15,7 @@ mod log;
 mod place;
 mod postgres_only;
 mod proxy;
+mod prune;
 mod sequencing;
 mod sqlite_only;
 mod stale;
@@ -70,6 +71,9 @@ contract![
     log::an_append_that_nobody_waits_for_is_finished,
     log::everything_is_there_after_reopening,
     log::a_closed_store_is_unavailable,
+    prune::what_remains_of_a_pruned_log_is_whole,
+    prune::only_whole_bundles_are_pruned_and_each_once,
+    prune::a_pruned_log_needs_a_fifth_of_the_storage,
     stale::what_was_decided_before_a_change_is_stale,
     stale::a_change_of_another_tenant_makes_nothing_stale,
     stale::a_change_in_the_same_batch_makes_its_tenant_stale,

@@ -62,6 +62,27 @@ impl Place {
         }
     }
 
+    /// How many bytes the log takes up, without what is free.
+    pub(crate) async fn stored(&self) -> i64 {
+        const FILE: &str = "\
+            SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), \
+                pragma_freelist_count(), pragma_page_size()";
+        // The sum of rows: what other tests are reading keeps dead ones from being vacuumed.
+        const SERVER: &str = "\
+            SELECT (SELECT sum(pg_column_size(record.*)) FROM record)::bigint \
+                + (SELECT coalesce(sum(octet_length(leaves)), 0) FROM pruned_bundle)::bigint";
+        match self {
+            Self::File(_) => {
+                let mut connection = SqliteConnection::connect(&self.url()).await.unwrap();
+                sqlx::query_scalar(FILE).fetch_one(&mut connection).await.unwrap()
+            }
+            Self::Server(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(SERVER).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+
     /// Locks the head from outside.
     pub(crate) async fn intrude(&self) -> Intruder {
         match self {

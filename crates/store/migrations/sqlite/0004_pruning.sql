@@ -1,0 +1,7 @@
+-- What is left of pruned records: the leaf hashes of each whole bundle of 256, one after another, as
+-- a hash tile has them. The log is pruned up to and with the last bundle here. Of the pruned records,
+-- those of changes stay in `record`, where only replay reads them.
+CREATE TABLE pruned_bundle (
+    bundle INTEGER PRIMARY KEY,
+    leaves BLOB    NOT NULL CHECK (length(leaves) = 8192)
+) STRICT;
