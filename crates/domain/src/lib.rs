@@ -4,6 +4,9 @@
 mod access;
 mod canonical;
 mod clock;
+mod detection;
+mod failure;
+mod health;
 mod lease;
 mod name;
 mod origin;
@@ -17,6 +20,9 @@ mod virtual_key;
 pub use access::{AccessPolicy, AccessRule, Permit};
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use detection::Detection;
+pub use failure::Failure;
+pub use health::{Health, Readiness};
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use name::{
     CredentialId, CredentialName, InvalidName, ProviderId, RequestId, TenantId, VirtualKeyName,
