@@ -1,5 +1,5 @@
-//! What is true of each provider: where calls go and what proves that they may, which models are whose,
-//! what may pass through, how keys are tested, and what answers mean.
+//! What is true of each provider: where calls go and what proves that they may, which models are
+//! whose, what may pass through, how keys are tested, and what answers mean.
 //!
 //! The facts are data, one file a provider in `data/`; adding a provider whose secret goes into one
 //! header is adding a file and naming it in `catalogue.rs`. Nothing here does I/O.
@@ -17,6 +17,7 @@ mod operation;
 mod provider;
 mod quirk;
 mod rewrite;
+mod secret;
 mod settings;
 mod target;
 mod usage;
@@ -34,6 +35,7 @@ pub use operation::Operation;
 pub use provider::Provider;
 pub use quirk::Quirk;
 pub use rewrite::Rewrite;
+pub use secret::{ServiceAccountFile, UnusableSecret};
 pub use settings::{SettingForm, Settings};
 pub use target::{Ask, Call, NoTarget, Proof, Target};
 pub use usage::{Framing, StreamUsage, UsagePointers, UsageShape};

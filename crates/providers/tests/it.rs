@@ -14,6 +14,8 @@ mod failures;
 mod manual;
 #[path = "it/models.rs"]
 mod models;
+#[path = "it/secrets.rs"]
+mod secrets;
 #[path = "it/targets.rs"]
 mod targets;
 #[path = "it/verdicts.rs"]
