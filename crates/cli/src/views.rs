@@ -169,6 +169,7 @@ impl From<Record> for RecordView {
             Source::Byok => "byok",
             Source::Managed => "managed",
             Source::Custom => "custom",
+            Source::Keyless => "keyless",
         };
         Self {
             index: record.index,

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use crate::{Failure, Timestamp};
 
-/// What is known of how a credential has fared: whether it rests after failures, and whether a call is
-/// out to see if it works again. A plain value: whoever holds it says what time it is.
+/// What is known of how a credential has fared: whether it rests after failures, and whether a call
+/// is out to see if it works again. A plain value: whoever holds it says what time it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Health {
     /// Failures since the last success.
