@@ -65,9 +65,9 @@ pub struct Minting {
 }
 
 impl Provider {
-    /// What must be made of a credential of this kind before a call, and where to ask for it: an address
-    /// of the provider's, whatever the credential's secret says. `None` when the secret itself goes on
-    /// the call.
+    /// What must be made of a credential of this kind before a call, and where to ask for it: an
+    /// address of the provider's, whatever the credential's secret says. `None` when the secret
+    /// itself goes on the call.
     pub fn minting(
         &self,
         kind: CredentialKind,

@@ -266,7 +266,9 @@ impl Provider {
 
     fn endpoint_of(&self, dialect: Dialect, base_url: Option<&str>) -> Option<Endpoint> {
         let surface = self.surface(dialect)?;
-        let (form, settings) = (self.credentials.first()?, Settings::default());
+        let form = self.credentials.first()?;
+        // Without an account or project of its own a credential would follow the caller's.
+        let settings = self.checked_settings(form, &Settings::default()).ok()?;
         let place = Place { provider: self, form, settings: &settings, base_url, model: "" };
         let root = place.root(surface.base_url.as_deref()).ok().filter(|root| !root.is_empty())?;
         let path = place.fill(&surface.path).ok()?;

@@ -11,7 +11,8 @@ pub enum UnusableSecret {
     Empty,
     /// It could not be sent.
     #[error(
-        "the secret has characters that cannot stand in a header: a line break or blank may have been copied with it"
+        "the secret has characters that cannot stand in a header: a line break or blank may have \
+         been copied with it"
     )]
     NotSendable,
     /// It should be the file of a service account, and is no JSON object.
@@ -19,7 +20,8 @@ pub enum UnusableSecret {
     NotJson,
     /// It is another kind of file, which names addresses or commands to run.
     #[error(
-        "the file's `type` is not `service_account`: other kinds are not taken, because they say where to send secrets"
+        "the file's `type` is not `service_account`: other kinds are not taken, because they say \
+         where to send secrets"
     )]
     NotAServiceAccount,
     /// The file lacks something.

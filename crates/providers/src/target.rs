@@ -168,7 +168,10 @@ pub enum NoTarget {
         hint: &'static str,
     },
     /// The provider does not serve this dialect.
-    #[error("{provider} does not serve the format `{dialect}`; it serves {served}", dialect = .dialect.as_str())]
+    #[error(
+        "{provider} does not serve the format `{dialect}`; it serves {served}",
+        dialect = .dialect.as_str()
+    )]
     DialectNotServed {
         /// The provider.
         provider: String,
@@ -178,7 +181,10 @@ pub enum NoTarget {
         served: String,
     },
     /// The provider does not serve this operation.
-    #[error("{provider} does not serve {operation} in this format; it serves {served}", operation = .operation.as_str())]
+    #[error(
+        "{provider} does not serve {operation} in this format; it serves {served}",
+        operation = .operation.as_str()
+    )]
     OperationNotServed {
         /// The provider.
         provider: String,
@@ -240,6 +246,10 @@ impl Provider {
         };
         let base_path = format!("{}{}", path_in(&root), place.fill(&prefix)?);
         let mut rewrites = surface.rewrites.clone();
+        // A model that moves to the path is not in the body; one that only counts stays there.
+        if matches!(ask.call, Call::Operation(_)) && path.contains("{model}") {
+            rewrites.push(Rewrite::Drop("model".to_owned()));
+        }
         let asks =
             matches!(ask.call, Call::Operation(operation) if surface.asks_for_usage(operation));
         if ask.streams && asks {

@@ -31,6 +31,15 @@ fn each_dialect_has_the_address_and_header_of_its_vendor() {
 }
 
 #[test]
+fn a_credential_that_needs_settings_goes_nowhere_without_them() {
+    for slug in ["azure", "bedrock", "cloudflare", "vertex"] {
+        for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Native] {
+            check_endpoint(slug, dialect, None);
+        }
+    }
+}
+
+#[test]
 fn a_custom_endpoint_is_where_its_credential_says() {
     let custom = provider("custom");
     assert!(custom.needs_base_url());

@@ -134,7 +134,11 @@ fn claude_on_vertex_has_its_model_in_the_path() {
         assert_eq!(shown(&target), format!("{base}/publishers/anthropic/models/{path}"));
         let version =
             Rewrite::Add { member: "anthropic_version".into(), value: "vertex-2023-10-16".into() };
-        assert_eq!(target.rewrites, [version]);
+        let mut expected = vec![version];
+        if operation == Op::Messages {
+            expected.push(Rewrite::Drop("model".into()));
+        }
+        assert_eq!(target.rewrites, expected);
     }
     let none = vertex.target(&ask(false, Op::Messages, "")).unwrap_err();
     assert!(matches!(none, NoTarget::MissingModel { .. }), "{none}");
