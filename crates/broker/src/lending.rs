@@ -434,6 +434,7 @@ pub(crate) fn proto_source(source: Source) -> v1::Source {
         Source::Byok => v1::Source::Byok,
         Source::Managed => v1::Source::Managed,
         Source::Custom => v1::Source::Custom,
+        Source::Keyless => v1::Source::Keyless,
     }
 }
 

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use domain::{
-    Candidate, Dialect, NoRoute, OnMissing, Origin, ProviderId, RouteRequest, Scope, Source,
-    TenantId, route,
+    Candidate, Dialect, NoRoute, OnMissing, Origin, ProviderId, Readiness, RouteRequest,
+    RoutingPolicy, Scope, Source, TenantId, plan,
 };
 use providers::Endpoint;
 
@@ -65,30 +65,56 @@ impl Core {
                 Some(by_path)
             }
         };
-        let models = |scope: &Scope| self.known_models(scope);
+        let detected = self.catalogue.recognize(wanted.model);
         let request = RouteRequest {
+            written: wanted.model,
             model: bare,
             named: named.as_ref(),
             by_path: !wanted.provider.is_empty(),
-            detected: self.catalogue.detect(bare),
-            preferred: tenant.row.preferred_provider.as_ref(),
-            on_missing: tenant.row.on_missing,
+            detected: &detected,
+            dialect: wanted.dialect,
+            scope: wanted.scope,
         };
-        let platform = self.platform(&request).await?;
-        let own = candidates(tenant);
-        let managed = platform.as_ref().map(|tenant| candidates(tenant)).unwrap_or_default();
-        let chosen = route(&request, &own, &managed).map_err(|none| match none {
+        let policy = RoutingPolicy {
+            preferred: tenant.row.preferred_provider.clone(),
+            on_missing: tenant.row.on_missing.into(),
+            ..RoutingPolicy::default()
+        };
+        let platform = self.platform(tenant.row.on_missing).await?;
+        let own = self.candidates(tenant, wanted.dialect);
+        let managed = platform.as_ref().map(|tenant| self.candidates(tenant, wanted.dialect));
+        let decision = plan(&request, &policy, &own, &managed.unwrap_or_default());
+        let chosen = decision.outcome.map_err(|none| self.no_route(none, wanted))?.first;
+        let owner = match platform {
+            Some(platform) if chosen.source.is_platforms() => platform,
+            _ => Arc::clone(tenant),
+        };
+        self.address(owner, chosen.index, chosen.source, &chosen.model, wanted.dialect)
+    }
+
+    fn no_route(&self, none: NoRoute, wanted: Wanted<'_>) -> Why {
+        let models = || self.known_models(wanted.scope);
+        match none {
             NoRoute::UnknownModel => {
-                Why::NoSuchModel { model: wanted.model.to_owned(), models: models(wanted.scope) }
+                Why::NoSuchModel { model: wanted.model.to_owned(), models: models() }
             }
             NoRoute::NoCredential(provider) => Why::NoCredential(provider),
+            NoRoute::NoCredentialOfAny(ref providers) => match providers.first() {
+                Some(provider) => Why::NoCredential(provider.clone()),
+                None => Why::InvalidField(none.to_string()),
+            },
             NoRoute::AllDisabled(provider) => Why::CredentialDisabled(provider),
-        })?;
-        let owner = match (chosen.source, platform) {
-            (Source::Managed, Some(platform)) => platform,
-            (Source::Byok | Source::Custom | Source::Managed, _) => Arc::clone(tenant),
-        };
-        self.address(owner, chosen.index, chosen.source, bare, wanted)
+            NoRoute::DialectNotServed(provider) => {
+                Why::DialectNotServed { provider, dialect: wanted.dialect.as_str() }
+            }
+            NoRoute::ProviderNotInScope(provider) => Why::ProviderNotInScope(provider),
+            NoRoute::ModelNotInScope(_) => {
+                Why::ModelNotInScope { model: wanted.model.to_owned(), models: models() }
+            }
+            NoRoute::Ambiguous(_) | NoRoute::AllResting { .. } => {
+                Why::InvalidField(none.to_string())
+            }
+        }
     }
 
     /// Takes one credential that the caller names, or the provider's first.
@@ -108,9 +134,7 @@ impl Core {
             return Err(Why::CredentialDisabled(row.provider.clone()));
         }
         let source = if row.base_url.is_some() { Source::Custom } else { Source::Byok };
-        let scope = Scope::default();
-        let wanted = Wanted { model: "", provider: "", dialect, scope: &scope };
-        self.address(Arc::clone(tenant), at, source, "", wanted)
+        self.address(Arc::clone(tenant), at, source, "", dialect)
     }
 
     /// The models that a scope allows and that are known here by name, for people.
@@ -137,8 +161,8 @@ impl Core {
     }
 
     /// The platform's credentials, when the tenant's policy may need them.
-    async fn platform(&self, request: &RouteRequest<'_>) -> Result<Option<Arc<Tenant>>, Why> {
-        match request.on_missing {
+    async fn platform(&self, on_missing: OnMissing) -> Result<Option<Arc<Tenant>>, Why> {
+        match on_missing {
             OnMissing::Managed => self.directory.tenant(&TenantId::platform()).await,
             OnMissing::Refuse => Ok(None),
         }
@@ -150,46 +174,41 @@ impl Core {
         at: usize,
         source: Source,
         model: &str,
-        wanted: Wanted<'_>,
+        dialect: Dialect,
     ) -> Result<Decided, Why> {
         let held = owner.credentials.get(at).ok_or(Why::NoSuchCredential)?;
         let provider = &held.row.provider;
-        if !wanted.scope.allows_provider(provider) {
-            return Err(Why::ProviderNotInScope(provider.clone()));
+        if self.catalogue.provider(provider).is_none() {
+            return Err(Why::NoSuchProvider(provider.to_string()));
         }
-        // A scope may name a model with its provider in front: that of the decision, not the one
-        // that the caller wrote.
-        let qualified = format!("{provider}/{model}");
-        if !wanted.scope.allows_model(model)
-            && (model.is_empty() || !wanted.scope.allows_model(&qualified))
-        {
-            let (model, models) = (wanted.model.to_owned(), self.known_models(wanted.scope));
-            return Err(Why::ModelNotInScope { model, models });
-        }
-        let known = self
-            .catalogue
-            .provider(provider)
-            .ok_or_else(|| Why::NoSuchProvider(provider.to_string()))?;
-        let endpoint = match &held.row.base_url {
-            Some(base_url) => known.endpoint_at(wanted.dialect, base_url),
-            None => known.endpoint(wanted.dialect),
-        };
-        let endpoint = endpoint.ok_or_else(|| Why::DialectNotServed {
+        let endpoint = self.endpoint(held, dialect).ok_or_else(|| Why::DialectNotServed {
             provider: provider.clone(),
-            dialect: wanted.dialect.as_str(),
+            dialect: dialect.as_str(),
         })?;
         let origin = Origin::of_url(&endpoint.base_url)
             .map_err(|error| Why::Internal(format!("the address of {provider}: {error}")))?;
         Ok(Decided { at, source, endpoint, origin, model: model.to_owned(), owner })
     }
-}
 
-fn candidates(tenant: &Tenant) -> Vec<Candidate> {
-    let candidate = |held: &Held| Candidate {
-        provider: held.row.provider.clone(),
-        enabled: held.row.enabled,
-        priority: held.row.priority,
-        models: held.row.models.clone(),
-    };
-    tenant.credentials.iter().map(candidate).collect()
+    /// Where calls with a credential go, if its provider serves the dialect.
+    fn endpoint(&self, held: &Held, dialect: Dialect) -> Option<Endpoint> {
+        let known = self.catalogue.provider(&held.row.provider)?;
+        match &held.row.base_url {
+            Some(base_url) => known.endpoint_at(dialect, base_url),
+            None => known.endpoint(dialect),
+        }
+    }
+
+    fn candidates(&self, tenant: &Tenant, dialect: Dialect) -> Vec<Candidate> {
+        let candidate = |held: &Held| Candidate {
+            name: held.row.id.clone(),
+            provider: held.row.provider.clone(),
+            enabled: held.row.enabled,
+            priority: held.row.priority,
+            models: held.row.models.clone(),
+            serves_dialect: self.endpoint(held, dialect).is_some(),
+            readiness: Readiness::Ready,
+        };
+        tenant.credentials.iter().map(candidate).collect()
+    }
 }

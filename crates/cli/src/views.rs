@@ -223,6 +223,7 @@ pub(crate) fn source(record: &Record) -> &'static str {
         Source::Byok => "byok",
         Source::Managed => "managed",
         Source::Custom => "custom",
+        Source::Keyless => "keyless",
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn source(source: v1::Source) -> Option<Source> {
         v1::Source::Byok => Some(Source::Byok),
         v1::Source::Managed => Some(Source::Managed),
         v1::Source::Custom => Some(Source::Custom),
+        v1::Source::Keyless => Some(Source::Keyless),
     }
 }
 

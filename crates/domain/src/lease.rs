@@ -52,6 +52,8 @@ pub enum Source {
     Managed,
     /// The tenant's own endpoint.
     Custom,
+    /// The platform's, for a model that the tenant's policy puts in the place of the one asked for.
+    Keyless,
 }
 
 impl Source {
@@ -61,7 +63,13 @@ impl Source {
             Self::Byok => "byok",
             Self::Managed => "managed",
             Self::Custom => "custom",
+            Self::Keyless => "keyless",
         }
+    }
+
+    /// Whether the credential is the platform's and not the tenant's own.
+    pub const fn is_platforms(self) -> bool {
+        matches!(self, Self::Managed | Self::Keyless)
     }
 }
 

@@ -4,6 +4,10 @@
 mod access;
 mod canonical;
 mod clock;
+mod course;
+mod detection;
+mod failure;
+mod health;
 mod lease;
 mod name;
 mod origin;
@@ -17,12 +21,19 @@ mod virtual_key;
 pub use access::{AccessPolicy, AccessRule, Permit};
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use course::{Course, GiveUp, Next};
+pub use detection::Detection;
+pub use failure::Failure;
+pub use health::{Health, Readiness};
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use name::{
     CredentialId, CredentialName, InvalidName, ProviderId, RequestId, TenantId, VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
-pub use routing::{Candidate, NoRoute, OnMissing, Route, RouteRequest, choose_provider, route};
+pub use routing::{
+    Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,
+    NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, Step, WhenMissing, plan,
+};
 pub use scope::{InvalidPattern, ModelPattern, Scope};
 pub use secret::{Key, Secret};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, SpiffePattern};

@@ -1,45 +1,40 @@
-use crate::{ProviderId, Source};
+use crate::{CredentialId, Detection, Dialect, ProviderId, Readiness, Scope, Source};
+
+mod explain;
+mod planner;
+mod policy;
+
+pub use explain::{Because, PassedOver, Step};
+pub use planner::plan;
+pub use policy::{
+    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingPolicy, WhenMissing,
+};
 
 /// What a call asks for.
 #[derive(Clone, Debug)]
 pub struct RouteRequest<'a> {
-    /// The model without a `provider/` in front; empty when the call names none.
+    /// The model as the caller wrote it, perhaps with a `provider/` in front; empty when the call
+    /// names none.
+    pub written: &'a str,
+    /// The model without a `provider/` in front.
     pub model: &'a str,
     /// The provider that the call names itself, by its path or in front of the model.
     pub named: Option<&'a ProviderId>,
     /// Whether it is named by the path: then the call is in that provider's own format.
     pub by_path: bool,
-    /// The provider whose models look like this one.
-    pub detected: Option<&'a ProviderId>,
-    /// The tenant's preference.
-    pub preferred: Option<&'a ProviderId>,
-    /// What to do when the tenant has no credential.
-    pub on_missing: OnMissing,
-}
-
-/// What a tenant's policy says about a route without a credential of its own.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum OnMissing {
-    /// Refuse the call.
-    #[default]
-    Refuse,
-    /// Use a managed credential.
-    Managed,
-}
-
-impl OnMissing {
-    /// The word in the store.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Managed => "managed",
-        }
-    }
+    /// What the name as written says about who serves it.
+    pub detected: &'a Detection,
+    /// In which format the caller speaks.
+    pub dialect: Dialect,
+    /// What the caller's virtual key may reach.
+    pub scope: &'a Scope,
 }
 
 /// A credential as routing sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    /// Its name within its tenant.
+    pub name: CredentialId,
     /// Its provider.
     pub provider: ProviderId,
     /// Whether it may be leased.
@@ -48,15 +43,60 @@ pub struct Candidate {
     pub priority: i32,
     /// The models of a `custom` endpoint.
     pub models: Vec<String>,
+    /// Whether its provider serves the dialect of the call.
+    pub serves_dialect: bool,
+    /// Whether it works, as far as is known.
+    pub readiness: Readiness,
 }
 
-/// The decision: which credential of which list.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Route {
-    /// Whose list it is in.
+/// One credential that a call may go out with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Attempt {
+    /// Whose list of credentials it is in: the tenant's or, for managed and keyless, the platform's.
     pub source: Source,
     /// Its place in that list.
     pub index: usize,
+    /// Its name within its tenant.
+    pub credential: CredentialId,
+    /// Its provider.
+    pub provider: ProviderId,
+    /// The model that the provider is asked for; empty when the call names none.
+    pub model: String,
+    /// Why it stands where it does.
+    pub because: Because,
+    /// Whether the credential rested and this call is to see if it works again.
+    pub is_probe: bool,
+}
+
+/// The credentials that a call may go out with, in the order in which they are tried. Never empty,
+/// and nothing is ever added to it: what is not in here, the tenant's policy did not name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// What is tried first.
+    pub first: Attempt,
+    /// What is tried when those before it failed.
+    pub rest: Vec<Attempt>,
+}
+
+impl Plan {
+    /// The attempt at this place.
+    pub fn get(&self, at: usize) -> Option<&Attempt> {
+        at.checked_sub(1).map_or(Some(&self.first), |at| self.rest.get(at))
+    }
+
+    /// All of them, in order.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+}
+
+/// What came of planning, with how it came about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Decision {
+    /// Every step to the decision, in order.
+    pub steps: Vec<Step>,
+    /// The decision.
+    pub outcome: Result<Plan, NoRoute>,
 }
 
 /// Why there is no route.
@@ -64,181 +104,33 @@ pub struct Route {
 pub enum NoRoute {
     /// Neither the request nor the model's name nor the tenant says which provider.
     UnknownModel,
+    /// Several providers serve such models, and the tenant has credentials for more than one.
+    Ambiguous(Vec<ProviderId>),
     /// The tenant has no credential for this provider, and its policy allows no other.
     NoCredential(ProviderId),
+    /// The tenant has no credential for any of these, and its policy allows no other.
+    NoCredentialOfAny(Vec<ProviderId>),
     /// There are credentials, but none of them is enabled.
     AllDisabled(ProviderId),
+    /// There are credentials, but all of them rest after failures, this one the shortest.
+    AllResting {
+        /// Whose credentials they are.
+        provider: ProviderId,
+        /// When the first of them may be asked again.
+        until: crate::Timestamp,
+        /// What that one rests from.
+        why: crate::Failure,
+    },
+    /// The provider does not serve the dialect of the call.
+    DialectNotServed(ProviderId),
+    /// The virtual key may not reach this provider.
+    ProviderNotInScope(ProviderId),
+    /// The virtual key may not reach this model.
+    ModelNotInScope(String),
 }
 
-/// Chooses a credential for a call: a `custom` endpoint that serves the model first, then the
-/// provider of [`choose_provider`], the tenant's own credentials before managed ones, and those only
-/// when the tenant's policy says so.
-///
-/// `own` and `managed` are the tenant's and the platform's credentials.
-pub fn route(
-    request: &RouteRequest<'_>,
-    own: &[Candidate],
-    managed: &[Candidate],
-) -> Result<Route, NoRoute> {
-    if !request.by_path || request.named.is_none_or(|named| named.as_str() == CUSTOM) {
-        let serves = |candidate: &Candidate| {
-            candidate.provider.as_str() == CUSTOM
-                && candidate.models.iter().any(|model| model == request.model)
-        };
-        if let Some(index) = first(own, serves) {
-            return Ok(Route { source: Source::Custom, index });
-        }
-    }
-    let provider = choose_provider(request, own).ok_or(NoRoute::UnknownModel)?;
-    let of_provider = |candidate: &Candidate| {
-        candidate.provider == provider && (provider.as_str() != CUSTOM || request.model.is_empty())
-    };
-    if let Some(index) = first(own, of_provider) {
-        let source = if provider.as_str() == CUSTOM { Source::Custom } else { Source::Byok };
-        return Ok(Route { source, index });
-    }
-    // A tenant that has switched its own credential off has not asked for another's.
-    if own.iter().any(of_provider) {
-        return Err(NoRoute::AllDisabled(provider));
-    }
-    if request.on_missing == OnMissing::Managed
-        && provider.as_str() != CUSTOM
-        && let Some(index) = first(managed, of_provider)
-    {
-        return Ok(Route { source: Source::Managed, index });
-    }
-    Err(NoRoute::NoCredential(provider))
-}
-
-/// The provider for a call that no `custom` endpoint serves: named, detected, preferred, or the
-/// first of anthropic, openai, openrouter for which there is a credential.
-///
-/// A model that no provider is known to have goes to a preferred or fixed provider as it is: the
-/// provider knows best what it serves.
-pub fn choose_provider(request: &RouteRequest<'_>, own: &[Candidate]) -> Option<ProviderId> {
-    let stated = request.named.or(request.detected).or(request.preferred);
-    if let Some(provider) = stated {
-        return Some(provider.clone());
-    }
-    FIXED_ORDER
-        .iter()
-        .find_map(|slug| {
-            own.iter().find(|candidate| candidate.provider.as_str() == *slug && candidate.enabled)
-        })
-        .map(|candidate| candidate.provider.clone())
-}
-
+/// The slug of a tenant's own endpoint.
 const CUSTOM: &str = "custom";
-const FIXED_ORDER: [&str; 3] = ["anthropic", "openai", "openrouter"];
-
-/// The enabled candidate of the lowest priority that fits; the first of equals.
-fn first(candidates: &[Candidate], fits: impl Fn(&Candidate) -> bool) -> Option<usize> {
-    candidates
-        .iter()
-        .enumerate()
-        .filter(|(_, candidate)| candidate.enabled && fits(candidate))
-        .min_by_key(|(_, candidate)| candidate.priority)
-        .map(|(index, _)| index)
-}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn candidate(provider: &str, priority: i32) -> Candidate {
-        Candidate { provider: provider.parse().unwrap(), enabled: true, priority, models: vec![] }
-    }
-
-    struct Case<'a> {
-        model: &'a str,
-        named: Option<&'a str>,
-        by_path: bool,
-        detected: Option<&'a str>,
-        preferred: Option<&'a str>,
-        on_missing: OnMissing,
-    }
-
-    const PLAIN: Case<'static> = Case {
-        model: "m",
-        named: None,
-        by_path: false,
-        detected: None,
-        preferred: None,
-        on_missing: OnMissing::Refuse,
-    };
-
-    #[track_caller]
-    fn check(
-        case: &Case<'_>,
-        own: &[Candidate],
-        managed: &[Candidate],
-        expected: &Result<(Source, usize), NoRoute>,
-    ) {
-        let id = |slug: Option<&str>| slug.map(|slug| slug.parse::<ProviderId>().unwrap());
-        let (named, detected, preferred) = (id(case.named), id(case.detected), id(case.preferred));
-        let request = RouteRequest {
-            model: case.model,
-            named: named.as_ref(),
-            by_path: case.by_path,
-            detected: detected.as_ref(),
-            preferred: preferred.as_ref(),
-            on_missing: case.on_missing,
-        };
-        let found = route(&request, own, managed).map(|route| (route.source, route.index));
-        assert_eq!(&found, expected);
-    }
-
-    #[test]
-    fn a_custom_endpoint_for_the_model_wins_over_everything() {
-        let mut custom = candidate("custom", 500);
-        custom.models = vec!["m".into()];
-        let own = [candidate("openai", 1), custom];
-        let case = Case { detected: Some("openai"), ..PLAIN };
-        check(&case, &own, &[], &Ok((Source::Custom, 1)));
-        let case = Case { named: Some("openai"), ..PLAIN };
-        check(&case, &own, &[], &Ok((Source::Custom, 1)));
-        check(&Case { by_path: true, ..case }, &own, &[], &Ok((Source::Byok, 0)));
-        let other = Case { model: "n", detected: Some("openai"), ..PLAIN };
-        check(&other, &own, &[], &Ok((Source::Byok, 0)));
-    }
-
-    #[test]
-    fn the_named_provider_wins_over_the_detected_one() {
-        let own = [candidate("openai", 1), candidate("anthropic", 1)];
-        let case = Case { named: Some("anthropic"), detected: Some("openai"), ..PLAIN };
-        check(&case, &own, &[], &Ok((Source::Byok, 1)));
-    }
-
-    #[test]
-    fn the_lowest_priority_number_is_first() {
-        let own = [candidate("openai", 9), candidate("openai", 2), candidate("openai", 2)];
-        check(&Case { detected: Some("openai"), ..PLAIN }, &own, &[], &Ok((Source::Byok, 1)));
-    }
-
-    #[test]
-    fn a_managed_credential_is_used_only_when_policy_says_so() {
-        let managed = [candidate("openai", 1)];
-        let refused = Err(NoRoute::NoCredential("openai".parse().unwrap()));
-        let case = Case { detected: Some("openai"), ..PLAIN };
-        check(&case, &[], &managed, &refused);
-        let case = Case { on_missing: OnMissing::Managed, ..case };
-        check(&case, &[], &managed, &Ok((Source::Managed, 0)));
-    }
-
-    #[test]
-    fn a_disabled_credential_is_not_replaced_by_a_managed_one() {
-        let mut own = candidate("openai", 1);
-        own.enabled = false;
-        let case = Case { detected: Some("openai"), on_missing: OnMissing::Managed, ..PLAIN };
-        let expected = Err(NoRoute::AllDisabled("openai".parse().unwrap()));
-        check(&case, &[own], &[candidate("openai", 1)], &expected);
-    }
-
-    #[test]
-    fn an_unknown_model_goes_by_preference_then_by_the_fixed_order() {
-        let own = [candidate("openai", 1), candidate("anthropic", 1)];
-        check(&PLAIN, &own, &[], &Ok((Source::Byok, 1)));
-        check(&Case { preferred: Some("openai"), ..PLAIN }, &own, &[], &Ok((Source::Byok, 0)));
-        check(&PLAIN, &[candidate("mistral", 1)], &[], &Err(NoRoute::UnknownModel));
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
-use domain::{Clock, Dialect, Secret, Source};
+use domain::{Clock, Dialect, Secret};
 use http::{HeaderValue, Request, Response, StatusCode, header::HOST, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -175,7 +175,7 @@ impl Gateway {
         let url = outgoing::url(loan.base_uri(), call.path, parts.uri.query())?;
         let method = parts.method.clone();
         let mut request = outgoing(method, url, &parts.headers, provider, call.dialect, frames);
-        if loan.source() == Source::Managed {
+        if loan.source().is_platforms() {
             request.headers_mut().remove(outgoing::IDEMPOTENCY_KEY);
         }
         let (name, value) = outgoing::secret_header(&*loan, &secret)?;

@@ -110,8 +110,6 @@ impl<'a> Call<'a> {
         // The rest with the slash in front of it.
         let rest = path.get(path.len() - rest.len() - 1..)?;
         let model = provider.native_call(method, rest)?.model;
-        // The model is a piece of the path, so it can be found there again.
-        let model = model.and_then(|model| rest.get(rest.len() - model.len()..));
         let list = method == Method::GET;
         Some(Self {
             operation: if list { Operation::Models } else { Operation::Native },

@@ -1,7 +1,7 @@
-use domain::{Origin, ProviderId};
+use domain::{Detection, Origin, ProviderId};
 use thiserror::Error;
 
-use crate::{Provider, facts::Facts};
+use crate::{Ask, NoTarget, Provider, Target, facts::Facts, usage};
 
 /// All providers that are known, in the order in which their models are recognized.
 #[derive(Clone, Debug)]
@@ -70,9 +70,40 @@ impl Catalogue {
         &self.providers
     }
 
-    /// The provider whose models have names like this one.
+    /// The provider with this slug or alias, or an error that says which there are.
+    pub fn find(&self, name: &str) -> Result<&Provider, NoTarget> {
+        self.named(name).ok_or_else(|| {
+            let known = self.providers.iter().map(|known| known.id().as_str());
+            let mut known = known.collect::<Vec<_>>();
+            known.sort_unstable();
+            NoTarget::UnknownProvider {
+                name: name.chars().filter(char::is_ascii_graphic).take(63).collect(),
+                known: known.join(", "),
+            }
+        })
+    }
+
+    /// Where a call to this provider goes, and what must be done to it on the way.
+    pub fn target(&self, provider: &str, ask: &Ask<'_>) -> Result<Target, NoTarget> {
+        self.find(provider)?.target(ask)
+    }
+
+    /// What a model's name alone says about who serves it.
+    pub fn recognize(&self, model: &str) -> Detection {
+        let Some(first) = self.providers.iter().find(|known| known.detects(model)) else {
+            return Detection::Unknown;
+        };
+        if !first.is_gateway() {
+            return first.detection();
+        }
+        let gateways = self.providers.iter().filter(|one| one.is_gateway() && one.detects(model));
+        Detection::Several(gateways.map(|gateway| gateway.id().clone()).collect())
+    }
+
+    /// The provider whose models have names like this one, when there is exactly one.
     pub fn detect(&self, model: &str) -> Option<&ProviderId> {
-        self.providers.iter().find(|provider| provider.detects(model)).map(Provider::id)
+        let first = self.providers.iter().find(|provider| provider.detects(model));
+        first.filter(|provider| !provider.is_gateway()).map(Provider::id)
     }
 
     /// Takes a provider from the front of a model: `openai/gpt-4o` is `gpt-4o` of `openai`. A prefix
@@ -85,9 +116,10 @@ impl Catalogue {
     }
 
     fn parse(files: &[&str]) -> Result<Self, CatalogueError> {
+        let shapes = usage::shapes()?;
         let facts = files.iter().map(|file| toml::from_str::<Facts>(file));
-        let mut providers =
-            facts.map(|facts| Provider::new(facts?)).collect::<Result<Vec<_>, CatalogueError>>()?;
+        let providers = facts.map(|facts| Provider::new(facts?, &shapes));
+        let mut providers = providers.collect::<Result<Vec<_>, CatalogueError>>()?;
         providers.sort_by_key(|provider| provider.detect_rank);
         Ok(Self { providers })
     }
@@ -99,8 +131,20 @@ impl CatalogueError {
     }
 }
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 15] = [
     include_str!("../data/anthropic.toml"),
+    include_str!("../data/azure.toml"),
+    include_str!("../data/bedrock.toml"),
+    include_str!("../data/cloudflare.toml"),
+    include_str!("../data/cohere.toml"),
     include_str!("../data/custom.toml"),
+    include_str!("../data/deepseek.toml"),
+    include_str!("../data/google.toml"),
+    include_str!("../data/mistral.toml"),
     include_str!("../data/openai.toml"),
+    include_str!("../data/openrouter.toml"),
+    include_str!("../data/perplexity.toml"),
+    include_str!("../data/vercel.toml"),
+    include_str!("../data/vertex.toml"),
+    include_str!("../data/xai.toml"),
 ];

@@ -1,6 +1,6 @@
 use regex::bytes::Regex;
 
-use crate::{CatalogueError, facts::KeyFacts};
+use crate::CatalogueError;
 
 /// What the form of a key says about it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,7 +19,7 @@ pub enum KeyHint<'a> {
     },
 }
 
-/// What is known of a provider's keys.
+/// What is known of the form of one kind of secret.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyForm {
     pattern: Option<Regex>,
@@ -28,24 +28,26 @@ pub(crate) struct KeyForm {
 }
 
 impl KeyForm {
-    pub(crate) fn new(facts: KeyFacts) -> Result<Self, CatalogueError> {
-        let pattern = facts.pattern.as_deref().map(Regex::new).transpose();
+    pub(crate) fn new(
+        pattern: Option<&str>,
+        looks_like: Option<String>,
+        wrong: Vec<(String, String)>,
+    ) -> Result<Self, CatalogueError> {
+        let pattern = pattern.map(Regex::new).transpose();
         Ok(Self {
-            pattern: pattern.map_err(|error| CatalogueError::invalid("key.pattern", &error))?,
-            looks_like: facts.looks_like.unwrap_or_default(),
-            wrong: facts.wrong.into_iter().map(|wrong| (wrong.prefix, wrong.means)).collect(),
+            pattern: pattern.map_err(|error| CatalogueError::invalid("a key's pattern", &error))?,
+            looks_like: looks_like.unwrap_or_default(),
+            wrong,
         })
     }
 
     pub(crate) fn check(&self, key: &[u8]) -> KeyHint<'_> {
         let wrong = self.wrong.iter().find(|(prefix, _)| key.starts_with(prefix.as_bytes()));
-        if let Some((_, means)) = wrong {
-            return KeyHint::WrongKind { means };
-        }
-        match &self.pattern {
-            Some(pattern) if !pattern.is_match(key) => {
+        match (&self.pattern, wrong) {
+            (Some(pattern), None) if !pattern.is_match(key) => {
                 KeyHint::Unusual { looks_like: &self.looks_like }
             }
+            (_, Some((_, means))) => KeyHint::WrongKind { means },
             _ => KeyHint::Plausible,
         }
     }

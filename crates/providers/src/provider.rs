@@ -1,14 +1,21 @@
 use std::str::FromStr as _;
 
-use domain::{Dialect, ProviderId};
+use domain::{Detection, Dialect, Failure, ProviderId};
 use http::{HeaderName, HeaderValue, Method};
 use regex::Regex;
 
 use crate::{
-    CatalogueError, Endpoint, KeyHint, NativeCall, NativePath,
-    facts::{DialectFacts, Facts},
-    key::KeyForm,
+    Answer, CatalogueError, CredentialForm, Endpoint, KeyHint, MintFacts, NativeCall, NativePath,
+    Operation, Proof, Quirk, SettingForm, Settings, UsageShape,
+    answer::Told,
+    facts::{ErrorFacts, Facts},
+    key_test::TestForm,
+    target::Place,
 };
+
+mod surface;
+
+pub(crate) use surface::Surface;
 
 /// What is true of one provider.
 #[derive(Clone, Debug)]
@@ -17,45 +24,66 @@ pub struct Provider {
     aliases: Vec<String>,
     name: String,
     base_url: Option<String>,
+    /// What this deployment has put in the place of the provider's addresses.
+    moved_to: Option<String>,
     speaks: Dialect,
     pub(crate) detect_rank: u8,
     detect: Vec<Regex>,
+    is_gateway: bool,
+    detect_also: Vec<ProviderId>,
     models: Vec<String>,
+    quirks: Vec<Quirk>,
+    settings: Vec<SettingForm>,
+    credentials: Vec<CredentialForm>,
     surfaces: Vec<Surface>,
     forward: Vec<HeaderName>,
     pass_back: Vec<HeaderName>,
+    query: Vec<String>,
     native: Vec<NativePath>,
-    key: KeyForm,
-}
-
-/// One dialect that a provider serves.
-#[derive(Clone, Debug)]
-struct Surface {
-    dialect: Dialect,
-    path: String,
-    header_name: HeaderName,
-    header_prefix: String,
-    extra: Vec<(HeaderName, HeaderValue)>,
+    errors: Vec<ErrorFacts>,
+    pub(crate) tests: Vec<TestForm>,
+    mints: Vec<MintFacts>,
 }
 
 impl Provider {
-    pub(crate) fn new(facts: Facts) -> Result<Self, CatalogueError> {
-        let slug = facts.slug.parse();
-        let surfaces = facts.dialects.iter().map(|(word, facts)| Surface::new(word, facts));
+    pub(crate) fn new(
+        facts: Facts,
+        shapes: &std::collections::BTreeMap<String, UsageShape>,
+    ) -> Result<Self, CatalogueError> {
+        let id = |slug: &str| slug.parse().map_err(|e| CatalogueError::invalid("slug", &e));
+        let surfaces = facts.dialects.into_iter();
+        let wrong = facts.key.wrong.into_iter().map(|wrong| (wrong.prefix, wrong.means));
+        let wrong = wrong.collect::<Vec<_>>();
+        let credentials = facts.credentials.into_iter();
+        let settings = facts.settings.into_iter();
+        let tests = facts.key_tests.into_iter().map(TestForm::new);
         Ok(Self {
-            id: slug.map_err(|error| CatalogueError::invalid("slug", &error))?,
+            id: id(&facts.slug)?,
             aliases: facts.aliases,
             name: facts.name,
             base_url: facts.base_url,
+            moved_to: None,
             speaks: dialect(&facts.speaks)?,
             detect_rank: facts.detect_rank,
             detect: regexes(&facts.detect)?,
+            is_gateway: facts.gateway,
+            detect_also: facts.detect_also.iter().map(|slug| id(slug)).collect::<Result<_, _>>()?,
             models: facts.models,
-            surfaces: surfaces.collect::<Result<_, _>>()?,
+            quirks: facts.quirks,
+            settings: settings.map(|(n, f)| SettingForm::new(n, f)).collect::<Result<_, _>>()?,
+            credentials: credentials
+                .map(|facts| CredentialForm::new(facts, &wrong))
+                .collect::<Result<_, _>>()?,
+            surfaces: surfaces
+                .map(|(word, facts)| Surface::new(&word, facts, shapes))
+                .collect::<Result<_, _>>()?,
             forward: header_names(&facts.headers.forward)?,
             pass_back: header_names(&facts.headers.pass_back)?,
+            query: facts.native.query,
             native: facts.native.paths.iter().map(NativePath::new).collect::<Result<_, _>>()?,
-            key: KeyForm::new(facts.key)?,
+            errors: facts.errors,
+            tests: tests.collect::<Result<_, _>>()?,
+            mints: facts.mints,
         })
     }
 
@@ -84,26 +112,66 @@ impl Provider {
         &self.models
     }
 
+    /// The ways in which it differs from what a caller expects.
+    pub fn quirks(&self) -> &[Quirk] {
+        &self.quirks
+    }
+
+    /// The kinds of credentials that it takes; the first is the usual one.
+    pub fn credential_forms(&self) -> &[CredentialForm] {
+        &self.credentials
+    }
+
+    /// The settings that its credentials may have.
+    pub fn setting_forms(&self) -> &[SettingForm] {
+        &self.settings
+    }
+
+    /// What can be minted at it.
+    pub fn mints(&self) -> &[MintFacts] {
+        &self.mints
+    }
+
     /// The dialects in which it can be called.
     pub fn dialects(&self) -> impl Iterator<Item = Dialect> + '_ {
         self.surfaces.iter().map(|surface| surface.dialect)
     }
 
-    /// Whether each credential must bring an address.
-    pub fn needs_base_url(&self) -> bool {
-        self.base_url.is_none()
+    /// What it serves in this dialect.
+    pub fn operations(&self, dialect: Dialect) -> impl Iterator<Item = Operation> + '_ {
+        self.surface(dialect).into_iter().flat_map(|surface| surface.operations.keys().copied())
     }
 
-    /// Where calls in this dialect go at the provider's own address; `None` when it does not serve the
-    /// dialect or has no address of its own.
+    /// What does not work in this dialect, for people.
+    pub fn gaps(&self, dialect: Dialect) -> &[String] {
+        self.surface(dialect).map(|surface| &*surface.gaps).unwrap_or_default()
+    }
+
+    /// Where answers of this operation say what was used.
+    pub fn usage(&self, operation: Operation) -> Option<&UsageShape> {
+        self.surface(operation.dialect())?.usage.get(&operation)
+    }
+
+    /// The shapes in which answers of its own API say what was used.
+    pub fn native_usage(&self) -> &[UsageShape] {
+        self.surface(Dialect::Native).map(|surface| &*surface.native_usage).unwrap_or_default()
+    }
+
+    /// Whether each credential must bring an address.
+    pub fn needs_base_url(&self) -> bool {
+        self.base_url.is_none() && self.moved_to.is_none()
+    }
+
+    /// Where calls in this dialect go at the provider's own address with the usual kind of credential;
+    /// `None` when it does not serve the dialect, or where they go depends on the credential.
     pub fn endpoint(&self, dialect: Dialect) -> Option<Endpoint> {
-        self.surface(dialect)?.at(self.base_url.as_deref()?)
+        self.endpoint_of(dialect, None)
     }
 
     /// Where calls in this dialect go at a credential's own address, which may be written with or
     /// without the path of the provider's dialects.
     pub fn endpoint_at(&self, dialect: Dialect, base_url: &str) -> Option<Endpoint> {
-        self.surface(dialect)?.at(self.root_of(base_url))
+        self.endpoint_of(dialect, Some(base_url))
     }
 
     /// The headers that calls in this dialect have even when the caller sends none of that name.
@@ -121,24 +189,51 @@ impl Provider {
         &self.pass_back
     }
 
+    /// The parts of a native call's query that go on.
+    pub fn forward_query(&self) -> &[String] {
+        &self.query
+    }
+
     /// The calls of its own API that may be passed through.
     pub fn native_paths(&self) -> &[NativePath] {
         &self.native
     }
 
     /// Finds the call of its own API that this request makes; `None` when it may not pass through.
-    pub fn native_call<'a>(&'a self, method: &Method, path: &'a str) -> Option<NativeCall<'a>> {
+    pub fn native_call<'a>(&self, method: &Method, path: &'a str) -> Option<NativeCall<'_, 'a>> {
         self.native.iter().find_map(|native| native.matches(method, path))
     }
 
-    /// What the form of a key says about it. A hint for people, never a reason to refuse by itself.
+    /// What the form of a key says about it, taken for the usual kind of credential. A hint for people,
+    /// never a reason to refuse by itself.
     pub fn check_key(&self, key: &[u8]) -> KeyHint<'_> {
-        self.key.check(key)
+        self.credentials.first().map_or(KeyHint::Plausible, |form| form.check(key))
+    }
+
+    /// Whose matter an answer is; `None` for one that is no failure. What HTTP says by its status is
+    /// corrected by what is known of the provider.
+    pub fn failure(&self, answer: Answer<'_>) -> Option<Failure> {
+        let told = Told::read(answer);
+        let retry_after = told.retry_after();
+        let known = self.errors.iter().find(|error| told.matches(&error.when));
+        known.map_or_else(
+            || Failure::of_status(answer.status, retry_after),
+            |error| Some(error.means.failure(retry_after)),
+        )
     }
 
     /// Whether the model's name is one of this provider's.
     pub(crate) fn detects(&self, model: &str) -> bool {
         self.detect.iter().any(|rule| rule.is_match(model))
+    }
+
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.is_gateway
+    }
+
+    /// What a name that this provider detects says.
+    pub(crate) fn detection(&self) -> Detection {
+        Detection::One { provider: self.id.clone(), also: self.detect_also.clone() }
     }
 
     /// Whether this is the provider's slug or an alias.
@@ -147,12 +242,16 @@ impl Provider {
     }
 
     pub(crate) fn set_base_url(&mut self, base_url: &str) {
-        self.base_url = Some(self.root_of(base_url).to_owned());
+        self.moved_to = Some(self.root_of(base_url).to_owned());
+    }
+
+    pub(crate) fn root_template<'a>(&'a self, of_dialect: Option<&'a str>) -> Option<&'a str> {
+        self.moved_to.as_deref().or(of_dialect).or(self.base_url.as_deref())
     }
 
     /// The address without the path of a dialect, so that `https://host` and `https://host/v1` mean
     /// the same.
-    fn root_of<'a>(&self, base_url: &'a str) -> &'a str {
+    pub(crate) fn root_of<'a>(&self, base_url: &'a str) -> &'a str {
         let base_url = base_url.trim_end_matches('/');
         let paths = self.surfaces.iter().map(|surface| &*surface.path);
         paths
@@ -161,38 +260,29 @@ impl Provider {
             .unwrap_or(base_url)
     }
 
-    fn surface(&self, dialect: Dialect) -> Option<&Surface> {
+    pub(crate) fn surface(&self, dialect: Dialect) -> Option<&Surface> {
         self.surfaces.iter().find(|surface| surface.dialect == dialect)
     }
-}
 
-impl Surface {
-    fn new(word: &str, facts: &DialectFacts) -> Result<Self, CatalogueError> {
-        let extra = facts.extra.iter().map(|(name, value)| {
-            let invalid = CatalogueError::invalid("extra", name);
-            let value = HeaderValue::from_str(value).map_err(|_| invalid)?;
-            Ok::<_, CatalogueError>((header_name(name)?, value))
-        });
-        Ok(Self {
-            dialect: dialect(word)?,
-            path: facts.path.clone(),
-            header_name: header_name(&facts.header_name)?,
-            header_prefix: facts.header_prefix.clone(),
-            extra: extra.collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn at(&self, root: &str) -> Option<Endpoint> {
-        (!root.is_empty()).then(|| Endpoint {
-            base_url: format!("{root}{}", self.path),
-            header_name: self.header_name.clone(),
-            header_prefix: self.header_prefix.clone(),
-            extra: self.extra.clone(),
+    fn endpoint_of(&self, dialect: Dialect, base_url: Option<&str>) -> Option<Endpoint> {
+        let surface = self.surface(dialect)?;
+        let form = self.credentials.first()?;
+        // Without an account or project of its own a credential would follow the caller's.
+        let settings = self.checked_settings(form, &Settings::default()).ok()?;
+        let place = Place { provider: self, form, settings: &settings, base_url, model: "" };
+        let root = place.root(surface.base_url.as_deref()).ok().filter(|root| !root.is_empty())?;
+        let path = place.fill(&surface.path).ok()?;
+        let Proof::Header { name, prefix } = place.proof(dialect).ok()? else { return None };
+        Some(Endpoint {
+            base_url: format!("{root}{path}"),
+            header_name: name,
+            header_prefix: prefix,
+            extra: surface.extra.clone(),
         })
     }
 }
 
-fn dialect(word: &str) -> Result<Dialect, CatalogueError> {
+pub(crate) fn dialect(word: &str) -> Result<Dialect, CatalogueError> {
     Dialect::from_str(word).map_err(|()| CatalogueError::invalid("dialect", &word))
 }
 
@@ -206,6 +296,6 @@ fn header_names(names: &[String]) -> Result<Vec<HeaderName>, CatalogueError> {
     names.iter().map(|name| header_name(name)).collect()
 }
 
-fn header_name(name: &str) -> Result<HeaderName, CatalogueError> {
+pub(crate) fn header_name(name: &str) -> Result<HeaderName, CatalogueError> {
     name.parse().map_err(|_| CatalogueError::invalid("header", &name))
 }

@@ -1,18 +1,10 @@
 //! What the catalogue says of each provider, compared with what the vendors' own packages do.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
-
-use domain::{Dialect, ProviderId};
+use domain::{Detection, Dialect, ProviderId};
 use http::Method;
-use providers::{Catalogue, KeyHint, Provider};
+use providers::{CredentialKind, Framing, KeyHint, Mint, Operation, UsagePointers};
 
-fn catalogue() -> Catalogue {
-    Catalogue::builtin().unwrap()
-}
-
-fn provider(slug: &str) -> Provider {
-    catalogue().provider(&slug.parse().unwrap()).unwrap().clone()
-}
+use crate::{catalogue, provider};
 
 #[track_caller]
 fn check_endpoint(slug: &str, dialect: Dialect, expected: Option<(&str, &str, &str)>) {
@@ -36,6 +28,15 @@ fn each_dialect_has_the_address_and_header_of_its_vendor() {
     let compat = "https://api.anthropic.com/v1";
     check_endpoint("anthropic", Dialect::OpenAi, Some((compat, bearer.0, bearer.1)));
     check_endpoint("custom", Dialect::OpenAi, None);
+}
+
+#[test]
+fn a_credential_that_needs_settings_goes_nowhere_without_them() {
+    for slug in ["azure", "bedrock", "cloudflare", "vertex"] {
+        for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Native] {
+            check_endpoint(slug, dialect, None);
+        }
+    }
 }
 
 #[test]
@@ -85,7 +86,8 @@ fn models_are_known_by_their_names() {
     check_model("text-embedding-3-small", Some("openai"));
     check_model("ft:gpt-4o-mini:acme::abc", Some("openai"));
     check_model("claude-sonnet-4-5-20250929", Some("anthropic"));
-    check_model("open-mistral-7b", None);
+    check_model("open-mistral-7b", Some("mistral"));
+    check_model("meta-llama/llama-4", None);
     check_model("o", None);
     check_model("o3x", None);
     check_model("my-gpt-4", None);
@@ -96,7 +98,12 @@ fn models_are_known_by_their_names() {
 fn every_listed_model_is_detected_as_its_providers() {
     for provider in catalogue().providers() {
         for model in provider.models() {
-            check_model(model, Some(provider.id().as_str()));
+            let serves = match catalogue().recognize(model) {
+                Detection::One { provider: found, .. } => found == *provider.id(),
+                Detection::Several(all) => all.contains(provider.id()),
+                Detection::Unknown => false,
+            };
+            assert!(serves, "{} {model}", provider.id());
         }
     }
 }
@@ -209,4 +216,105 @@ fn keys_of_the_wrong_kind_are_recognized() {
     check_hint("anthropic", "sk-proj-aaaaaaaaaaaaaaaaaaaaaaaa", "wrong");
     check_hint("custom", "anything goes", "plausible");
     check_hint("custom", "vk_aaaaaaaaaaaaaaaa_b", "wrong");
+}
+
+#[test]
+fn nothing_that_a_caller_writes_into_a_native_path_leaves_its_segment() {
+    let hostile = [
+        "", ".", "..", "%2e%2e", "..%2f", "a?b", "a#b", "a;b", "a\\b", "a b", "é", "a%00",
+        "a%252fb", "a//b", "@", "a/../b",
+    ];
+    for provider in catalogue().providers() {
+        for path in provider.native_paths() {
+            let parts = path.template.split(['{', '}']).skip(1).step_by(2);
+            for part in parts {
+                for bad in hostile {
+                    let bad = path.template.replace(&format!("{{{part}}}"), bad);
+                    let bad = fill_rest(&bad);
+                    let call = provider.native_call(&path.method, &bad);
+                    assert!(call.is_none(), "{} {bad}", provider.id());
+                }
+            }
+        }
+    }
+}
+
+fn fill_rest(template: &str) -> String {
+    let names = ["model", "encoded_model", "model_path", "project", "location", "account_id"];
+    names.iter().fold(template.to_owned(), |text, name| text.replace(&format!("{{{name}}}"), "m"))
+}
+
+#[test]
+fn a_key_for_making_keys_is_right_where_one_is_asked_for() {
+    for (slug, key) in [("openai", "sk-admin-"), ("xai", "xai-token-")] {
+        let provider = provider(slug);
+        let key = format!("{key}{}", "a".repeat(60));
+        let admin = provider.credential_form(CredentialKind::AdminKey).unwrap();
+        assert_eq!(admin.check(key.as_bytes()), KeyHint::Plausible);
+        assert!(matches!(provider.check_key(key.as_bytes()), KeyHint::WrongKind { .. }));
+    }
+}
+
+#[test]
+fn every_usage_pointer_is_one() {
+    for provider in catalogue().providers() {
+        let operations = Operation::ALL.into_iter().filter_map(|one| provider.usage(one));
+        for shape in operations.chain(provider.native_usage()) {
+            let stream = shape.stream.iter();
+            let stream = stream.flat_map(|one| one.opening.iter().chain([&one.figures]));
+            let all = [&shape.answer].into_iter().chain(stream);
+            for pointer in all.flat_map(UsagePointers::all) {
+                assert!(pointer.starts_with('/') && !pointer.ends_with('/'), "{pointer}");
+            }
+        }
+    }
+    let opened = |slug: &str, operation| provider(slug).usage(operation).unwrap().clone();
+    assert!(!opened("anthropic", Operation::Messages).input_includes_cache);
+    assert!(!opened("xai", Operation::ChatCompletions).output_includes_reasoning);
+    let asks = |slug| opened(slug, Operation::ChatCompletions).stream.unwrap().on_request;
+    assert!(asks("openai") && asks("deepseek") && !asks("mistral") && !asks("perplexity"));
+    let native = provider("bedrock").native_usage()[0].stream.clone().unwrap();
+    assert_eq!(native.framing, Framing::AwsEventStream);
+}
+
+#[test]
+fn tokens_are_minted_at_the_providers_own_addresses() {
+    let mint = |slug: &str, kind, text: &str| {
+        let settings = text.split_whitespace().map(|pair| pair.split_once('=').unwrap()).collect();
+        provider(slug).minting(kind, &settings).unwrap()
+    };
+    let url = |slug: &str, kind, text: &str| mint(slug, kind, text).unwrap().url.unwrap();
+    let id = "client_id=00000000-0000-0000-0000-000000000000";
+    assert_eq!(
+        url("vertex", CredentialKind::GoogleServiceAccount, "project=p location=eu"),
+        "https://oauth2.googleapis.com/token"
+    );
+    let entra = format!("resource=r tenant_id=t.example {id}");
+    assert_eq!(
+        url("azure", CredentialKind::EntraClient, &entra),
+        "https://login.microsoftonline.com/t.example/oauth2/v2.0/token"
+    );
+    let role = "region=eu-west-1 role_arn=arn:aws:iam::123456789012:role/r";
+    assert_eq!(
+        url("bedrock", CredentialKind::AwsRole, role),
+        "https://sts.eu-west-1.amazonaws.com/"
+    );
+    let keys = "region=eu-west-1 access_key_id=AKIAEXAMPLEEXAMPLE00";
+    let computed = mint("bedrock", CredentialKind::AwsAccessKey, keys).unwrap();
+    assert_eq!((computed.how, computed.url), (Mint::BedrockShortTermKey, None));
+    assert_eq!(computed.longest_seconds, Some(43200));
+    assert_eq!(mint("openai", CredentialKind::ApiKey, ""), None);
+}
+
+#[test]
+fn every_kind_that_is_minted_of_says_where_and_no_minting_is_of_a_kind_not_taken() {
+    for provider in catalogue().providers() {
+        for form in provider.credential_forms() {
+            let known = provider.mints().iter().any(|mint| Some(mint.how) == form.mint);
+            assert_eq!(known, form.mint.is_some(), "{} {}", provider.id(), form.kind);
+        }
+        for mint in provider.mints() {
+            assert!(provider.credential_form(mint.from).is_ok(), "{}", provider.id());
+        }
+    }
 }

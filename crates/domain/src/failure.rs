@@ -1,0 +1,96 @@
+use std::{fmt, time::Duration};
+
+/// What went wrong with one attempt at a call, told by whose matter it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// The provider does not accept the credential.
+    CredentialRefused,
+    /// The credential is good, but its account has no money or quota left.
+    NoQuota,
+    /// The credential is good, but it may not do this: a model, a permission, a region.
+    NotAllowed,
+    /// The credential is good, but used too often at the moment.
+    RateLimited {
+        /// When the provider says to come back.
+        retry_after: Option<Duration>,
+    },
+    /// The provider answered that it has trouble.
+    ProviderTrouble,
+    /// The provider did not answer in time.
+    TimedOut,
+    /// No connection came about.
+    Unreachable,
+    /// The request itself is wrong; with any other credential it would be, too.
+    CallersFault,
+}
+
+impl Failure {
+    /// What an answer's status says by itself; `None` for an answer that is no failure. A provider
+    /// whose words differ from HTTP's is read with the catalogue's rules instead.
+    pub const fn of_status(status: u16, retry_after: Option<Duration>) -> Option<Self> {
+        match status {
+            100..=299 => None,
+            401 => Some(Self::CredentialRefused),
+            402 => Some(Self::NoQuota),
+            403 => Some(Self::NotAllowed),
+            408 | 504 => Some(Self::TimedOut),
+            429 => Some(Self::RateLimited { retry_after }),
+            400..=499 => Some(Self::CallersFault),
+            // A redirect is not followed with a credential: the provider's address has trouble.
+            _ => Some(Self::ProviderTrouble),
+        }
+    }
+
+    /// Whether another credential might do better.
+    pub const fn may_fall_back(self) -> bool {
+        !matches!(self, Self::CallersFault)
+    }
+
+    /// The word on responses, metrics and records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CredentialRefused => "credential_refused",
+            Self::NoQuota => "no_quota",
+            Self::NotAllowed => "not_allowed",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::ProviderTrouble => "provider_trouble",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::CallersFault => "callers_fault",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_whose_matter_a_failure_is() {
+        let limited = Failure::RateLimited { retry_after: None };
+        for (status, expected) in [
+            (200, None),
+            (204, None),
+            (307, Some(Failure::ProviderTrouble)),
+            (400, Some(Failure::CallersFault)),
+            (401, Some(Failure::CredentialRefused)),
+            (402, Some(Failure::NoQuota)),
+            (403, Some(Failure::NotAllowed)),
+            (404, Some(Failure::CallersFault)),
+            (408, Some(Failure::TimedOut)),
+            (422, Some(Failure::CallersFault)),
+            (429, Some(limited)),
+            (500, Some(Failure::ProviderTrouble)),
+            (504, Some(Failure::TimedOut)),
+            (529, Some(Failure::ProviderTrouble)),
+        ] {
+            assert_eq!(Failure::of_status(status, None), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+use std::time::Duration;
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::facts::MatchFacts;
+
+/// A provider's answer, as far as it is needed to understand a refusal.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// How the body begins; the first 64 KiB are plenty.
+    pub body: &'a [u8],
+}
+
+/// What an answer says, whichever of the vendors' shapes it has.
+pub(crate) struct Told<'a> {
+    answer: Answer<'a>,
+    value: Value,
+    codes: Vec<String>,
+    messages: Vec<String>,
+}
+
+impl<'a> Told<'a> {
+    pub(crate) fn read(answer: Answer<'a>) -> Self {
+        let mut value = serde_json::from_slice::<Value>(answer.body).unwrap_or_default();
+        // A stream of Google's that is no stream wraps its error in an array.
+        if let Some([only]) = value.as_array_mut().map(Vec::as_mut_slice) {
+            value = only.take();
+        }
+        let mut told = Self { answer, value, codes: Vec::new(), messages: Vec::new() };
+        let kind = answer.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
+        told.codes.extend(kind.and_then(|kind| kind.split(':').next()).map(str::to_owned));
+        for place in CODES {
+            told.codes.extend(told.value.pointer(place).and_then(scalar));
+        }
+        for (list, member) in [("/error/details", "/reason"), ("/errors", "/code")] {
+            let all = told.value.pointer(list).and_then(Value::as_array);
+            let found = all.into_iter().flatten().filter_map(|one| one.pointer(member));
+            told.codes.extend(found.filter_map(scalar).collect::<Vec<_>>());
+        }
+        for place in MESSAGES {
+            told.messages.extend(told.value.pointer(place).and_then(scalar));
+        }
+        if told.value.is_null() {
+            told.read_xml();
+        }
+        told
+    }
+
+    /// AWS STS answers in XML; of that only these three things are of interest.
+    fn read_xml(&mut self) {
+        let text = String::from_utf8_lossy(self.answer.body);
+        let text = text.trim_start();
+        let between = |tag: &str| {
+            let (_, after) = text.split_once(&format!("<{tag}>"))?;
+            Some(after.split_once("</")?.0.to_owned())
+        };
+        self.codes.extend(between("Code"));
+        self.messages.extend(between("Message"));
+        let root = text.strip_prefix('<').and_then(|rest| rest.split(['>', ' ']).next());
+        self.codes.extend(root.map(str::to_owned));
+    }
+
+    /// Whether the body looks like an answer of an API and not like a page for people.
+    pub(crate) fn is_json(&self) -> bool {
+        let first = self.answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        matches!(first, Some(b'{' | b'['))
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.answer.status
+    }
+
+    /// How long the provider says to wait. A date instead of seconds is not read: it would need a clock.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let header = |name: &str| self.answer.headers.get(name)?.to_str().ok()?.trim().parse().ok();
+        let details = self.value.pointer("/error/details").and_then(Value::as_array);
+        let told = details.into_iter().flatten().find_map(|one| {
+            one.get("retryDelay")?.as_str()?.strip_suffix('s')?.parse::<f64>().ok()
+        });
+        header("retry-after-ms")
+            .map(Duration::from_millis)
+            .or_else(|| header("retry-after").map(Duration::from_secs))
+            .or_else(|| Duration::try_from_secs_f64(told?).ok())
+    }
+
+    pub(crate) fn matches(&self, when: &MatchFacts) -> bool {
+        let header = |name: &String| {
+            let value = self.answer.headers.get(name)?.to_str().ok()?;
+            when.header_value.as_ref().is_none_or(|wanted| wanted == value).then_some(())
+        };
+        let pointer = |place: &String| {
+            let found = self.value.pointer(place).and_then(scalar)?;
+            when.value.as_ref().is_none_or(|wanted| *wanted == found).then_some(())
+        };
+        let begins = |start: &String| self.messages.iter().any(|one| one.starts_with(&**start));
+        when.status.is_none_or(|status| status == self.answer.status)
+            && when.code.as_ref().is_none_or(|code| self.codes.contains(code))
+            && when.message.as_ref().is_none_or(begins)
+            && when.header.as_ref().is_none_or(|name| header(name).is_some())
+            && when.pointer.as_ref().is_none_or(|place| pointer(place).is_some())
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+const CODES: [&str; 9] = [
+    "/error/code",
+    "/error/type",
+    "/error/status",
+    "/error/details/error_code",
+    "/error/metadata/error_type",
+    "/error",
+    "/code",
+    "/type",
+    "/__type",
+];
+
+const MESSAGES: [&str; 6] =
+    ["/error/message", "/message", "/Message", "/error", "/detail", "/errors/0/message"];

@@ -1,0 +1,457 @@
+use std::borrow::Cow;
+
+use domain::{Dialect, Origin};
+use http::{HeaderName, HeaderValue, Method};
+use thiserror::Error;
+
+use crate::{
+    CredentialForm, CredentialKind, Operation, Provider, Rewrite, Settings,
+    kind::Sends,
+    provider::Surface,
+    settings::{fill, google_host, path_segment, path_segments},
+};
+
+/// A call, as far as it matters for where it goes.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// What is called.
+    pub call: Call<'a>,
+    /// The model, without a `provider/` in front; empty when the call names none.
+    pub model: &'a str,
+    /// What kind of credential the call goes out with.
+    pub kind: CredentialKind,
+    /// What that credential says beside its secret.
+    pub settings: &'a Settings,
+    /// The credential's own address, which takes the place of the provider's.
+    pub base_url: Option<&'a str>,
+    /// Whether a stream is asked for.
+    pub streams: bool,
+}
+
+/// What is called.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    /// Something in the format of OpenAI or Anthropic.
+    Operation(Operation),
+    /// The provider's own API.
+    Native {
+        /// The method.
+        method: &'a Method,
+        /// The path, as the caller wrote it.
+        path: &'a str,
+    },
+}
+
+/// Where a call goes, and what must be done to it on the way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Target {
+    /// Scheme, host and port.
+    pub origin: Origin,
+    /// The path that all calls of this credential, dialect and model have in common.
+    pub base_path: String,
+    /// What follows it for this call.
+    pub path: String,
+    /// The query, without `?`.
+    pub query: Option<String>,
+    /// The model as the provider expects it; where the call names one, it takes the place of the
+    /// caller's.
+    pub model: String,
+    /// How the secret, or what is minted of it, goes on the call.
+    pub proof: Proof,
+    /// Headers that are always sent.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that are sent when the caller sends none of that name.
+    pub defaults: Vec<(HeaderName, HeaderValue)>,
+    /// Changes to the body.
+    pub rewrites: Vec<Rewrite>,
+}
+
+/// How a secret proves that a call may be made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Proof {
+    /// In a header, with something in front.
+    Header {
+        /// The header.
+        name: HeaderName,
+        /// What stands in front.
+        prefix: String,
+    },
+    /// By a signature of AWS (Signature Version 4) over the request.
+    AwsSignature {
+        /// The service for which it is made.
+        service: String,
+        /// The region for which it is made.
+        region: String,
+    },
+    /// Not at all.
+    Nothing,
+}
+
+/// Why a call has no target, and what to change.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum NoTarget {
+    /// Nobody here knows this provider.
+    #[error("no provider is called `{name}`; there are {known}")]
+    UnknownProvider {
+        /// The name as given, made printable.
+        name: String,
+        /// The slugs that there are.
+        known: String,
+    },
+    /// The provider takes other kinds of credentials.
+    #[error("{provider} takes no credential of kind {kind}; it takes {takes}")]
+    WrongCredentialKind {
+        /// The provider.
+        provider: String,
+        /// The kind as given.
+        kind: CredentialKind,
+        /// The kinds that it takes.
+        takes: String,
+    },
+    /// A setting of the credential is missing.
+    #[error("the credential for {provider} lacks the setting `{setting}`: {help}")]
+    MissingSetting {
+        /// The provider.
+        provider: String,
+        /// The setting.
+        setting: String,
+        /// What it is.
+        help: String,
+    },
+    /// A setting of the credential cannot be.
+    #[error(
+        "the setting `{setting}` of the credential for {provider} should look like {looks_like}"
+    )]
+    InvalidSetting {
+        /// The provider.
+        provider: String,
+        /// The setting.
+        setting: String,
+        /// How it should look.
+        looks_like: String,
+    },
+    /// The provider has no such setting.
+    #[error(
+        "a credential of kind {kind} for {provider} has no setting `{setting}`; it may have {known}"
+    )]
+    UnknownSetting {
+        /// The provider.
+        provider: String,
+        /// The kind of credential.
+        kind: CredentialKind,
+        /// The setting as given, made printable.
+        setting: String,
+        /// The settings that it may have.
+        known: String,
+    },
+    /// Each credential brings its own address, and this one does not.
+    #[error("a credential for {provider} needs an address (base_url)")]
+    MissingAddress {
+        /// The provider.
+        provider: String,
+    },
+    /// The address cannot be used.
+    #[error("the address of the credential for {provider} cannot be used")]
+    InvalidAddress {
+        /// The provider.
+        provider: String,
+        /// What is wrong with it.
+        #[source]
+        source: domain::InvalidOrigin,
+    },
+    /// The call must say which model, or which deployment, it is for.
+    #[error("name a model: {provider} needs one for this call{hint}")]
+    MissingModel {
+        /// The provider.
+        provider: String,
+        /// What a model is there.
+        hint: &'static str,
+    },
+    /// The provider does not serve this dialect.
+    #[error(
+        "{provider} does not serve the format `{dialect}`; it serves {served}",
+        dialect = .dialect.as_str()
+    )]
+    DialectNotServed {
+        /// The provider.
+        provider: String,
+        /// The dialect.
+        dialect: Dialect,
+        /// The dialects that it serves.
+        served: String,
+    },
+    /// The provider does not serve this operation.
+    #[error(
+        "{provider} does not serve {operation} in this format; it serves {served}",
+        operation = .operation.as_str()
+    )]
+    OperationNotServed {
+        /// The provider.
+        provider: String,
+        /// The operation.
+        operation: Operation,
+        /// The operations that it serves in the same dialect.
+        served: String,
+    },
+    /// The call is not one of the provider's own that may pass through.
+    #[error("this call of {provider}'s own API is not passed through; see its list of paths")]
+    NativeCallNotServed {
+        /// The provider.
+        provider: String,
+    },
+}
+
+/// What templates are filled from.
+pub(crate) struct Place<'a> {
+    pub(crate) provider: &'a Provider,
+    pub(crate) form: &'a CredentialForm,
+    pub(crate) settings: &'a Settings,
+    pub(crate) base_url: Option<&'a str>,
+    pub(crate) model: &'a str,
+}
+
+impl Provider {
+    /// Where a call goes, and what must be done to it on the way.
+    pub fn target(&self, ask: &Ask<'_>) -> Result<Target, NoTarget> {
+        let form = self.credential_form(ask.kind)?;
+        let settings = self.checked_settings(form, ask.settings)?;
+        let dialect = match ask.call {
+            Call::Operation(operation) => operation.dialect(),
+            Call::Native { .. } => Dialect::Native,
+        };
+        let surface = self.surface(dialect).ok_or_else(|| self.not_served(dialect))?;
+        // A deployment that is set takes the place of whatever model a call names.
+        let model =
+            settings.get("deployment").map_or_else(|| surface.model(ask.model), Cow::Borrowed);
+        let base_url = ask.base_url;
+        let place = Place { provider: self, form, settings: &settings, base_url, model: &model };
+        let root = place.root(surface.base_url.as_deref())?;
+        let origin = Origin::of_url(&root)
+            .map_err(|source| NoTarget::InvalidAddress { provider: self.slug(), source })?;
+        let (prefix, path, query) = match ask.call {
+            Call::Operation(operation) => {
+                self.operation_path(surface, operation, ask, &settings)?
+            }
+            Call::Native { method, path } => {
+                let call = self.native_call(method, path);
+                let call =
+                    call.ok_or_else(|| NoTarget::NativeCallNotServed { provider: self.slug() })?;
+                let upstream = call.path.upstream.as_ref();
+                let named = call.model_name();
+                let model = named.as_deref().unwrap_or(&model);
+                let place = Place { model, ..place };
+                let path = upstream.map(|template| place.fill(template)).transpose()?;
+                (surface.path.clone(), path.unwrap_or_else(|| path_of(call, ask)), None)
+            }
+        };
+        let base_path = format!("{}{}", path_in(&root), place.fill(&prefix)?);
+        let mut rewrites = surface.rewrites.clone();
+        // A model that moves to the path is not in the body; one that only counts stays there.
+        if matches!(ask.call, Call::Operation(_)) && path.contains("{model}") {
+            rewrites.push(Rewrite::Drop("model".to_owned()));
+        }
+        let asks =
+            matches!(ask.call, Call::Operation(operation) if surface.asks_for_usage(operation));
+        if ask.streams && asks {
+            rewrites.push(Rewrite::AskForUsage);
+        }
+        Ok(Target {
+            origin,
+            base_path,
+            path: match ask.call {
+                Call::Operation(_) => place.fill(&path)?,
+                Call::Native { .. } => path,
+            },
+            query: query.map(|query| place.fill(&query)).transpose()?,
+            proof: place.proof(dialect)?,
+            headers: place.setting_headers(),
+            defaults: surface.extra.clone(),
+            rewrites,
+            model: model.into_owned(),
+        })
+    }
+
+    fn operation_path(
+        &self,
+        surface: &Surface,
+        operation: Operation,
+        ask: &Ask<'_>,
+        settings: &Settings,
+    ) -> Result<(String, String, Option<String>), NoTarget> {
+        let streams = surface.stream_operations.get(&operation).filter(|_| ask.streams);
+        let Some(path) = streams.or_else(|| surface.operations.get(&operation)) else {
+            let served = surface.operations.keys().map(|served| served.as_str());
+            return Err(NoTarget::OperationNotServed {
+                provider: self.slug(),
+                operation,
+                served: served.collect::<Vec<_>>().join(", "),
+            });
+        };
+        let variant = surface.variant.as_ref();
+        Ok(match variant.filter(|variant| settings.get(&variant.setting).is_some()) {
+            Some(variant) => (variant.path.clone(), path.clone(), Some(variant.query.clone())),
+            None => (surface.path.clone(), path.clone(), None),
+        })
+    }
+
+    /// The form of this kind of credential, if the provider takes it.
+    pub fn credential_form(&self, kind: CredentialKind) -> Result<&CredentialForm, NoTarget> {
+        self.credential_forms().iter().find(|form| form.kind == kind).ok_or_else(|| {
+            let takes = self.credential_forms().iter().map(|form| form.kind.as_str());
+            let takes = takes.collect::<Vec<_>>().join(", ");
+            NoTarget::WrongCredentialKind { provider: self.slug(), kind, takes }
+        })
+    }
+
+    /// Checks what a credential says beside its secret, before it is stored or used: everything that
+    /// is needed is there, nothing is there that is not known, and each has the right form.
+    pub fn check_settings(
+        &self,
+        kind: CredentialKind,
+        settings: &Settings,
+    ) -> Result<(), NoTarget> {
+        self.checked_settings(self.credential_form(kind)?, settings).map(|_| ())
+    }
+
+    pub(crate) fn checked_settings(
+        &self,
+        form: &CredentialForm,
+        settings: &Settings,
+    ) -> Result<Settings, NoTarget> {
+        let settings = settings.with_defaults(&form.defaults);
+        for (name, value) in settings.iter() {
+            let may = form.requires.iter().chain(&form.accepts).any(|known| known == name);
+            let known = self.setting_forms().iter().find(|known| known.name == name);
+            let Some(known) = known.filter(|_| may) else {
+                let known = form.requires.iter().chain(&form.accepts).map(String::as_str);
+                let known = known.collect::<Vec<_>>().join(", ");
+                return Err(NoTarget::UnknownSetting {
+                    provider: self.slug(),
+                    kind: form.kind,
+                    setting: name.chars().filter(char::is_ascii_graphic).take(63).collect(),
+                    known: if known.is_empty() { "none".to_owned() } else { known },
+                });
+            };
+            if !known.fits(value) {
+                let (setting, looks_like) = (known.name.clone(), known.looks_like.clone());
+                return Err(NoTarget::InvalidSetting {
+                    provider: self.slug(),
+                    setting,
+                    looks_like,
+                });
+            }
+        }
+        let missing = form.requires.iter().find(|name| settings.get(name).is_none());
+        missing.map_or(Ok(settings), |name| Err(self.missing_setting(name)))
+    }
+
+    fn missing_setting(&self, name: &str) -> NoTarget {
+        let known = self.setting_forms().iter().find(|known| known.name == name);
+        NoTarget::MissingSetting {
+            provider: self.slug(),
+            setting: name.to_owned(),
+            help: known.map(|known| known.help.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn not_served(&self, dialect: Dialect) -> NoTarget {
+        let served = self.dialects().map(Dialect::as_str).collect::<Vec<_>>().join(", ");
+        NoTarget::DialectNotServed { provider: self.slug(), dialect, served }
+    }
+
+    fn slug(&self) -> String {
+        self.id().to_string()
+    }
+}
+
+/// What follows scheme, host and port.
+fn path_in(url: &str) -> &str {
+    let after = url.split_once("://").map_or(url, |(_, after)| after);
+    after.find('/').and_then(|at| after.get(at..)).unwrap_or_default()
+}
+
+fn path_of(call: crate::NativeCall<'_, '_>, ask: &Ask<'_>) -> String {
+    // It matched a template without a part that is not fixed or checked, so it means itself.
+    debug_assert!(call.path.upstream.is_none());
+    match ask.call {
+        Call::Native { path, .. } => path.to_owned(),
+        Call::Operation(_) => String::new(),
+    }
+}
+
+impl Place<'_> {
+    /// Scheme and host, and the path of a credential's own address: that address, what this
+    /// deployment has put in the provider's place, the dialect's, or the provider's.
+    pub(crate) fn root(&self, of_dialect: Option<&str>) -> Result<String, NoTarget> {
+        if let Some(base_url) = self.base_url {
+            return Ok(self.provider.root_of(base_url).to_owned());
+        }
+        let template = self.provider.root_template(of_dialect);
+        let provider = || self.provider.slug();
+        self.fill(template.ok_or_else(|| NoTarget::MissingAddress { provider: provider() })?)
+    }
+
+    pub(crate) fn fill(&self, template: &str) -> Result<String, NoTarget> {
+        let cut = self.form.cut.as_deref().unwrap_or_default();
+        let template = if cut.is_empty() { template.into() } else { template.replace(cut, "") };
+        fill(&template, |name| self.value(name)).map_err(|name| match &*name {
+            "model" | "model_path" | "deployment" => NoTarget::MissingModel {
+                provider: self.provider.slug(),
+                hint: if name == "deployment" {
+                    "; a model there is the name of a deployment"
+                } else {
+                    ""
+                },
+            },
+            "google_host" => self.provider.missing_setting("location"),
+            name => self.provider.missing_setting(name),
+        })
+    }
+
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        let model = Some(self.model).filter(|model| !model.is_empty());
+        match name {
+            "model" => model.map(path_segment).map(Cow::Owned),
+            "model_path" => model.map(path_segments).map(Cow::Owned),
+            "deployment" => {
+                let set = self.settings.get("deployment").or(model);
+                set.map(path_segment).map(Cow::Owned)
+            }
+            "google_host" => self.settings.get("location").map(google_host).map(Cow::Owned),
+            // Host names are compared as text, and only their lower case is one.
+            "resource" => self.settings.get(name).map(|name| name.to_ascii_lowercase().into()),
+            setting => self.settings.get(setting).map(Cow::Borrowed),
+        }
+    }
+
+    pub(crate) fn proof(&self, dialect: Dialect) -> Result<Proof, NoTarget> {
+        Ok(match &self.form.sends {
+            Sends::Nothing => Proof::Nothing,
+            Sends::Header(name, prefix) => {
+                Proof::Header { name: name.clone(), prefix: (*prefix).to_owned() }
+            }
+            Sends::Setting => {
+                let name = self.settings.get("header_name").and_then(|name| name.parse().ok());
+                let name = name.ok_or_else(|| self.provider.missing_setting("header_name"))?;
+                let prefix = self.settings.get("header_prefix").map(|word| format!("{word} "));
+                Proof::Header { name, prefix: prefix.unwrap_or_default() }
+            }
+            Sends::Own => {
+                let surface = self.provider.surface(dialect);
+                let surface = surface.ok_or_else(|| self.provider.not_served(dialect))?;
+                Proof::Header {
+                    name: surface.header_name.clone(),
+                    prefix: surface.header_prefix.clone(),
+                }
+            }
+        })
+    }
+
+    pub(crate) fn setting_headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let headers = self.form.setting_headers.iter().filter_map(|(name, setting)| {
+            let value = HeaderValue::from_str(self.settings.get(setting)?).ok()?;
+            Some((name.clone(), value))
+        });
+        headers.collect()
+    }
+}
