@@ -45,11 +45,13 @@ class Session:
 
     def open_lease(self, lease, sealed: bytes) -> bytes:
         l = lease
-        origins = b"".join(struct.pack(">I", len(o.encode())) + o.encode() for o in l["origins"])
+        joined = lambda texts: b"".join(struct.pack(">I", len(t.encode())) + t.encode() for t in texts)
+        origins, settings = joined(l["origins"]), joined(t for setting in l["settings"] for t in setting)
         ad = fields("strongroom lease v1", l["lease_id"], l["lease_hash"], l["renewals"], l["tenant"],
                     l["credential"], l["credential_version"], l["provider"], l["source"], origins, l["base_url"],
                     l["header_name"], l["header_prefix"], struct.pack(">q", l["expire_time_ms"]), l["ttl_ms"],
-                    l["log_index"], l["identity"], l["virtual_key"], l["model"])
+                    l["log_index"], l["identity"], l["virtual_key"], l["model"], l["credential_kind"], settings,
+                    l["address"], bytes([l["has_fallback"]]), l["because"])
         info = fields("strongroom lease key v1", l["lease_id"], l["credential"], l["credential_version"], l["renewals"])
         material = expand(self.lease, info, 44)
         return AESGCM(material[:32]).decrypt(material[32:], sealed, ad)

@@ -95,8 +95,11 @@ def lease_key(private: X25519PrivateKey, session) -> bytes:
 def unseal(key: bytes, lease, identity: str) -> bytes:
     millis = lease.expire_time.seconds * 1000 + lease.expire_time.nanos // 1_000_000
     ttl = lease.ttl.seconds * 1000 + lease.ttl.nanos // 1_000_000
-    source = {1: b"byok", 2: b"managed", 3: b"custom"}[lease.source]
+    source = {1: b"byok", 2: b"managed", 3: b"custom", 4: b"keyless"}[lease.source]
     origins = b"".join(len(o.encode()).to_bytes(4, "big") + o.encode() for o in lease.origins)
+    settings = b"".join(
+        len(t.encode()).to_bytes(4, "big") + t.encode() for s in lease.settings for t in (s.name, s.value)
+    )
     associated = fields(
         "strongroom lease v1",
         (1, lease.lease_id),
@@ -117,6 +120,11 @@ def unseal(key: bytes, lease, identity: str) -> bytes:
         (16, identity.encode()),
         (17, lease.virtual_key.encode()),
         (18, lease.model.encode()),
+        (19, lease.credential_kind.encode()),
+        (20, settings),
+        (21, lease.address.encode()),
+        (22, bytes([lease.has_fallback])),
+        (23, lease.because.encode()),
     )
     info = fields(
         "strongroom lease key v1",

@@ -38,6 +38,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Identities/RevokeSession", Class::First),
     ("Identities/UnblockIdentity", Class::Plain),
     ("Leases/AcquireLease", Class::Plain),
+    ("Leases/ExplainRoute", Class::Plain),
     ("Leases/ListLeases", Class::Plain),
     ("Leases/ListModels", Class::Plain),
     ("Leases/OpenSession", Class::Plain),

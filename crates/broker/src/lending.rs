@@ -383,6 +383,11 @@ impl Granted {
             identity: session.identity.as_str(),
             virtual_key: &virtual_key,
             model: &route.model,
+            credential_kind: "api_key",
+            settings: &[],
+            address: "",
+            has_fallback: false,
+            because: "",
         };
         let sealed = session.session.seal_lease(&context, secret);
         let sealed = sealed.map_err(|error| Why::Internal(format!("sealing a lease: {error}")))?;
@@ -406,6 +411,11 @@ impl Granted {
             origins,
             virtual_key,
             checkpoint: String::new(),
+            credential_kind: "api_key".to_owned(),
+            settings: vec![],
+            address: String::new(),
+            has_fallback: false,
+            because: String::new(),
         })
     }
 }

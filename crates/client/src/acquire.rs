@@ -3,7 +3,8 @@ use std::{
     time::Duration,
 };
 
-use strongroom_proto::v1::{AcquireLeaseRequest, acquire_lease_request::Target};
+use domain::{Clock, CredentialName, Failure};
+use strongroom_proto::v1::{self, AcquireLeaseRequest, acquire_lease_request::Target};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -63,6 +64,48 @@ impl LeaseCache {
     }
 }
 
+/// An attempt at a call that has failed.
+#[derive(Clone, Debug)]
+pub struct FailedAttempt {
+    /// The credential that the call went out with.
+    pub credential: CredentialName,
+    /// What went wrong.
+    pub failure: Failure,
+    /// When it began, on the clock's `elapsed`.
+    pub began: Duration,
+}
+
+impl FailedAttempt {
+    fn message(&self, clock: &dyn Clock) -> v1::FailedAttempt {
+        let began_ago = clock.elapsed().saturating_sub(self.began);
+        let retry_after = if let Failure::RateLimited { retry_after } = self.failure {
+            retry_after
+        } else {
+            None
+        };
+        v1::FailedAttempt {
+            credential: self.credential.to_string(),
+            failure: convert::failure(self.failure).into(),
+            retry_after: retry_after.and_then(|it| it.try_into().ok()),
+            began_ago: began_ago.try_into().ok(),
+        }
+    }
+}
+
+impl LeaseCache {
+    /// The lease to go on with when an attempt has failed and its lease [has a
+    /// fallback](HeldLease::has_fallback): of the next credential that the tenant's policy lists.
+    /// `failed` are all attempts at this call so far, in order. Later calls with the key use the new
+    /// lease too, until it ends; the broker ends it when the first credential is worth another try.
+    pub async fn fall_back(&self, key: &LeaseKey, failed: &[FailedAttempt]) -> Outcome {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(LeaseError::Unavailable { retry_after: RETRY_AFTER });
+        }
+        self.inner.meters.misses.increment(1);
+        self.inner.acquire_published(key, failed).await
+    }
+}
+
 /// Takes a flight off the board however it ends.
 struct Landing {
     inner: Arc<Inner>,
@@ -76,7 +119,7 @@ impl Drop for Landing {
 }
 
 async fn fly(landing: Landing, landed: watch::Sender<Option<Outcome>>) {
-    let outcome = landing.inner.acquire_published(&landing.key).await;
+    let outcome = landing.inner.acquire_published(&landing.key, &[]).await;
     let meters = &landing.inner.meters;
     match &outcome {
         Ok(lease) => {
@@ -96,7 +139,11 @@ async fn fly(landing: Landing, landed: watch::Sender<Option<Outcome>>) {
 
 impl Inner {
     /// Asks the broker until a lease arrives that no revocation has overtaken.
-    pub(crate) async fn acquire_published(&self, key: &LeaseKey) -> Outcome {
+    pub(crate) async fn acquire_published(
+        &self,
+        key: &LeaseKey,
+        failed: &[FailedAttempt],
+    ) -> Outcome {
         let spread = self.rush.spread(&*self.clock);
         if !spread.is_zero() {
             let millis = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
@@ -104,7 +151,7 @@ impl Inner {
         }
         for _ in 0..ATTEMPTS {
             let epoch = self.ring().epoch();
-            let lease = Arc::new(self.ask(key).await?);
+            let lease = Arc::new(self.ask(key, failed).await?);
             if lease.is_live() && self.publish(key, &lease, epoch) {
                 return Ok(lease);
             }
@@ -112,7 +159,7 @@ impl Inner {
         Err(LeaseError::Unavailable { retry_after: RETRY_AFTER })
     }
 
-    async fn ask(&self, key: &LeaseKey) -> Result<HeldLease, LeaseError> {
+    async fn ask(&self, key: &LeaseKey, failed: &[FailedAttempt]) -> Result<HeldLease, LeaseError> {
         let asked = self.broker.in_session(|session| async move {
             let request = AcquireLeaseRequest {
                 session_id: session.keys.id().to_vec().into(),
@@ -121,6 +168,7 @@ impl Inner {
                 dialect: convert::dialect(key.dialect).into(),
                 request_id: String::new(),
                 checkpoint: self.broker.checkpoints().note(),
+                failed: failed.iter().map(|it| it.message(&*self.clock)).collect(),
             };
             let sent = Moment::now(&*self.clock);
             let wire = self.broker.leases().acquire_lease(request).await?.into_inner();

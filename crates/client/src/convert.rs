@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Dialect, Source, Timestamp};
+use domain::{Dialect, Failure, Source, Timestamp};
 use strongroom_proto::v1;
 
 /// Whole milliseconds; a contract's time is never negative.
@@ -24,6 +24,20 @@ pub(crate) fn source(source: v1::Source) -> Option<Source> {
         v1::Source::Managed => Some(Source::Managed),
         v1::Source::Custom => Some(Source::Custom),
         v1::Source::Keyless => Some(Source::Keyless),
+    }
+}
+
+pub(crate) fn failure(failure: Failure) -> v1::failed_attempt::Failure {
+    match failure {
+        Failure::CredentialRefused => v1::failed_attempt::Failure::CredentialRefused,
+        Failure::NoQuota => v1::failed_attempt::Failure::NoQuota,
+        Failure::NotAllowed => v1::failed_attempt::Failure::NotAllowed,
+        Failure::RateLimited { .. } => v1::failed_attempt::Failure::RateLimited,
+        Failure::ProviderTrouble => v1::failed_attempt::Failure::ProviderTrouble,
+        Failure::TimedOut => v1::failed_attempt::Failure::TimedOut,
+        Failure::Unreachable => v1::failed_attempt::Failure::Unreachable,
+        // No other credential would help; a broker that is told so lends nothing.
+        Failure::CallersFault => v1::failed_attempt::Failure::Unspecified,
     }
 }
 

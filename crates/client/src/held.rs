@@ -40,6 +40,7 @@ pub struct HeldLease {
     expire_time: Timestamp,
     ttl: Duration,
     virtual_key: Option<VirtualKeyName>,
+    settings: Vec<(String, String)>,
     session: Arc<OpenSession>,
     deadline: Deadline,
     vitals: Arc<Vitals>,
@@ -86,6 +87,7 @@ impl HeldLease {
             expire_time: expire_time.ok_or("the lease has no valid end")?,
             ttl,
             virtual_key,
+            settings: settings(&wire.settings)?,
             session,
             deadline: Deadline::new(sent, ttl),
             vitals,
@@ -190,6 +192,31 @@ impl HeldLease {
         &self.wire.model
     }
 
+    /// The kind of the credential, by the names of `docs/providers.md`.
+    pub fn credential_kind(&self) -> &str {
+        &self.wire.credential_kind
+    }
+
+    /// What the credential says beside its secret: region, project and the like, by name.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    /// The address that stands in the place of the provider's own, if there is one.
+    pub fn address(&self) -> Option<&str> {
+        Some(&*self.wire.address).filter(|address| !address.is_empty())
+    }
+
+    /// Whether the tenant's policy lists another credential for when this one fails.
+    pub fn has_fallback(&self) -> bool {
+        self.wire.has_fallback
+    }
+
+    /// Why this credential was chosen, in a word for people.
+    pub fn because(&self) -> &str {
+        &self.wire.because
+    }
+
     /// The virtual key it was acquired by.
     pub fn virtual_key(&self) -> Option<&VirtualKeyName> {
         self.virtual_key.as_ref()
@@ -243,8 +270,20 @@ impl HeldLease {
             identity: &self.session.identity,
             virtual_key: &self.wire.virtual_key,
             model: &self.wire.model,
+            credential_kind: &self.wire.credential_kind,
+            settings: &self.settings,
+            address: &self.wire.address,
+            has_fallback: self.wire.has_fallback,
+            because: &self.wire.because,
         }
     }
+}
+
+fn settings(wire: &[v1::Setting]) -> Result<Vec<(String, String)>, &'static str> {
+    if !wire.windows(2).all(|pair| matches!(pair, [a, b] if a.name < b.name)) {
+        return Err("the settings are not in the order of their names");
+    }
+    Ok(wire.iter().map(|it| (it.name.clone(), it.value.clone())).collect())
 }
 
 impl Lent for HeldLease {

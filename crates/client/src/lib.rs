@@ -26,6 +26,7 @@ mod tasks;
 mod transport;
 mod watch;
 
+pub use acquire::FailedAttempt;
 pub use broker::Broker;
 pub use cache::{LeaseCache, LeaseCacheConfig};
 pub use config::ClientConfig;

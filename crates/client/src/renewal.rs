@@ -170,7 +170,7 @@ impl Inner {
         let again = match next {
             Next::Done | Next::Drop => false,
             Next::Later => true,
-            Next::Anew | Next::DropAndAnew => match self.acquire_published(&key).await {
+            Next::Anew | Next::DropAndAnew => match self.acquire_published(&key, &[]).await {
                 Ok(_) => false,
                 Err(error) if error.is_decision() => {
                     lease.drop_now();

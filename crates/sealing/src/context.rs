@@ -44,16 +44,22 @@ pub struct LeaseContext<'a> {
     pub virtual_key: &'a str,
     /// The model as the provider knows it, or empty.
     pub model: &'a str,
+    /// The kind of the credential.
+    pub credential_kind: &'a str,
+    /// What the credential says beside its secret, by name.
+    pub settings: &'a [(String, String)],
+    /// The address in the place of the provider's, or empty.
+    pub address: &'a str,
+    /// Whether another credential is listed for when this one fails.
+    pub has_fallback: bool,
+    /// Why this credential.
+    pub because: &'a str,
 }
 
 impl LeaseContext<'_> {
     pub(crate) fn associated_data(&self) -> Vec<u8> {
-        let mut origins = Vec::with_capacity(64);
-        for origin in self.origins {
-            let length = u32::try_from(origin.len()).unwrap_or(u32::MAX);
-            origins.extend_from_slice(&length.to_be_bytes());
-            origins.extend_from_slice(origin.as_bytes());
-        }
+        let origins = joined(self.origins.iter().map(String::as_str));
+        let settings = self.settings.iter().flat_map(|(name, value)| [name.as_str(), value]);
         Fields::new("strongroom lease v1")
             .field(1, self.lease_id.as_bytes())
             .field(2, self.lease_hash)
@@ -73,6 +79,11 @@ impl LeaseContext<'_> {
             .field(16, self.identity)
             .field(17, self.virtual_key)
             .field(18, self.model)
+            .field(19, self.credential_kind)
+            .field(20, joined(settings))
+            .field(21, self.address)
+            .field(22, [u8::from(self.has_fallback)])
+            .field(23, self.because)
             .finish()
     }
 
@@ -141,4 +152,14 @@ impl BoxContext<'_> {
             .field(2, self.credential)
             .finish()
     }
+}
+
+/// Texts as one field: each with its length before it.
+fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    for text in texts {
+        bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
 }

@@ -102,6 +102,11 @@ pub(crate) fn lease(origins: &[String]) -> LeaseContext<'_> {
         identity: "spiffe://acme.internal/inference-proxy",
         virtual_key: "tenants/acme/virtualKeys/abcdefghijklmnop",
         model: "gpt-5",
+        credential_kind: "api_key",
+        settings: &[],
+        address: "",
+        has_fallback: false,
+        because: "detected",
     }
 }
 

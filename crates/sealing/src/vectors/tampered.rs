@@ -12,7 +12,9 @@ pub(super) fn lease_vectors(session: &Session) -> Vec<Value> {
     let right = lease(&origins);
     let sealed = session.seal_lease(&right, &secret()).unwrap();
     let mut vectors = Vec::new();
-    for (name, context, secret) in rightful(right) {
+    let settings = [("location", "global"), ("project", "acme-1")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (name, context, secret) in rightful(right, &settings) {
         let sealed = session.seal_lease(&context, &Secret::new(secret.clone())).unwrap();
         vectors.push(lease_vector(session, name, &context, &sealed, Some(&secret)));
     }
@@ -28,6 +30,9 @@ pub(super) fn lease_vectors(session: &Session) -> Vec<Value> {
         let context = LeaseContext { origins, ..right };
         vectors.push(lease_vector(session, name, &context, &sealed, None));
     }
+    let settings = [("region".to_owned(), "eu-west-1".to_owned())];
+    let context = LeaseContext { settings: &settings, ..right };
+    vectors.push(lease_vector(session, "a setting more", &context, &sealed, None));
     for (name, sealed) in damaged(&sealed) {
         vectors.push(lease_vector(session, &name, &right, &sealed, None));
     }
@@ -36,7 +41,10 @@ pub(super) fn lease_vectors(session: &Session) -> Vec<Value> {
     vectors
 }
 
-fn rightful(right: LeaseContext<'_>) -> Vec<(&'static str, LeaseContext<'_>, Vec<u8>)> {
+fn rightful<'a>(
+    right: LeaseContext<'a>,
+    settings: &'a [(String, String)],
+) -> Vec<(&'static str, LeaseContext<'a>, Vec<u8>)> {
     let secret = b"sk-0123456789abcdef".to_vec();
     vec![
         ("a lease", right, secret.clone()),
@@ -45,6 +53,17 @@ fn rightful(right: LeaseContext<'_>) -> Vec<(&'static str, LeaseContext<'_>, Vec
         (
             "without virtual key, model and prefix",
             LeaseContext { virtual_key: "", model: "", header_prefix: "", renewals: 3, ..right },
+            secret.clone(),
+        ),
+        (
+            "with settings and a fallback, at another address",
+            LeaseContext {
+                settings,
+                has_fallback: true,
+                address: "https://eu.example",
+                renewals: 10,
+                ..right
+            },
             secret.clone(),
         ),
         ("without origins", LeaseContext { origins: &[], renewals: 4, ..right }, secret),
@@ -81,6 +100,10 @@ fn altered(right: LeaseContext<'_>) -> Vec<(&'static str, LeaseContext<'_>)> {
         ("another identity", LeaseContext { identity: "spiffe://acme.internal/other", ..right }),
         ("no virtual key", LeaseContext { virtual_key: "", ..right }),
         ("another model", LeaseContext { model: "gpt-5-mini", ..right }),
+        ("another kind", LeaseContext { credential_kind: "admin_key", ..right }),
+        ("another address in its place", LeaseContext { address: "https://evil.example", ..right }),
+        ("a fallback more", LeaseContext { has_fallback: true, ..right }),
+        ("another reason", LeaseContext { because: "preferred", ..right }),
     ]
 }
 
@@ -114,6 +137,11 @@ fn lease_vector(
             "identity": context.identity,
             "virtual_key": context.virtual_key,
             "model": context.model,
+            "credential_kind": context.credential_kind,
+            "settings": context.settings,
+            "address": context.address,
+            "has_fallback": context.has_fallback,
+            "because": context.because,
         },
         "sealed": hex::encode(sealed),
     });
