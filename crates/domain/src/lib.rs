@@ -5,6 +5,7 @@ mod access;
 mod budget;
 mod canonical;
 mod clock;
+mod key_terms;
 mod lease;
 mod money;
 mod name;
@@ -25,6 +26,9 @@ pub use budget::{
 };
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use key_terms::{
+    EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal,
+};
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use money::{Cost, InvalidMoney, Money};
 pub use name::{
