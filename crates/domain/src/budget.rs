@@ -22,11 +22,11 @@
 //!
 //! | Transition | Updates |
 //! |---|---|
-//! | [`Ledger::reserve`], [`Ledger::slice`] | account, created when missing: `reserved += n WHERE mode = shadow OR used + n <= cap`, for each account; one that matches no row rolls the transaction back. Then insert reservation and holds; the id being there already is the same answer again |
+//! | [`Ledger::reserve`], [`Ledger::slice`] | account, created when missing: `reserved += n WHERE mode = shadow OR n <= cap - used`, for each account; one that matches no row rolls the transaction back. Then insert reservation and holds; the id being there already is the same answer again |
 //! | [`Ledger::settle`] | reservation: the new totals `WHERE sequence < new AND state <> closed`; no row: settled already. Account, for each hold: `reserved -= covered + returned` (`unknown` when that is its place), `spent += (spent_millionths + x) / 1000000`, `spent_millionths = (spent_millionths + x) % 1000000`. Bucket of now: the same `spent`. What was not covered, rarely any: `spent += min(over, cap - used)`, `overrun += the rest` |
 //! | [`Ledger::expire`] | reservation: `state = unknown, expired_at = now WHERE state = open AND expires_at <= now`. Hold: `place = unknown`. Account: `reserved -= rest, unknown += rest` |
 //! | [`Ledger::reconcile`] | reservation: `state = closed WHERE state = unknown`. Account: as in settling, from `unknown` |
-//! | [`Ledger::roll`] | rolling accounts only: delete buckets before the window and take their `spent` from the account's; give up what has been unknown for longer than the window |
+//! | [`Ledger::roll`] | rolling accounts only, before a reservation in them: delete buckets before the window and take their `spent` from the account's; give up what has been unknown for longer than the window |
 //!
 //! A window's row is made when it is first needed and is never reset, so a roll-over loses no update
 //! and needs nobody to do it.
@@ -39,7 +39,7 @@ mod period;
 mod rate;
 mod reservation;
 
-use crate::Uid;
+use crate::{GroupId, Uid, VirtualKeyId};
 
 pub use account::{Account, Place};
 pub use allowance::{Allowance, Ticket};
@@ -54,6 +54,8 @@ pub use reservation::{AccountKey, Reservation, ReservationState, Settlement};
 pub struct Budget {
     /// Its permanent id.
     pub id: Uid,
+    /// Whose spending it counts.
+    pub holder: BudgetHolder,
     /// How long a window is, and where it begins.
     pub period: Period,
     /// Whether it refuses.
@@ -64,12 +66,23 @@ pub struct Budget {
     pub alerts: Vec<u8>,
 }
 
+/// Whose spending a budget counts, within one tenant.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum BudgetHolder {
+    /// All of the tenant's.
+    Tenant,
+    /// That of the virtual keys of a group.
+    Group(GroupId),
+    /// That of one virtual key.
+    VirtualKey(VirtualKeyId),
+}
+
 /// The most of one unit in a window.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limit {
     /// What is counted.
     pub unit: Unit,
-    /// How much of it; money in micro-USD.
+    /// How much of it, `i64::MAX` at the most; money in micro-USD.
     pub cap: u64,
 }
 
@@ -89,6 +102,18 @@ impl Mode {
         match self {
             Self::Hard => "hard",
             Self::Shadow => "shadow",
+        }
+    }
+}
+
+impl BudgetHolder {
+    /// Whether a call with this virtual key, of this group if it has one, counts. Each call counts with
+    /// all holders that cover it.
+    pub fn covers(&self, key: &VirtualKeyId, group: Option<&GroupId>) -> bool {
+        match self {
+            Self::Tenant => true,
+            Self::Group(own) => group == Some(own),
+            Self::VirtualKey(own) => own == key,
         }
     }
 }

@@ -20,9 +20,9 @@ mod virtual_key;
 
 pub use access::{AccessPolicy, AccessRule, Permit};
 pub use budget::{
-    Account, AccountKey, Allowance, Amounts, Budget, Exhausted, InvalidZone, Ledger, LedgerError,
-    Limit, Mode, Period, Place, Quantity, RateLimits, RateView, Reservation, ReservationState,
-    Settled, Settlement, Spending, Ticket, Unit, Window, Zone, slice_size,
+    Account, AccountKey, Allowance, Amounts, Budget, BudgetHolder, Exhausted, InvalidZone, Ledger,
+    LedgerError, Limit, Mode, Period, Place, Quantity, RateLimits, RateView, Reservation,
+    ReservationState, Settled, Settlement, Spending, Ticket, Unit, Window, Zone, slice_size,
 };
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -32,7 +32,8 @@ pub use key_terms::{
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use money::{Cost, InvalidMoney, Money};
 pub use name::{
-    CredentialId, CredentialName, InvalidName, ProviderId, RequestId, TenantId, VirtualKeyName,
+    CredentialId, CredentialName, GroupId, InvalidName, ProviderId, RequestId, TenantId,
+    VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
 pub use routing::{Candidate, NoRoute, OnMissing, Route, RouteRequest, choose_provider, route};

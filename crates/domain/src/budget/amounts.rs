@@ -127,9 +127,9 @@ impl Quantity {
         Cost::from_picos(self.0).split()
     }
 
-    /// Enough whole units to hold it.
+    /// Enough whole units to hold it, `i64::MAX` at the most: as much as a column holds.
     pub fn rounded_up(self) -> u64 {
-        u64::try_from(self.0.div_ceil(MILLION)).unwrap_or(u64::MAX)
+        Cost::from_picos(self.0).rounded_up().micros()
     }
 
     /// The sum.

@@ -238,7 +238,7 @@ impl Ledger {
         self.settle(id, &last, now)
     }
 
-    /// Lets rolling windows move on. Calendar windows need nobody: the next one has an account of its
+    /// Lets rolling windows move on; without it they have less room than they could. Calendar windows need nobody: the next one has an account of its
     /// own.
     pub fn roll(&mut self, now: Timestamp) {
         for (key, account) in &mut self.accounts {

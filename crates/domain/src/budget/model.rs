@@ -3,8 +3,9 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     Cost, Timestamp, Uid,
     budget::{
-        Account, Allowance, Amounts, Budget, Ledger, LedgerError, Limit, Mode, Period, Place,
-        RateLimits, RateView, ReservationState, Settled, Settlement, Spending, Ticket, Unit, Zone,
+        Account, Allowance, Amounts, Budget, BudgetHolder, Ledger, LedgerError, Limit, Mode,
+        Period, Place, RateLimits, RateView, ReservationState, Settled, Settlement, Spending,
+        Ticket, Unit, Zone,
     },
 };
 
@@ -25,7 +26,8 @@ fn at(millis: i64) -> Timestamp {
 
 fn budget(number: u64, period: Period, limits: &[(Unit, u64)]) -> Budget {
     let limits = limits.iter().map(|&(unit, cap)| Limit { unit, cap }).collect();
-    Budget { id: id(number), period, mode: Mode::Hard, limits, alerts: vec![80, 100] }
+    let holder = BudgetHolder::Tenant;
+    Budget { id: id(number), holder, period, mode: Mode::Hard, limits, alerts: vec![80, 100] }
 }
 
 fn call(picos: u128) -> Amounts {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::{
     Timestamp, Uid,
-    budget::{Account, Budget, Limit, Mode, Period, Unit},
+    budget::{Account, Budget, BudgetHolder, Limit, Mode, Period, Unit},
 };
 
 /// How fast, and how many at once. Counted as budgets are, in slices too, so that the limits hold
@@ -30,7 +30,7 @@ pub struct RateView {
 
 impl RateLimits {
     /// The same as a budget with this id; none when there is no limit.
-    pub fn budget(&self, id: Uid) -> Option<Budget> {
+    pub fn budget(&self, id: Uid, holder: BudgetHolder) -> Option<Budget> {
         let limits = [
             (Unit::Requests, self.requests_per_minute),
             (Unit::Tokens, self.tokens_per_minute),
@@ -39,7 +39,7 @@ impl RateLimits {
         let limits = limits.into_iter().filter_map(|(unit, cap)| Some(Limit { unit, cap: cap? }));
         let limits: Vec<_> = limits.collect();
         let period = Period::Rolling(Duration::from_mins(1));
-        let budget = Budget { id, period, mode: Mode::Hard, limits, alerts: Vec::new() };
+        let budget = Budget { id, holder, period, mode: Mode::Hard, limits, alerts: Vec::new() };
         (!budget.limits.is_empty()).then_some(budget)
     }
 }

@@ -194,8 +194,9 @@ impl RequestOutline {
         })
     }
 
-    /// Anthropic's models are told what to cache; others decide themselves.
-    fn cache(&self, format: Format) -> CacheUse {
+    /// Into which cache the input may go. Anthropic's models are told what to cache; others decide
+    /// themselves.
+    pub fn cache(&self, format: Format) -> CacheUse {
         match format {
             Format::AnthropicMessages | Format::BedrockInvoke | Format::BedrockConverse => {
                 self.marked

@@ -133,3 +133,22 @@ pub(crate) fn may_be_an_object(found: &[u8]) -> bool {
 
 /// `"usageMetadata"` and spaces.
 const LONGEST_NAME: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_stream_without_an_end_no_more_is_kept_than_of_a_line() {
+        for stream in ["data: {\"usage\":{\"a\":\"", "data: [", "event: "] {
+            let mut events = Events::new(Format::OpenAiChat);
+            let mut found = |_: usize, _: &[u8]| panic!("there is nothing to be found");
+            events.feed(stream.as_bytes(), &mut found);
+            for _ in 0..1_000 {
+                events.feed(&[b'x'; 1_000], &mut found);
+                assert!(events.kept.len() <= LONGEST_KEPT);
+                assert!(events.spots.held() <= 16 << 10);
+            }
+        }
+    }
+}

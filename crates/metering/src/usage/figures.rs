@@ -74,6 +74,8 @@ impl Figures {
         // The total of writes is stated beside its parts, or without them.
         let writes =
             of(self.cache_write).max(of(self.cache_write_5m).saturating_add(cache_write_1h));
+        let is_split = self.cache_write_5m.or(self.cache_write_1h).is_some();
+        let cache_write_1h = if reading.writes_long && !is_split { writes } else { cache_write_1h };
         let audio_input = of(self.audio_input);
         let apart = match reading.format {
             Format::AnthropicMessages | Format::BedrockInvoke | Format::BedrockConverse => 0,

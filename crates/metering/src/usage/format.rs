@@ -1,5 +1,7 @@
 use domain::ProviderId;
 
+use crate::CacheUse;
+
 /// In which dialect an answer is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Format {
@@ -32,6 +34,8 @@ pub struct Reading {
     /// Whether usage comes again and again, each with the sums so far.
     pub(crate) is_cumulative: bool,
     pub(crate) cost: StatedCost,
+    /// Whether cache writes of unstated length are long ones.
+    pub(crate) writes_long: bool,
 }
 
 /// Where a provider states what a call cost.
@@ -58,7 +62,14 @@ impl Reading {
             _ => (StatedCost::Nowhere, gemini),
         };
         let is_cumulative = gemini || cost == StatedCost::Perplexity;
-        Self { format, reasoning_is_extra: apart, is_cumulative, cost }
+        Self { format, reasoning_is_extra: apart, is_cumulative, cost, writes_long: false }
+    }
+
+    /// The same for a call that may write into this cache: where the provider does not say how long
+    /// something is kept, it is kept as long as was asked for.
+    #[must_use]
+    pub fn of_cache(self, cache: CacheUse) -> Self {
+        Self { writes_long: cache == CacheUse::Long, ..self }
     }
 
     /// The dialect.

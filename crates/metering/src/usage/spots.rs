@@ -49,6 +49,12 @@ impl Spots {
         found.clear();
     }
 
+    /// How much is kept of an object that is not whole yet.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Takes the next piece and hands over each object that ends in it, with its place.
     pub(crate) fn feed(&mut self, bytes: &[u8], found: &mut dyn FnMut(usize, &[u8])) {
         let start = self.walker.offset();

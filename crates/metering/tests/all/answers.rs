@@ -1,6 +1,7 @@
 //! Answers that are one JSON document.
 
 use domain::Cost;
+use metering::CacheUse;
 
 use super::*;
 
@@ -111,6 +112,22 @@ fn cohere() {
     let ranked = r#"{"results":[],"meta":{"api_version":{},"billed_units":{"search_units":1}}}"#;
     let expected = Usage { searches: 1, ..Usage::default() };
     check("cohere", Format::CohereUnits, ranked, expected);
+}
+
+#[test]
+fn a_cache_write_of_unstated_length_is_as_long_as_was_asked_for() {
+    let written = |slug: &str, format, answer: &str| {
+        let reading = Reading::of(&provider(slug), format).of_cache(CacheUse::Long);
+        let mut meter = Meter::new(reading, Framing::Document);
+        meter.feed(answer.as_bytes());
+        let Metered::Final(Usage { tokens, .. }) = meter.finish(Ended::Whole) else { panic!() };
+        (tokens.cache_write_5m, tokens.cache_write_1h)
+    };
+    let openai = r#"{"usage":{"input_tokens":9,"input_tokens_details":{"cache_write_tokens":8}}}"#;
+    assert_eq!(written("openai", Format::OpenAiResponses, openai), (0, 8));
+    let stated = r#"{"usage":{"input_tokens":9,"cache_creation_input_tokens":8,"cache_creation":
+        {"ephemeral_5m_input_tokens":5,"ephemeral_1h_input_tokens":3}}}"#;
+    assert_eq!(written("anthropic", Format::AnthropicMessages, stated), (5, 3));
 }
 
 #[test]

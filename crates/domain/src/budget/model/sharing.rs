@@ -21,6 +21,20 @@ fn a_reservation_is_in_every_account_or_in_none() {
 }
 
 #[test]
+fn a_call_counts_with_its_key_its_group_and_its_tenant() {
+    let key: crate::VirtualKeyId = "mzxw6ytboimzxw6y".parse().unwrap();
+    let group: crate::GroupId = "search".parse().unwrap();
+    let other: crate::GroupId = "chat".parse().unwrap();
+    let covers = |holder: BudgetHolder| holder.covers(&key, Some(&group));
+    assert!(covers(BudgetHolder::Tenant));
+    assert!(covers(BudgetHolder::Group(group.clone())));
+    assert!(covers(BudgetHolder::VirtualKey(key.clone())));
+    assert!(!covers(BudgetHolder::Group(other)));
+    assert!(!covers(BudgetHolder::VirtualKey("aaaaaaaaaaaaaaaa".parse().unwrap())));
+    assert!(!BudgetHolder::Group(group.clone()).covers(&key, None));
+}
+
+#[test]
 fn an_unknown_outcome_stays_spent_until_it_is_reconciled() {
     let mut ledger = Ledger::default();
     let limits = [(Unit::Money, 100), (Unit::Concurrent, 1)];
@@ -176,7 +190,7 @@ fn no_minute_wherever_it_begins_has_more_than_the_limit() {
     for seed in 0..8 {
         let mut random = Random::new(seed);
         let mut ledger = Ledger::default();
-        ledger.put_budget(limits.budget(id(1)).unwrap());
+        ledger.put_budget(limits.budget(id(1), BudgetHolder::Tenant).unwrap());
         let (mut now, mut next) = (0_i64, 10);
         let mut held: Vec<(Uid, Allowance)> = Vec::new();
         let mut used: Vec<i64> = Vec::new();
@@ -229,7 +243,7 @@ fn what_is_unknown_leaves_a_rolling_window_with_it() {
     let limits =
         RateLimits { requests_per_minute: Some(2), concurrent: Some(3), tokens_per_minute: None };
     let mut ledger = Ledger::default();
-    ledger.put_budget(limits.budget(id(1)).unwrap());
+    ledger.put_budget(limits.budget(id(1), BudgetHolder::Tenant).unwrap());
     ledger.reserve(id(9), &[id(1)], &call(0), at(0), at(1_000)).unwrap();
     ledger.expire(at(1_000));
     assert_eq!(used(&ledger, 1, Unit::Requests), (0, 1, 0));
@@ -244,12 +258,12 @@ fn what_is_unknown_leaves_a_rolling_window_with_it() {
 fn callers_are_told_what_is_left_and_when_there_is_more() {
     let limits = RateLimits { requests_per_minute: Some(2), ..RateLimits::default() };
     let mut ledger = Ledger::default();
-    ledger.put_budget(limits.budget(id(1)).unwrap());
+    ledger.put_budget(limits.budget(id(1), BudgetHolder::Tenant).unwrap());
     let held = ledger.reserve(id(9), &[id(1)], &call(0), at(500), at(9_000)).unwrap().granted;
     ledger.settle(id(9), &Settlement::of_call(&held, spending(0)), at(1_500)).unwrap();
     let (_, account) = ledger.accounts().next().unwrap();
     let view = RateView::of(account, at(2_000));
     assert_eq!((view.limit, view.remaining), (2, 1));
     assert_eq!(view.reset_after, Duration::from_mins(1));
-    assert_eq!(RateLimits::default().budget(id(1)), None);
+    assert_eq!(RateLimits::default().budget(id(1), BudgetHolder::Tenant), None);
 }
