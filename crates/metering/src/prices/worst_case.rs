@@ -11,6 +11,9 @@ pub struct Bound {
     /// Whether the body speaks of what is not text in it: pictures, files, conversations kept by the
     /// provider. Then only the model's own limit bounds the input.
     pub has_more: bool,
+    /// How many tools the body names by their type alone. Providers explain those to the model in words
+    /// of their own.
+    pub named_tools: u64,
     /// The most output of one answer.
     pub output_maximum: u64,
     /// How many answers are asked for.
@@ -70,7 +73,8 @@ impl PriceView<'_> {
 }
 
 fn input(bound: &Bound, price: Option<&ModelPrice>) -> Result<u64, NoBound> {
-    let text = bound.body_bytes.saturating_add(UNSEEN);
+    let unseen = UNSEEN.saturating_mul(bound.named_tools.saturating_add(1));
+    let text = bound.body_bytes.saturating_add(unseen);
     match price.and_then(|price| price.context) {
         Some(context) if bound.has_more => Ok(context.max(text)),
         Some(context) => Ok(context.min(text)),
@@ -106,7 +110,8 @@ fn dearest(price: &ModelPrice, cache: CacheUse, input: u64, output: u64) -> Opti
     Some(dearest.plus(Cost::from_picos(per_call.into())))
 }
 
-/// Tokens that providers add by themselves: the template of a chat, the words that explain tools.
+/// Tokens that providers add by themselves: the template of a chat, the words that explain tools in
+/// general, and as many at the most for each of their own.
 const UNSEEN: u64 = 1024;
 
 /// Providers whose models' thoughts are not counted in the maximum of output.

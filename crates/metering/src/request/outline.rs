@@ -18,6 +18,7 @@ pub struct RequestOutline {
     bytes: usize,
     has_more: bool,
     has_server_tools: bool,
+    named_tools: u64,
     marked: CacheUse,
 }
 
@@ -155,6 +156,7 @@ impl RequestOutline {
                 bytes: body.len(),
                 has_more: false,
                 has_server_tools: false,
+                named_tools: 0,
                 marked: CacheUse::None,
             },
             top: "",
@@ -188,6 +190,7 @@ impl RequestOutline {
         Ok(Bound {
             body_bytes: u64::try_from(self.bytes).unwrap_or(u64::MAX),
             has_more: self.has_more,
+            named_tools: self.named_tools,
             output_maximum,
             answers: self.answers(body, format)?,
             cache: self.cache(format),
@@ -281,7 +284,7 @@ struct Reader<'a> {
     top: &'static str,
     wanted: Option<(&'static str, &'static str)>,
     open: Vec<(u32, (&'static str, &'static str), usize)>,
-    /// Whether the next value is the type of a tool, and where it began.
+    /// Whether the next value is a type, and where it began.
     is_type: Option<usize>,
     wrong: Option<InvalidRequest>,
 }
@@ -298,6 +301,20 @@ impl Reader<'_> {
             self.wrong = Some(InvalidRequest::Duplicate(first));
         }
         self.wanted = Some((parent, first));
+    }
+
+    /// Takes the type of a tool, or of whatever else has one. One that is written with escapes might
+    /// be any.
+    fn of_type(&mut self, kind: &[u8]) {
+        let escaped = kind.contains(&b'\\');
+        if self.top != "tools" {
+            self.outline.has_more |= escaped || kind == b"item_reference";
+            return;
+        }
+        let server = SERVER_TOOL_TYPES.iter().any(|it| kind.starts_with(it.as_bytes()));
+        self.outline.has_server_tools |= server || escaped;
+        let named = !matches!(kind, b"function" | b"custom");
+        self.outline.named_tools = self.outline.named_tools.saturating_add(named.into());
     }
 }
 
@@ -319,7 +336,7 @@ impl Visit for Reader<'_> {
         if (depth == 1 || of_a_tool) && is_in(&SERVER_TOOLS) {
             self.outline.has_server_tools = true;
         }
-        if of_a_tool && key == b"type" {
+        if key == b"type" && (of_a_tool || self.top != "tools") {
             self.is_type = Some(0);
         }
         if self.top != "tools" && is_in(&MORE) {
@@ -351,9 +368,7 @@ impl Visit for Reader<'_> {
         if let Some(from) = self.is_type.take()
             && let Some(kind) = self.body.get(from + 1..at.saturating_sub(1))
         {
-            let server = SERVER_TOOL_TYPES.iter().any(|it| kind.starts_with(it.as_bytes()));
-            // A name with escapes might be any.
-            self.outline.has_server_tools |= server || kind.contains(&b'\\');
+            self.of_type(kind);
         }
         if let Some((_, (parent, name), from)) = self.open.pop_if(|(opened, ..)| *opened == depth) {
             self.outline.members.push(Member { parent, name, value: from..at });

@@ -31,7 +31,7 @@ pub struct Reading {
     pub(crate) format: Format,
     /// Whether thoughts are counted beside the output rather than in it.
     pub(crate) reasoning_is_extra: bool,
-    /// Whether usage comes again and again, each with the sums so far.
+    /// Whether a stream says usage again and again, each time with the sums so far.
     pub(crate) is_cumulative: bool,
     pub(crate) cost: StatedCost,
     /// Whether cache writes of unstated length are long ones.
@@ -61,7 +61,8 @@ impl Reading {
             "xai" if openai => (StatedCost::Xai, chat),
             _ => (StatedCost::Nowhere, gemini),
         };
-        let is_cumulative = gemini || cost == StatedCost::Perplexity;
+        let anthropic = matches!(format, Format::AnthropicMessages | Format::BedrockInvoke);
+        let is_cumulative = gemini || anthropic || cost == StatedCost::Perplexity;
         Self { format, reasoning_is_extra: apart, is_cumulative, cost, writes_long: false }
     }
 

@@ -1,5 +1,5 @@
 use crate::{
-    Reading, Usage,
+    Format, Reading, Usage,
     usage::{events::Events, figures::Figures, frames::Frames, spots::Spots},
 };
 
@@ -97,8 +97,11 @@ impl Meter {
         });
         let Some(figures) = self.figures else { return Metered::Missing };
         let usage = figures.usage(self.reading);
-        // Sums so far are the last ones only when nothing can come after them.
-        let last = self.closing && (ended == Ended::Whole || !self.reading.is_cumulative);
+        // Sums so far are the last ones only when nothing can come after them. A document has one object
+        // of usage, but Gemini's can be an array of documents.
+        let one = matches!(self.form, Form::Document(_)) && self.reading.format() != Format::Gemini;
+        let more = self.reading.is_cumulative && !one;
+        let last = self.closing && (ended == Ended::Whole || !more);
         if last { Metered::Final(usage) } else { Metered::Partial(usage) }
     }
 

@@ -142,6 +142,7 @@ fn worst(slug: &str, model: &str, bound: Bound) -> Result<WorstCase, NoBound> {
 const BOUND: Bound = Bound {
     body_bytes: 976,
     has_more: false,
+    named_tools: 0,
     output_maximum: 100,
     answers: 1,
     cache: CacheUse::None,
@@ -159,6 +160,8 @@ fn the_worst_case_is_the_dearest_that_can_be() {
     let picture = worst("google", "gemini-2.5-pro", Bound { has_more: true, ..BOUND }).unwrap();
     assert_eq!(picture.input_tokens, 1_048_576);
     assert_eq!(picture.cost, Cost::from_picos(1_048_576 * 2_500_000 + 100 * 15_000_000));
+    let tools = worst("openai", "gpt-4o", Bound { named_tools: 2, ..BOUND }).unwrap();
+    assert_eq!(tools.input_tokens, 976 + 3 * 1024);
     // A body larger than the context costs no more than the context.
     let large = worst("openai", "gpt-4o", Bound { body_bytes: 10_000_000, ..BOUND }).unwrap();
     assert_eq!(large.input_tokens, 128_000);

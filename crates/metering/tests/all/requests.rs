@@ -172,6 +172,8 @@ fn what_bounds_a_call_is_seen() {
     assert_eq!(bound(chat, hidden), (1, true, false, Short));
     let kept = r#"{"input":"hi","previous_response_id":"r","prompt_cache_retention":"24h"}"#;
     assert_eq!(bound(Format::OpenAiResponses, kept), (1, true, false, Long));
+    let kept = r#"{"input":[{"type":"item_reference","id":"i"}]}"#;
+    assert_eq!(bound(Format::OpenAiResponses, kept), (1, true, false, Short));
     let prompt = r#"{"prompt":{"id":"p"}}"#;
     assert_eq!(bound(Format::OpenAiResponses, prompt), (1, true, false, Short));
     let cached = r#"{"system":[{"text":"x","cache_control":{"type":"ephemeral"}}]}"#;
@@ -182,6 +184,15 @@ fn what_bounds_a_call_is_seen() {
     assert_eq!(bound(chat, own), (1, false, false, Short));
     let candidates = r#"{"generationConfig":{"candidateCount":4}}"#;
     assert_eq!(bound(Format::Gemini, candidates), (4, false, false, Short));
+}
+
+#[test]
+fn tools_that_the_body_does_not_describe_are_counted() {
+    let body = br#"{"tools":[{"type":"function"},{"type":"custom"},{"name":"x"},
+        {"type":"computer_20250124"},{"type":"bash_20250124","parameters":{"type":"object"}}]}"#;
+    let outline = RequestOutline::read(body).unwrap();
+    let bound = outline.bound(body, Format::AnthropicMessages, 1).unwrap();
+    assert_eq!((bound.named_tools, outline.has_server_tools()), (2, false));
 }
 
 #[test]

@@ -64,6 +64,15 @@ fn a_stream_that_is_cut_has_had_no_last_word() {
     let cut = &MESSAGES[..MESSAGES.find("event: message_delta").unwrap()];
     let expected = Tokens { cache_read: 100, cache_write_1h: 8, ..tokens(25, 1) };
     check("anthropic", Format::AnthropicMessages, cut, Metered::Partial(usage(expected)));
+    let unsure = MESSAGES.find("event: message_stop").unwrap();
+    let bytes = &MESSAGES.as_bytes()[..unsure];
+    let format = Format::AnthropicMessages;
+    let cut = read("anthropic", format, Framing::Events, bytes, Ended::Cut);
+    let expected = Tokens { output: 15, ..expected };
+    assert_eq!(cut, Metered::Partial(usage(expected)), "another message_delta might have come");
+    let document = br#"{"usage":{"input_tokens":3,"output_tokens":4},"cont"#;
+    let cut = read("anthropic", format, Framing::Document, document, Ended::Cut);
+    assert_eq!(cut, Metered::Final(usage(tokens(3, 4))));
     let gemini =
         b"data: {\"usageMetadata\":{\"promptTokenCount\":5,\"candidatesTokenCount\":2}}\n\n";
     let cut = read("google", Format::Gemini, Framing::Events, gemini, Ended::Cut);
