@@ -3,9 +3,9 @@
 
 use std::{hint::black_box, time::Duration};
 
-use domain::{Clock, SystemClock};
 use memchr::memchr_iter;
 use metering::{Ended, Filter, Format, Framing, Meter, Reading, RequestOutline};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Rounds that count, after one that does not.
 const ROUNDS: usize = 21;
@@ -80,7 +80,7 @@ fn report(name: &str, chunks: &[Vec<u8>], (bare, metered): (Duration, Duration))
     );
 }
 
-/// The medians over the rounds of the time of one pass of each, measured in turn.
+/// The medians over the rounds of the CPU time of one pass of each, measured in turn.
 fn compare(mut bare: impl FnMut(), mut other: impl FnMut()) -> (Duration, Duration) {
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..=ROUNDS {
@@ -91,10 +91,15 @@ fn compare(mut bare: impl FnMut(), mut other: impl FnMut()) -> (Duration, Durati
 }
 
 fn time(pass: &mut impl FnMut()) -> Duration {
-    let clock = SystemClock;
-    let start = clock.elapsed();
+    let start = cpu();
     (0..TIMES).for_each(|_| pass());
-    clock.elapsed().saturating_sub(start) / TIMES
+    cpu().saturating_sub(start) / TIMES
+}
+
+/// This thread's own time, so that what else the machine does is not in it.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn median(mut rounds: Vec<Duration>) -> Duration {
