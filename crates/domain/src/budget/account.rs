@@ -183,6 +183,9 @@ mod tests {
             account.settle(Place::Reserved, 1, Quantity::from_parts(0, 400_000), None);
         }
         assert_eq!((account.spent, account.room()), (Quantity::whole(10), 1));
+        assert!(account.reserve(1));
+        account.settle(Place::Reserved, 1, Quantity::from_parts(0, 1), None);
+        assert!(!account.reserve(1), "a millionth of the last unit is spent");
     }
 
     #[test]

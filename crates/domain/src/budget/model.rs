@@ -61,7 +61,9 @@ fn find_fault(ledger: &Ledger) -> Option<String> {
     }
     ledger.accounts().find_map(|(key, account)| {
         let (reserved, unknown) = held.get(key).copied().unwrap_or_default();
-        let sound = (account.mode == Mode::Shadow || account.used() <= account.cap)
+        let open = crate::Quantity::whole(account.unknown + account.reserved);
+        let fits = account.spent.plus(open) <= crate::Quantity::whole(account.cap);
+        let sound = (account.mode == Mode::Shadow || fits)
             && (account.reserved, account.unknown) == (reserved, unknown);
         (!sound).then(|| format!("{key:?} is {account:?}, held {reserved} and {unknown}"))
     })

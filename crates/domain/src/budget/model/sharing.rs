@@ -75,6 +75,7 @@ fn a_settlement_that_takes_back_an_earlier_one_is_refused() {
         spent: Spending::default(),
     };
     assert_eq!(ledger.settle(id(9), &said(1, 20, 20), at(1)), Ok(Settled::Now));
+    assert_eq!(ledger.settle(id(9), &said(1, 30, 20), at(1)), Ok(Settled::Before));
     for wrong in [said(2, 10, 20), said(2, 20, 10), said(2, 41, 20)] {
         assert_eq!(ledger.settle(id(9), &wrong, at(1)), Err(LedgerError::Contradiction));
     }
@@ -171,6 +172,20 @@ fn race(proxies: usize, cap: u64, most: u64, seed: u64) -> u64 {
     assert!(admitted <= cap);
     assert_eq!(ledger.accounts().next().unwrap().1.spent.rounded_up(), admitted);
     admitted
+}
+
+#[test]
+fn slices_shrink_as_the_cap_comes_near() {
+    for (room, need, wanted, size) in [
+        (1_600, 1, 1_000, 100),
+        (1_600, 1, 50, 50),
+        (160, 1, 1_000, 10),
+        (15, 1, 1_000, 1),
+        (15, 9, 1_000, 9),
+        (0, 0, 1_000, 0),
+    ] {
+        assert_eq!(crate::slice_size(room, need, wanted), size, "{room} {need} {wanted}");
+    }
 }
 
 #[test]
