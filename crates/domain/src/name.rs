@@ -65,6 +65,12 @@ segment!(
     "a provider is 1 to 63 of [a-z0-9-], starting with a letter"
 );
 
+segment!(
+    /// A name for virtual keys that share budgets.
+    GroupId,
+    "a group is 1 to 63 of [a-z0-9-], starting with a letter"
+);
+
 impl TenantId {
     /// The tenant that owns the managed credentials.
     pub fn platform() -> Self {
