@@ -3,6 +3,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
+use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
@@ -78,7 +79,7 @@ impl Broker {
             ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
                 .context("loading the certificate")?;
         let store = store::open(&config.store).await.context("opening the store")?;
-        let kms = config.kms.open().await.context("opening the KMS")?;
+        let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
         let tiles = match &config.log.tiles {
@@ -102,7 +103,7 @@ impl Broker {
             clock,
             commit_deadline: config.log.commit_deadline,
             kek_ttl: config.limits.kek_ttl,
-            kms,
+            roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
             store,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{AccessRule, ProviderId};
-use envelope::KmsConfig;
+use envelope::{KmsConfig, RootConfig};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -32,6 +32,9 @@ pub struct Config {
     pub tls: TlsFiles,
     /// What holds the root key.
     pub kms: KmsConfig,
+    /// Root keys that tenants brought themselves.
+    #[serde(default)]
+    pub kms_roots: Vec<RootConfig>,
     /// Where everything is kept.
     pub store: StoreConfig,
     /// The log.
@@ -204,6 +207,9 @@ impl Config {
     fn resolve(&mut self, folder: &Path) {
         self.tls.resolve(folder);
         self.kms.resolve(folder);
+        for root in &mut self.kms_roots {
+            root.kms.resolve(folder);
+        }
         self.store.resolve(folder);
         for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
             *path = folder.join(&*path);

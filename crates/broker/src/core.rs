@@ -2,7 +2,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use domain::{Clock, Key, TenantId, Uid};
-use envelope::{Keyring, KeyringSettings, Kms};
+use envelope::{Keyring, KeyringSettings, Kms, Roots};
 use providers::Catalogue;
 use store::Store;
 use tokio_util::task::TaskTracker;
@@ -52,7 +52,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
     pub(crate) kek_ttl: Duration,
-    pub(crate) kms: Arc<dyn Kms>,
+    pub(crate) roots: Arc<Roots>,
     pub(crate) plain_http_origins: Vec<String>,
     /// The most sessions at once.
     pub(crate) sessions: u64,
@@ -69,15 +69,16 @@ impl Core {
             catalogue,
             checkpoints,
             clock,
-            kms,
+            roots,
             plain_http_origins,
             store,
             verifier_key,
             ..
         } = parts;
         let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
-        let keyring = Keyring::new(Arc::clone(&kms), Arc::clone(&clock), settings);
-        let custody = Arc::new(Custody::new(Arc::clone(&store), kms, keyring));
+        let kms: Arc<dyn Kms> = Arc::clone(&roots) as _;
+        let keyring = Keyring::new(kms, Arc::clone(&clock), settings);
+        let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
         let pepper = bootstrap::pepper(&store, &custody, &*clock).await?;
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();

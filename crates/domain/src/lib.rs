@@ -19,7 +19,8 @@ pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use name::{
-    CredentialId, CredentialName, InvalidName, ProviderId, RequestId, TenantId, VirtualKeyName,
+    CredentialId, CredentialName, InvalidName, ProviderId, RequestId, RootName, TenantId,
+    VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
 pub use routing::{Candidate, NoRoute, OnMissing, Route, RouteRequest, choose_provider, route};
