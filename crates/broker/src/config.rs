@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{AccessRule, ProviderId};
-use envelope::{KmsConfig, RootConfig};
+use envelope::{KmsConfig, RootConfig, Roots};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -201,6 +201,10 @@ impl Config {
             .log
             .check_sinks()
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
+        Roots::check_config(&config.kms_roots).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
         Ok((config, Sha256::digest(text.as_bytes()).into()))
     }
 

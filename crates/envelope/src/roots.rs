@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use domain::{Key, RootName, TenantId};
@@ -34,6 +37,18 @@ impl Roots {
         Ok(roots)
     }
 
+    /// Whether a configuration can be meant: what can be said without opening anything.
+    pub fn check_config(others: &[RootConfig]) -> Result<(), KmsOpenError> {
+        let (mut names, mut assigned) = (BTreeSet::new(), BTreeMap::new());
+        for RootConfig { name, tenants, .. } in others {
+            if !names.insert(name) {
+                return Err(twice(name));
+            }
+            assign(&mut assigned, name, tenants)?;
+        }
+        Ok(())
+    }
+
     /// Adds a root for the keys of these tenants. A name stands for one root, and a tenant has one.
     pub fn with(
         mut self,
@@ -42,20 +57,9 @@ impl Roots {
         kms: Arc<dyn Kms>,
     ) -> Result<Self, KmsOpenError> {
         if self.named.insert(name.clone(), kms).is_some() {
-            let why = format!("two of [[kms_roots]] are called `{name}`");
-            return Err(KmsOpenError::Configuration(why));
+            return Err(twice(name));
         }
-        for tenant in tenants {
-            if *tenant == TenantId::platform() {
-                let why = "the platform's own keys are under [kms]: take `platform` out of \
-                           [[kms_roots]]";
-                return Err(KmsOpenError::Configuration(why.to_owned()));
-            }
-            if self.tenants.insert(tenant.clone(), name.clone()).is_some() {
-                let why = format!("[[kms_roots]] names tenant `{tenant}` more than once");
-                return Err(KmsOpenError::Configuration(why));
-            }
-        }
+        assign(&mut self.tenants, name, tenants)?;
         Ok(self)
     }
 
@@ -144,6 +148,29 @@ impl Kms for Roots {
         let (root, _) = split(wrapped).ok()?;
         root.filter(|name| self.named.contains_key(name))
     }
+}
+
+fn assign(
+    assigned: &mut BTreeMap<TenantId, RootName>,
+    name: &RootName,
+    tenants: &[TenantId],
+) -> Result<(), KmsOpenError> {
+    for tenant in tenants {
+        if *tenant == TenantId::platform() {
+            let why = "the platform's own keys are under [kms]: take `platform` out of \
+                       [[kms_roots]]";
+            return Err(KmsOpenError::Configuration(why.to_owned()));
+        }
+        if assigned.insert(tenant.clone(), name.clone()).is_some() {
+            let why = format!("[[kms_roots]] names tenant `{tenant}` more than once");
+            return Err(KmsOpenError::Configuration(why));
+        }
+    }
+    Ok(())
+}
+
+fn twice(name: &RootName) -> KmsOpenError {
+    KmsOpenError::Configuration(format!("two of [[kms_roots]] are called `{name}`"))
 }
 
 /// No other wrapped key begins like this.

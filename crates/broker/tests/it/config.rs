@@ -99,6 +99,25 @@ fn every_kms_that_is_commented_out_in_it_is_right_too() {
 }
 
 #[test]
+fn a_tenant_with_two_roots_is_refused() {
+    let (_folder, layout) = layout();
+    let text = fs::read_to_string(&layout.broker_config).unwrap();
+    let root = |name: &str, tenant: &str| {
+        let kms = "kms = { kind = \"local\", key_file = \"keys/kms.key\" }";
+        format!("[[kms_roots]]\nname = \"{name}\"\ntenants = [\"{tenant}\"]\n{kms}\n")
+    };
+    let load = |roots: [String; 2]| {
+        fs::write(&layout.broker_config, format!("{text}\n{}{}", roots[0], roots[1])).unwrap();
+        Config::load(&layout.broker_config).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(load([root("one", "acme"), root("two", "globex")]), Ok(()));
+    let refused = load([root("one", "acme"), root("two", "acme")]).unwrap_err();
+    assert!(refused.contains("`acme` more than once"), "{refused}");
+    let refused = load([root("one", "acme"), root("one", "globex")]).unwrap_err();
+    assert!(refused.contains("called `one`"), "{refused}");
+}
+
+#[test]
 fn the_sinks_that_are_commented_out_in_it_are_right_too() {
     let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
     let (before, rest) = text.split_once("# [[log.sinks]]").unwrap();
