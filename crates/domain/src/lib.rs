@@ -40,7 +40,7 @@ pub use key_terms::{
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use money::{Cost, InvalidMoney, Money};
 pub use name::{
-    CredentialId, CredentialName, GroupId, InvalidName, ProviderId, RequestId, TenantId,
+    CredentialId, CredentialName, GroupId, InvalidName, ProviderId, RequestId, RootName, TenantId,
     VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
