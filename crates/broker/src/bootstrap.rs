@@ -76,7 +76,7 @@ async fn make_platform(
         row_mac: [0; 32],
     };
     let new_key = async |purpose| {
-        let made = custody.new_key(row.uid, purpose, now).await;
+        let made = custody.new_key((&row.id, row.uid), purpose, now).await;
         made.map_err(|why| anyhow::anyhow!("asking the KMS for a key: {why:?}"))
     };
     let (key, kek) = new_key(KeyPurpose::Kek).await?;

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{error::Error as _, fmt};
 
 use audit::{Kind, Reason, Record};
 use domain::{CredentialName, ProviderId, TenantId, VirtualKeyId};
@@ -228,7 +228,16 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.why {
             Why::Corrupt(what) | Why::Internal(what) => f.write_str(what),
-            Why::Kms(error) => write!(f, "the KMS: {error}"),
+            // Whoever runs the KMS needs to know what it said.
+            Why::Kms(error) => {
+                write!(f, "the KMS: {error}")?;
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                Ok(())
+            }
             Why::Store(error) => write!(f, "the store: {error}"),
             _ => f.write_str(self.why.reason().as_str_name()),
         }

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("envelope", "domain"),
     ("sealing", "domain"),
     ("providers", "domain"),
+    ("metering", "domain"),
     ("store", "audit domain"),
     ("witness", "audit domain"),
     ("strongroom-client", "audit domain mtls sealing strongroom-proto"),

@@ -121,7 +121,7 @@ impl Core {
 
     /// Adds a tenant with its first key.
     async fn add_tenant(&self, caller: &Caller, row: &mut TenantRow) -> Result<(), Why> {
-        let new_key = self.custody.new_key(row.uid, KeyPurpose::Kek, row.created_at);
+        let new_key = self.custody.new_key((&row.id, row.uid), KeyPurpose::Kek, row.created_at);
         let (key, key_row) = new_key.await?;
         let record = tenant_created(row, &key_row);
         row.row_mac = row.mac_under(&Custody::kek_of(key, &key_row));
