@@ -24,7 +24,7 @@ use crate::{
     rewriting::rewrite,
     route::Call,
     scan::Outline,
-    tried::{Tried, not_tried},
+    tried::Tried,
     trouble::{egress_refusal, failed, failed_answer, no_lease, too_slow},
     upstream_error::{redirected, upstream_error},
 };
@@ -72,18 +72,20 @@ impl Gateway {
         let mut tried = Tried::default();
         loop {
             let began = self.clock.elapsed();
-            let has_fallback = loan.has_fallback() && tried.all().len() + 1 < MOST_ATTEMPTS;
-            let again = if has_fallback { frames.again(LONGEST_REPEATED) } else { None };
+            // Of the last credential's failure the broker hears, too: it says that all have failed.
+            let goes_on = loan.has_fallback() || !tried.all().is_empty();
+            let goes_on = goes_on && tried.all().len() + 1 < MOST_ATTEMPTS;
+            let again = if goes_on { frames.again(LONGEST_REPEATED) } else { None };
             let attempt = self.attempt(asked, &loan, &secret, &key, frames).await;
             let mut attempt = attempt.unwrap_or_else(|refusal| own(asked, &*loan, None, &refusal));
-            let failure = attempt.failure.filter(|failure| has_fallback && failure.may_fall_back());
+            let failure = attempt.failure.filter(|failure| goes_on && failure.may_fall_back());
             let Some(failure) = failure else {
                 tried.tell(&mut attempt.response);
                 return Ok(attempt.finish(asked));
             };
             let Some(body) = again else {
                 let why = format!("the request's body is longer than {LONGEST_REPEATED} bytes");
-                not_tried(&mut attempt.response, &why);
+                tried.tell_why_not(&mut attempt.response, &why);
                 return Ok(attempt.finish(asked));
             };
             let credential = loan.credential().clone();
@@ -100,7 +102,7 @@ impl Gateway {
                     return Ok(answer.finish(asked));
                 }
                 Err(Exhausted::NotNow(why)) => {
-                    not_tried(&mut attempt.response, why);
+                    tried.tell_why_not(&mut attempt.response, why);
                     return Ok(attempt.finish(asked));
                 }
             }

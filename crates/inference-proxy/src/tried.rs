@@ -30,6 +30,12 @@ impl Tried {
         }
     }
 
+    /// Says on an answer that another credential may be listed, and why it was not tried.
+    pub(crate) fn tell_why_not(&self, response: &mut Response<Reply>, why: &str) {
+        let before = if self.0.len() > 1 { format!("{}; ", self.told()) } else { String::new() };
+        note(response, &format!("{before}not tried: {why}"));
+    }
+
     /// What to tell a caller when every credential that policy names has failed.
     pub(crate) fn exhausted(&self, told: Option<Duration>) -> Refusal {
         let failures = || self.0.iter().map(|attempt| attempt.failure);
@@ -72,11 +78,6 @@ impl Tried {
         let each = self.0.iter().map(|one| format!("{} of {}", one.failure, one.credential));
         each.collect::<Vec<_>>().join(", ")
     }
-}
-
-/// Says on an answer that another credential was listed, and why it was not tried.
-pub(crate) fn not_tried(response: &mut Response<Reply>, why: &str) {
-    note(response, &format!("not tried: {why}"));
 }
 
 fn note(response: &mut Response<Reply>, text: &str) {

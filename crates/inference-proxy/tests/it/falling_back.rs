@@ -189,6 +189,31 @@ async fn when_all_have_failed_the_caller_is_told_so_in_the_shape_of_its_sdk() {
 }
 
 #[tokio::test]
+async fn the_broker_hears_of_the_last_failure_too() {
+    let world = World::start().await;
+    let second = other(&world).await;
+    world.upstream.answer(PATH, 503, &[], "{}");
+    second.answer(PATH, 402, &[], "{}");
+    let (_, headers, body) = world.call(PATH, BODY).await;
+    assert_eq!(body["error"]["code"], "credentials_exhausted");
+    let spare = "tenants/acme/credentials/other";
+    check_reported(&world, &[(FIRST, Failure::ProviderTrouble), (spare, Failure::NoQuota)]);
+    let told = format!("provider_trouble of {FIRST}, no_quota of {spare}");
+    assert_eq!(headers["x-strongroom-fallback"], told);
+
+    // When it cannot be heard, the caller still learns what there was.
+    let world = World::start().await;
+    let second = other(&world).await;
+    world.then(Next::Refuse(LeaseError::BadLease));
+    world.upstream.answer(PATH, 503, &[], "{}");
+    second.answer(PATH, 402, &[], "{}");
+    let (status, headers, _) = world.call(PATH, BODY).await;
+    assert_eq!(status, StatusCode::PAYMENT_REQUIRED);
+    let why = "not tried: the broker refused another credential";
+    assert_eq!(headers["x-strongroom-fallback"], format!("{told}; {why}"));
+}
+
+#[tokio::test]
 async fn nothing_goes_out_on_a_lease_that_the_broker_did_not_give() {
     let unavailable = LeaseError::Unavailable { retry_after: Duration::from_secs(1) };
     for error in [unavailable, LeaseError::BadLease, refused("NO_CREDENTIAL")] {
@@ -245,5 +270,38 @@ async fn an_answer_never_repeats_the_secret_of_an_attempt() {
     for secret in [SECRET, OTHER] {
         assert!(!body.to_string().contains(secret), "{body}");
         assert!(!format!("{headers:?}").contains(secret), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_fails_each_secret_goes_to_its_own_place_only_and_once() {
+    const STATUSES: [u16; 5] = [200, 400, 401, 429, 503];
+    for (first, second) in
+        STATUSES.iter().flat_map(|first| STATUSES.iter().map(move |second| (*first, *second)))
+    {
+        let world = World::start().await;
+        let spare = other(&world).await;
+        world.upstream.answer(PATH, first, &[], "{}");
+        spare.answer(PATH, second, &[], "{}");
+        let (status, headers, _) = world.call(PATH, BODY).await;
+        let goes_on = first > 400;
+        let credential = headers["x-strongroom-credential"].to_str().unwrap();
+        assert_eq!(credential.ends_with("/other"), goes_on, "{first} {second}");
+        let told = match (first, second) {
+            (200 | 400, _) => first,
+            (_, 200 | 400) => second,
+            (401, 401) => 502,
+            (429, 429) => 429,
+            _ => 503,
+        };
+        assert_eq!(status.as_u16(), told, "{first} {second}");
+        for (upstream, secret, calls) in
+            [(&world.upstream, SECRET, 1), (&spare, OTHER, usize::from(goes_on))]
+        {
+            let seen = upstream.seen();
+            assert_eq!(seen.len(), calls, "{first} {second}");
+            let own = format!("Bearer {secret}");
+            assert!(seen.iter().all(|seen| seen.headers["authorization"] == own));
+        }
     }
 }

@@ -60,7 +60,8 @@ pub(crate) struct Script {
     pub(crate) kinds: Mutex<HashMap<String, Kept>>,
     /// The model that is lent instead of the one asked for.
     pub(crate) model: Mutex<Option<String>>,
-    /// What is lent when an attempt fails, in this order. Every lease but the last has a fallback.
+    /// What is lent when an attempt fails, in this order; then nothing more. Every lease but the last
+    /// has a fallback.
     pub(crate) next: Mutex<VecDeque<Next>>,
     /// What was reported, each time.
     pub(crate) reported: Mutex<Vec<Vec<(String, Failure)>>>,
@@ -248,8 +249,8 @@ impl Leases for Script {
     ) -> Result<Arc<dyn Loan>, LeaseError> {
         let told = failed.iter().map(|one| (one.credential.to_string(), one.failure)).collect();
         self.reported.lock().unwrap().push(told);
-        let next = self.next.lock().unwrap().pop_front().unwrap();
-        match next {
+        let next = self.next.lock().unwrap().pop_front();
+        match next.unwrap_or_else(|| Next::Refuse(refused("CREDENTIALS_EXHAUSTED"))) {
             Next::Refuse(error) => Err(error),
             Next::Lend { credential, provider, base, secret } => {
                 let catalogue = Catalogue::builtin().unwrap();
