@@ -1,6 +1,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use domain::{Clock, Dialect, Secret};
+use egress::EgressError;
 use http::{HeaderValue, Request, Response, StatusCode, header::HOST, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -13,7 +14,6 @@ use crate::{
     Leases, Limits, Loan,
     body::{BodyLimits, Buffered, Frames, receive},
     busy::{Busy, ConnectionUse},
-    egress::{EgressError, Upstream, Upstreams},
     leak::Leak,
     lease_refusal::lease_refusal,
     meters::{self, Meters},
@@ -25,6 +25,7 @@ use crate::{
     request_id::RequestIds,
     route::{Call, Operation, Route},
     scan::Model,
+    upstream::{Upstream, Upstreams},
     upstream_error::{redirected, upstream_error},
 };
 

@@ -9,7 +9,6 @@ mod body;
 mod brokered;
 mod busy;
 mod config;
-mod egress;
 mod gateway;
 mod head_deadline;
 mod leak;
@@ -28,6 +27,7 @@ mod request_id;
 mod route;
 mod scan;
 mod server;
+mod upstream;
 mod upstream_error;
 
 pub use config::{Config, ConfigError, EgressConfig, Limits, ListenerTls};

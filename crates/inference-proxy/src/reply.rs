@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::{busy::Busy, egress::Upstream, leak::Leak, meters::Meters, route::Operation};
+use crate::{busy::Busy, leak::Leak, meters::Meters, route::Operation, upstream::Upstream};
 
 /// The body of an answer.
 pub(crate) struct Reply {

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("envelope", "domain"),
     ("sealing", "domain"),
     ("providers", "domain"),
+    ("egress", "domain"),
     ("store", "audit domain"),
     ("witness", "audit domain"),
     ("strongroom-client", "audit domain mtls sealing strongroom-proto"),
@@ -29,7 +30,10 @@ const ARROWS: &[(&str, &str)] = &[
         "audit domain envelope hardening mtls providers sealing sinks store strongroom-proto \
          telemetry",
     ),
-    ("inference-proxy", "domain hardening providers strongroom-client strongroom-proto telemetry"),
+    (
+        "inference-proxy",
+        "domain egress hardening providers strongroom-client strongroom-proto telemetry",
+    ),
     (
         "strongroom-cli",
         "audit domain sealing setup sinks strongroom-client strongroom-proto telemetry witness",
