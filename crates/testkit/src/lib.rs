@@ -1,9 +1,12 @@
-//! For tests only: a test PKI, stores and KMSs that fail on cue, a scripted upstream.
+//! For tests only: a test PKI, stores and KMSs that fail on cue, a scripted upstream, and stand-ins for
+//! the providers.
 
 mod kms;
+mod stand_in;
 mod store;
 mod upstream;
 
 pub use self::kms::{FailingKms, KmsFailure};
+pub use self::stand_in::{Answered, SAID, StandIn};
 pub use self::store::{FailingStore, Fault, Operation};
 pub use upstream::{Seen, StreamHandle, Upstream};
