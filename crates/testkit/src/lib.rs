@@ -2,11 +2,13 @@
 //! the providers.
 
 mod kms;
+mod sdk;
 mod stand_in;
 mod store;
 mod upstream;
 
 pub use self::kms::{FailingKms, KmsFailure};
+pub use self::sdk::call_with_sdk;
 pub use self::stand_in::{Answered, SAID, StandIn};
 pub use self::store::{FailingStore, Fault, Operation};
 pub use upstream::{Seen, StreamHandle, Upstream};
