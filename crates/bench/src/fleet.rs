@@ -74,7 +74,8 @@ impl Fleet {
         let broker = self.brokers.get(number).context("there is no such broker")?;
         let mut config: Table = fs::read_to_string(&self.layout.proxy_config)?.parse()?;
         config.insert("listen".to_owned(), "127.0.0.1:0".into());
-        config.insert("egress".to_owned(), toml::from_str::<Value>("allow = [\"127.0.0.1/32\"]")?);
+        let egress = "allow = [\"127.0.0.1/32\"]\ndanger_plain_http_to_loopback = true";
+        config.insert("egress".to_owned(), toml::from_str::<Value>(egress)?);
         if let Some(peer) = config.get_mut("broker").and_then(Value::as_table_mut) {
             peer.insert("broker".to_owned(), broker.address.clone().into());
         }

@@ -2,7 +2,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Durati
 
 use anyhow::{Context as _, bail};
 use audit::SignerKey;
-use domain::{Clock, Key, OnMissing, TenantId, Uid};
+use domain::{Clock, Key, OnMissing, RoutingRules, TenantId, Uid};
 use providers::Catalogue;
 use store::{Change, KeyPurpose, Store, StoreError, TenantRow};
 use tokio::fs;
@@ -68,6 +68,7 @@ async fn make_platform(
         display_name: "Managed credentials".to_owned(),
         preferred_provider: None,
         on_missing: OnMissing::Refuse,
+        rules: RoutingRules::default(),
         suspended: false,
         revision: 1,
         request_id: None,

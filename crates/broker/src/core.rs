@@ -16,6 +16,7 @@ use crate::{
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
+    healths::Healths,
     lending::Lent,
     log::Log,
     people::People,
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     /// How old a record must be before it may be pruned; none if nothing may.
     pub(crate) keep: Option<Duration>,
+    pub(crate) healths: Healths,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
     pub(crate) people: Arc<People>,
@@ -110,6 +112,7 @@ impl Core {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
             sinks: parts.sinks,
+            healths: Healths::default(),
             lent: Lent::new(),
             access,
             catalogue,

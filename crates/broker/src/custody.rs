@@ -5,6 +5,7 @@ use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
     CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow,
+    write_rules,
 };
 
 use crate::refused::Why;
@@ -238,6 +239,7 @@ impl Sealed for TenantRow {
             .field(8, self.created_at.as_millis().to_be_bytes())
             .field(9, self.updated_at.as_millis().to_be_bytes())
             .field(10, [u8::from(self.suspended)])
+            .field(11, write_rules(&self.rules))
             .finish()
     }
 
@@ -267,6 +269,8 @@ impl Sealed for CredentialRow {
             .number(12, self.revision)
             .field(13, self.created_at.as_millis().to_be_bytes())
             .field(14, self.updated_at.as_millis().to_be_bytes())
+            .field(15, &self.kind)
+            .field(16, list(self.settings.iter().flat_map(|(name, value)| [&**name, value])))
             .finish()
     }
 

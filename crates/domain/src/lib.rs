@@ -46,7 +46,8 @@ pub use name::{
 pub use origin::{InvalidOrigin, Origin};
 pub use routing::{
     Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,
-    NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, Step, WhenMissing, plan,
+    NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, RoutingRules, Step,
+    WhenMissing, plan,
 };
 pub use scope::{InvalidPattern, ModelPattern, Scope};
 pub use secret::{Key, Secret};

@@ -56,8 +56,11 @@ pub struct ListenerTls {
 #[serde(deny_unknown_fields, default)]
 pub struct EgressConfig {
     /// Networks that may be called although they are not public, such as `10.1.0.0/16` for models in
-    /// the own network. Plain HTTP goes to these only.
+    /// the own network.
     pub allow: Vec<IpNet>,
+    /// Whether plain HTTP goes to those loopback addresses that `allow` names: for tests, whose
+    /// providers run beside them.
+    pub danger_plain_http_to_loopback: bool,
     /// The authorities of providers' certificates, PEM. Absent: the machine's own.
     pub ca: Option<PathBuf>,
     /// How long connecting may take, TLS included.
@@ -105,6 +108,7 @@ impl Default for EgressConfig {
     fn default() -> Self {
         Self {
             allow: Vec::new(),
+            danger_plain_http_to_loopback: false,
             ca: None,
             connect_timeout: Duration::from_secs(10),
             idle_connection: Duration::from_secs(15),

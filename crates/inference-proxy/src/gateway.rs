@@ -13,7 +13,6 @@ use crate::{
     body::{BodyLimits, Buffered, Frames, receive},
     busy::{Busy, ConnectionUse},
     calling::Asked,
-    egress::Upstreams,
     lease_refusal::lease_refusal,
     meters::{self, Meters},
     models::models,
@@ -24,6 +23,7 @@ use crate::{
     route::{Call, Operation, Route},
     scan::Outline,
     trouble::overloaded,
+    upstream::Upstreams,
 };
 
 /// What happens to each request, from its head to the last byte of its answer.

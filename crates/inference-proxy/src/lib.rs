@@ -11,7 +11,6 @@ mod brokered;
 mod busy;
 mod calling;
 mod config;
-mod egress;
 mod explain;
 mod gateway;
 mod head_deadline;
@@ -35,6 +34,7 @@ mod scan;
 mod server;
 mod tried;
 mod trouble;
+mod upstream;
 mod upstream_error;
 
 pub use config::{Config, ConfigError, EgressConfig, Limits, ListenerTls};

@@ -1,6 +1,7 @@
 use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use domain::{Clock, SystemClock};
+use egress::{AddressRules, Exit, SystemResolver, client_tls};
 use providers::{Catalogue, CatalogueError};
 use strongroom_client::{Broker, ClientError, LeaseCache};
 use telemetry::Readiness;
@@ -16,12 +17,12 @@ use crate::{
     Config, ConfigError, Leases, ListenerTlsError, RootsError,
     body::Buffered,
     brokered::{Brokered, trace_headers},
-    egress::{AddressRules, Exit, SystemResolver, Upstreams, client_tls},
     gateway::Gateway,
     listener_tls::ServerTls,
     meters::Meters,
     request_id::RequestIds,
     server,
+    upstream::Upstreams,
 };
 
 /// The gateway, ready to serve.
@@ -75,7 +76,8 @@ impl Proxy {
         config.check()?;
         let tls = config.tls.clone().map(ServerTls::load).transpose()?;
         let exit = Arc::new(Exit {
-            rules: AddressRules::new(config.egress.allow.clone()),
+            rules: AddressRules::new(config.egress.allow.clone())
+                .with_danger_plain_http_to_loopback(config.egress.danger_plain_http_to_loopback),
             resolver: Arc::new(SystemResolver),
             tls: client_tls(config.egress.ca.as_deref())?,
             connect_timeout: config.egress.connect_timeout,

@@ -14,8 +14,8 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    busy::Busy, egress::Upstream, hidden_usage::HiddenUsage, leak::Leak, meters::Meters,
-    route::Operation,
+    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, meters::Meters, route::Operation,
+    upstream::Upstream,
 };
 
 /// The body of an answer.

@@ -3,7 +3,9 @@ use std::error::Error;
 use domain::Failure;
 use http::StatusCode;
 
-use crate::{egress::EgressError, outgoing::SHORT_WAIT, refusal::Refusal};
+use egress::EgressError;
+
+use crate::{outgoing::SHORT_WAIT, refusal::Refusal};
 
 /// What came of a provider that did not answer with HTTP: whose matter it is, if another credential
 /// could do better, and what to tell the caller.

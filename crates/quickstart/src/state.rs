@@ -92,7 +92,10 @@ impl State {
         }
         if let Some(address) = stand_in {
             let allow = Value::Array(vec![format!("{}/32", address.ip()).into()]);
-            let egress = Table::from_iter([("allow".to_owned(), allow)]);
+            let egress = Table::from_iter([
+                ("allow".to_owned(), allow),
+                ("danger_plain_http_to_loopback".to_owned(), true.into()),
+            ]);
             config.insert("egress".to_owned(), Value::Table(egress));
         }
         let path = self.write("proxy.running.toml", &config)?;

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("sealing", "domain"),
     ("providers", "domain"),
     ("metering", "domain"),
+    ("egress", "domain"),
     ("store", "audit domain"),
     ("witness", "audit domain"),
     ("strongroom-client", "audit domain mtls sealing strongroom-proto"),
@@ -30,7 +31,10 @@ const ARROWS: &[(&str, &str)] = &[
         "audit domain envelope hardening mtls providers sealing sinks store strongroom-proto \
          telemetry",
     ),
-    ("inference-proxy", "domain hardening providers strongroom-client strongroom-proto telemetry"),
+    (
+        "inference-proxy",
+        "domain egress hardening providers strongroom-client strongroom-proto telemetry",
+    ),
     (
         "strongroom-cli",
         "audit domain sealing setup sinks strongroom-client strongroom-proto telemetry witness",

@@ -1,3 +1,4 @@
+mod fallback;
 mod roots;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use crate::{
     core::{Core, Parts},
     people::Called,
     refused::{Refused, Why},
+    route::Failed,
     session::OpenSession,
 };
 
@@ -67,22 +69,26 @@ impl Fixture {
         let admin = caller("Tenants/CreateTenant");
         let request = v1::CreateTenantRequest { tenant_id: tenant.into(), ..Default::default() };
         self.core.create_tenant(&admin, request).await.unwrap();
+        self.put(&name_of(tenant)).await;
+    }
+
+    async fn put(&self, name: &CredentialName) {
         let request = v1::CreateCredentialRequest {
-            parent: format!("tenants/{tenant}"),
-            credential_id: "openai".into(),
+            parent: name.tenant.resource(),
+            credential_id: name.credential.to_string(),
             credential: Some(v1::Credential { provider: "openai".into(), ..Default::default() }),
-            secret: Some(self.sealed(tenant, SECRET)),
+            secret: Some(self.sealed(name, SECRET)),
             request_id: String::new(),
         };
         let admin = caller("Credentials/CreateCredential");
         self.core.create_credential(&admin, request).await.unwrap();
     }
 
-    fn sealed(&self, tenant: &str, secret: &[u8]) -> v1::SealedBox {
+    fn sealed(&self, name: &CredentialName, secret: &[u8]) -> v1::SealedBox {
         let box_id = BoxId::random().unwrap();
         let context = BoxContext {
             box_id,
-            credential: &name_of(tenant).to_string(),
+            credential: &name.to_string(),
             provider: "openai",
             identity: self.caller.identity.as_str(),
         };
@@ -92,6 +98,10 @@ impl Fixture {
             box_id: box_id.as_bytes().to_vec().into(),
             ciphertext: sealed.into(),
         }
+    }
+
+    fn clock_now(&self) -> Timestamp {
+        domain::Clock::now(&*self.clock)
     }
 
     async fn lend(&self) -> Result<v1::Lease, Refused> {
@@ -170,6 +180,7 @@ fn name_of(tenant: &str) -> CredentialName {
 
 fn ask() -> Ask {
     Ask {
+        failed: vec![],
         target: Target::Credential(name()),
         dialect: Dialect::OpenAi,
         ttl: None,
@@ -364,7 +375,7 @@ async fn a_full_queue_refuses_without_a_secret() {
 #[tokio::test]
 async fn a_box_is_stored_once() {
     let fixture = Fixture::new().await;
-    let secret = fixture.sealed("acme", b"sk-proj-another-0123456789");
+    let secret = fixture.sealed(&name(), b"sk-proj-another-0123456789");
     let rotate = |secret: &v1::SealedBox| {
         let request = v1::RotateCredentialRequest {
             name: name().to_string(),

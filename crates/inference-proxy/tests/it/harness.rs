@@ -197,10 +197,12 @@ pub(crate) async fn read(response: Response<Incoming>) -> (StatusCode, HeaderMap
     (head.status, head.headers, value)
 }
 
+/// Stand-in providers run beside the tests.
+const LOOPBACK: &str = "[egress]\nallow = [\"127.0.0.1/32\"]\ndanger_plain_http_to_loopback = true";
+
 pub(crate) fn config(extra: &str) -> Config {
     let (top, tables) = extra.split_at(extra.find('[').unwrap_or(extra.len()));
-    let egress =
-        if tables.contains("[egress]") { "" } else { "[egress]\nallow = [\"127.0.0.1/32\"]" };
+    let egress = if tables.contains("[egress]") { "" } else { LOOPBACK };
     let text = format!(
         r#"
         listen = "127.0.0.1:0"

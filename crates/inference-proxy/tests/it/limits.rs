@@ -127,7 +127,7 @@ async fn doubtful_heads_are_refused() {
 
 #[tokio::test]
 async fn connections_end_soon_after_their_lease() {
-    let world = World::with("[egress]\nallow = [\"127.0.0.1/32\"]\nidle_connection = \"1h\"").await;
+    let world = World::with("[egress]\nallow = [\"127.0.0.1/32\"]\ndanger_plain_http_to_loopback = true\nidle_connection = \"1h\"").await;
     let stream = world.upstream.stream(PATH);
     let answer = world.send(world.post(PATH), r#"{"model":"gpt-4o"}"#).await;
     drop(stream);

@@ -47,6 +47,7 @@ fn roots(ours: &Arc<FailingKms>, theirs: &Arc<FailingKms>, tenants: &[&str]) -> 
 
 fn ask_of(tenant: &str) -> Ask {
     Ask {
+        failed: vec![],
         target: Target::Credential(name_of(tenant)),
         dialect: Dialect::OpenAi,
         ttl: None,

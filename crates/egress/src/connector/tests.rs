@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::egress::client_tls;
+use crate::client_tls;
 
 /// Answers with one list after the other, and the last one ever after.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ fn connector(
         asked: AtomicUsize::new(0),
     });
     let exit = Exit {
-        rules: AddressRules::new(allow.iter().map(|net| net.parse().unwrap()).collect()),
+        rules: AddressRules::new(allow.iter().map(|net| net.parse().unwrap()).collect())
+            .with_danger_plain_http_to_loopback(true),
         resolver: Arc::clone(&resolver) as Arc<dyn Resolve>,
         tls: client_tls(None).unwrap(),
         connect_timeout: Duration::from_secs(5),
@@ -78,10 +79,17 @@ async fn private_addresses_are_not_called_however_they_are_written() {
 
 #[tokio::test]
 async fn a_name_with_private_addresses_is_not_called() {
-    for address in ["127.0.0.1:443", "10.1.2.3:443", "[::1]:443", "169.254.169.254:443"] {
+    for address in ["127.0.0.1:443", "10.1.2.3:443", "[::1]:443", "[64:ff9b::a00:1]:443"] {
         let answer = [address.parse().unwrap()];
         let (connector, _) = connector("https://evil.example", &[], &[&answer]);
         assert_eq!(connect(&connector, "https://evil.example").await, Err("blocked_address"));
+    }
+    for host in ["metadata.google.internal", "instance-data.ec2.internal"] {
+        let origin = format!("https://{host}");
+        let answer =
+            ["169.254.169.254:443".parse().unwrap(), "[fd00:ec2::254]:443".parse().unwrap()];
+        let (connector, _) = connector(&origin, &["0.0.0.0/0", "::/0"], &[&answer]);
+        assert_eq!(connect(&connector, &origin).await, Err("blocked_address"));
     }
 }
 
@@ -89,33 +97,68 @@ async fn a_name_with_private_addresses_is_not_called() {
 async fn an_answer_that_changes_between_check_and_call_changes_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = listener.local_addr().unwrap();
-    let private = "10.0.0.1:80".parse().unwrap();
+    let private = SocketAddr::new("10.0.0.1".parse().unwrap(), good.port());
+    let origin = format!("http://rebind.example:{}", good.port());
     // The first answer is allowed; a second lookup would be told a private address.
-    let (connector, resolver) =
-        connector("http://rebind.example", &["127.0.0.1/32"], &[&[good], &[private]]);
-    assert_eq!(connect(&connector, "http://rebind.example").await, Ok(()));
+    let (connector, resolver) = connector(&origin, &["127.0.0.1/32"], &[&[good], &[private]]);
+    assert_eq!(connect(&connector, &origin).await, Ok(()));
     assert_eq!(resolver.asked.load(Ordering::SeqCst), 1);
-    assert_eq!(connect(&connector, "http://rebind.example").await, Err("blocked_address"));
+    assert_eq!(connect(&connector, &origin).await, Err("blocked_address"));
 }
 
 #[tokio::test]
 async fn of_several_addresses_only_the_allowed_are_tried() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let private = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = private.local_addr().unwrap().port();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let good = listener.local_addr().unwrap();
-    let answer = ["10.0.0.1:80".parse().unwrap(), good];
-    let (connector, _) = connector("http://mixed.example", &["127.0.0.1/32"], &[&answer]);
-    assert_eq!(connect(&connector, "http://mixed.example").await, Ok(()));
+    let answer = [private.local_addr().unwrap(), good];
+    let origin = format!("http://mixed.example:{port}");
+    let (connector, _) = connector(&origin, &["127.0.0.1/32"], &[&answer]);
+    assert_eq!(connect(&connector, &origin).await, Ok(()));
+    drop(listener);
+    // With the allowed one gone, the other still is not tried.
+    assert_eq!(connect(&connector, &origin).await, Err("unreachable"));
 }
 
 #[tokio::test]
-async fn plain_http_goes_to_named_networks_only() {
-    let answer = ["8.8.8.8:80".parse().unwrap()];
-    let (connector, _) = connector("http://plain.example", &["127.0.0.1/32"], &[&answer]);
+async fn a_resolver_does_not_choose_the_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = listener.local_addr().unwrap();
+    let (connector, _) = connector("http://moved.example:1", &["127.0.0.1/32"], &[&[other]]);
+    assert_eq!(connect(&connector, "http://moved.example:1").await, Err("blocked_address"));
+}
+
+#[tokio::test]
+async fn an_address_that_leads_nowhere_does_not_hold_up_the_next() {
+    // A queue for one, which is full: further attempts are left without an answer.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+    let silent = silent.listen(0).unwrap();
+    let nowhere = silent.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(held_one) = timeout(Duration::from_millis(200), TcpStream::connect(nowhere)).await
+    {
+        held.push(held_one.unwrap());
+    }
+    let listener = TcpListener::bind(("127.0.0.1", nowhere.port())).await.unwrap();
+    let good = listener.local_addr().unwrap();
+    let origin = format!("http://slow.example:{}", good.port());
+    let (connector, _) = connector(&origin, &["127.0.0.0/8"], &[&[nowhere, good]]);
+    let within = Duration::from_secs(2);
+    assert_eq!(timeout(within, connect(&connector, &origin)).await, Ok(Ok(())));
+}
+
+#[tokio::test]
+async fn plain_http_goes_to_named_loopback_addresses_only() {
+    let answer = ["8.8.8.8:80".parse().unwrap(), "10.1.2.3:80".parse().unwrap()];
+    let (connector, _) =
+        connector("http://plain.example", &["127.0.0.1/32", "10.0.0.0/8"], &[&answer]);
     assert_eq!(connect(&connector, "http://plain.example").await, Err("plain_http"));
 }
 
 #[tokio::test]
-async fn the_proxy_does_not_call_its_own_listener() {
+async fn a_service_does_not_call_its_own_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = listener.local_addr().unwrap();
     let origin = format!("http://{own}");
@@ -136,4 +179,19 @@ async fn a_server_that_speaks_no_tls_is_not_trusted() {
     let origin = format!("https://{address}");
     let (connector, _) = connector(&origin, &["127.0.0.1/32"], &[&[address]]);
     assert_eq!(connect(&connector, &origin).await, Err("untrusted"));
+}
+
+#[test]
+fn proxies_of_the_environment_are_not_asked() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["connector::tests::only_the_leases_own_origin_is_called", "--exact"]);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+    {
+        child.env(name, &proxy);
+    }
+    assert!(child.env_remove("NO_PROXY").output().unwrap().status.success());
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }

@@ -31,7 +31,7 @@ pub enum RootsError {
 }
 
 /// TLS towards providers: the machine's authorities, or those of a file and no others.
-pub(crate) fn client_tls(ca: Option<&Path>) -> Result<Arc<ClientConfig>, RootsError> {
+pub fn client_tls(ca: Option<&Path>) -> Result<Arc<ClientConfig>, RootsError> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => {

@@ -6,17 +6,13 @@ use std::{
 };
 
 use domain::{CredentialName, Origin};
+use egress::{Connector, EgressError, Exit};
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 
-use crate::{
-    Loan,
-    body::Frames,
-    egress::{EgressError, Exit, connector::Connector},
-    meters::Series,
-};
+use crate::{Loan, body::Frames, meters::Series};
 
 /// Connections to providers, kept apart by credential: a connection that has carried one tenant's
 /// secret never carries another's call, and ends when nobody holds a lease on it any more.
@@ -60,6 +56,7 @@ impl Upstreams {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let list = known.entry(loan.credential().clone()).or_default();
         if let Some(upstream) = list.iter().find(|upstream| upstream.origin == *origin) {
+            upstream.note(loan);
             return Ok(Arc::clone(upstream));
         }
         let upstream = Arc::new(self.open(loan, origin));

@@ -4,14 +4,14 @@ use async_trait::async_trait;
 
 /// Turns a host's name into addresses.
 #[async_trait]
-pub(crate) trait Resolve: fmt::Debug + Send + Sync {
+pub trait Resolve: fmt::Debug + Send + Sync {
     /// The addresses of a host, in the order in which to try them.
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
 
 /// The machine's own resolver.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SystemResolver;
+pub struct SystemResolver;
 
 #[async_trait]
 impl Resolve for SystemResolver {

@@ -13,16 +13,29 @@ use tokio_rustls::client::TlsStream;
 
 /// A connection to a provider.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub struct Stream(Way);
+
+#[derive(Debug)]
+enum Way {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    pub(crate) fn plain(tcp: TcpStream) -> Self {
+        Self(Way::Plain(tcp))
+    }
+
+    pub(crate) fn tls(tls: TlsStream<TcpStream>) -> Self {
+        Self(Way::Tls(Box::new(tls)))
+    }
+}
+
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        match self {
-            Self::Plain(_) => Connected::new(),
-            Self::Tls(tls) => match tls.get_ref().1.alpn_protocol() {
+        match &self.0 {
+            Way::Plain(_) => Connected::new(),
+            Way::Tls(tls) => match tls.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Connected::new().negotiated_h2(),
                 _ => Connected::new(),
             },
@@ -33,12 +46,12 @@ impl Connection for Stream {
 /// Calls the same method of whichever stream there is.
 macro_rules! either {
     ($self:expr, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Self::Plain($stream) => {
+        match &mut $self.get_mut().0 {
+            Way::Plain($stream) => {
                 let $stream = Pin::new($stream);
                 $call
             }
-            Self::Tls($stream) => {
+            Way::Tls($stream) => {
                 let $stream = Pin::new(&mut **$stream);
                 $call
             }
@@ -82,9 +95,9 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.0 {
+            Way::Plain(stream) => stream.is_write_vectored(),
+            Way::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }
