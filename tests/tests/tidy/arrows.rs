@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("sealing", "domain"),
     ("providers", "domain"),
     ("egress", "domain"),
+    ("exchange", "domain egress providers"),
     ("store", "audit domain"),
     ("witness", "audit domain"),
     ("strongroom-client", "audit domain mtls sealing strongroom-proto"),
