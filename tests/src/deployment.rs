@@ -189,7 +189,10 @@ fn configure_proxy(layout: &Layout, broker: SocketAddr, tls: bool) {
     let settings = config.get_mut("broker").and_then(Value::as_table_mut).unwrap();
     settings.insert("broker".to_owned(), broker.to_string().into());
     // The stand-in is on loopback, where no provider is.
-    let egress = Table::from_iter([("allow".to_owned(), vec!["127.0.0.0/8"].into())]);
+    let egress = Table::from_iter([
+        ("allow".to_owned(), vec!["127.0.0.0/8"].into()),
+        ("danger_plain_http_to_loopback".to_owned(), true.into()),
+    ]);
     config.insert("egress".to_owned(), Value::Table(egress));
     if tls {
         pki(layout).issue_to_server(&layout.pki, "front", "front", &["localhost"], DAY).unwrap();
