@@ -49,6 +49,9 @@ pub struct MintFacts {
     /// Whether it can be revoked before it ends.
     #[serde(default)]
     pub revocable: bool,
+    /// Where one that was made is deleted, when its name is appended; a template.
+    #[serde(default)]
+    pub delete_url: Option<String>,
 }
 
 /// What must be made of a stored secret before a call.
@@ -62,6 +65,9 @@ pub struct Minting {
     pub shortest_seconds: Option<u64>,
     /// The longest one; `None` when it does not end by itself.
     pub longest_seconds: Option<u64>,
+    /// Where one that was made is deleted with DELETE, when its name is appended; `None` when it only
+    /// ends.
+    pub delete_url: Option<String>,
 }
 
 impl Provider {
@@ -84,6 +90,10 @@ impl Provider {
             url: url.map(|url| place.fill(url)).transpose()?,
             shortest_seconds: facts.and_then(|facts| facts.shortest_seconds),
             longest_seconds: facts.and_then(|facts| facts.longest_seconds),
+            delete_url: facts
+                .and_then(|facts| facts.delete_url.as_deref())
+                .map(|url| place.fill(url))
+                .transpose()?,
         }))
     }
 }

@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("providers", "domain"),
     ("metering", "domain"),
     ("egress", "domain"),
+    ("exchange", "domain egress providers"),
     ("store", "audit domain"),
     ("witness", "audit domain"),
     ("strongroom-client", "audit domain mtls sealing strongroom-proto"),

@@ -301,9 +301,15 @@ fn tokens_are_minted_at_the_providers_own_addresses() {
     );
     let keys = "region=eu-west-1 access_key_id=AKIAEXAMPLEEXAMPLE00";
     let computed = mint("bedrock", CredentialKind::AwsAccessKey, keys).unwrap();
-    assert_eq!((computed.how, computed.url), (Mint::BedrockShortTermKey, None));
+    assert_eq!(computed.how, Mint::BedrockShortTermKey);
+    assert_eq!(computed.url.as_deref(), Some("https://sts.eu-west-1.amazonaws.com/"));
     assert_eq!(computed.longest_seconds, Some(43200));
     assert_eq!(mint("openai", CredentialKind::ApiKey, ""), None);
+    let admin = mint("openai", CredentialKind::AdminKey, "project=proj_1 service_account=sa_1");
+    assert_eq!(
+        admin.unwrap().delete_url.as_deref(),
+        Some("https://api.openai.com/v1/organization/projects/proj_1/api_keys/")
+    );
 }
 
 #[test]
