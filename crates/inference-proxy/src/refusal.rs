@@ -92,16 +92,26 @@ impl Refusal {
         response
     }
 
+    fn openai_error(&self) -> Value {
+        json!({
+            "message": self.message,
+            "type": self.kind.as_deref().unwrap_or_else(|| openai_type(self.status)),
+            "param": self.param,
+            "code": self.code,
+        })
+    }
+
     fn body(&self, dialect: Dialect, request_id: &str) -> Value {
         match dialect {
-            Dialect::OpenAi | Dialect::Native => json!({
-                "error": {
-                    "message": self.message,
-                    "type": self.kind.as_deref().unwrap_or_else(|| openai_type(self.status)),
-                    "param": self.param,
-                    "code": self.code,
+            Dialect::OpenAi => json!({ "error": self.openai_error() }),
+            // Google's SDKs look into `error`; those of AWS and Cohere at the top.
+            Dialect::Native => {
+                let mut error = self.openai_error();
+                if let Some(members) = error.as_object_mut() {
+                    members.insert("status".to_owned(), google_status(self.status).into());
                 }
-            }),
+                json!({ "message": self.message, "error": error })
+            }
             Dialect::Anthropic => json!({
                 "type": "error",
                 "error": {
@@ -112,6 +122,21 @@ impl Refusal {
                 "request_id": request_id,
             }),
         }
+    }
+}
+
+/// The word of Google's APIs for an error of this status.
+fn google_status(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        424 => "FAILED_PRECONDITION",
+        429 => "RESOURCE_EXHAUSTED",
+        502 | 503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        500.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
     }
 }
 
@@ -174,6 +199,15 @@ mod tests {
         let expected = json!({"error": {"message": "no such model", "type": "invalid_request_error",
             "param": "model", "code": "model_not_found"}});
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn clients_of_other_apis_find_what_they_expect() {
+        let body = refusal().body(Dialect::Native, "r1");
+        assert_eq!(body["message"], "no such model");
+        assert_eq!(body["error"]["message"], "no such model");
+        assert_eq!(body["error"]["status"], "NOT_FOUND");
+        assert_eq!(body["error"]["code"], "model_not_found");
     }
 
     #[test]
