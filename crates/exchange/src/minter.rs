@@ -32,7 +32,7 @@ impl Minter {
     /// Makes a token, within ten seconds or not at all.
     pub async fn mint(&self, order: &Order) -> Result<Token, ExchangeError> {
         let token = timeout(WITHIN, self.token(order)).await;
-        token.unwrap_or(Err(ExchangeError::Unreachable(EgressError::TimedOut)))
+        token.unwrap_or(Err(ExchangeError::Unreachable(EgressError::TooSlow)))
     }
 
     async fn token(&self, order: &Order) -> Result<Token, ExchangeError> {
