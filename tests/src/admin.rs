@@ -1,6 +1,7 @@
 use domain::{CredentialId, CredentialName, Secret, TenantId, Uid, VirtualKey};
 use strongroom_client::ClientError;
 use strongroom_proto::v1;
+use testkit::StandIn;
 
 use crate::Deployment;
 
@@ -36,6 +37,23 @@ impl Deployment {
             v1::Credential { provider: new.provider.to_owned(), ..v1::Credential::default() };
         let secret = Secret::new(new.secret.as_bytes().to_vec());
         self.admin().create_credential(&tenant, &id, spec, &secret, &request_id()).await
+    }
+
+    /// Stores the one credential that a stand-in takes, under its slug.
+    pub async fn store_for(&self, tenant: &str, stand_in: &StandIn) -> v1::Credential {
+        let settings = stand_in.settings().iter().map(|(name, value)| v1::Setting {
+            name: (*name).to_owned(),
+            value: (*value).to_owned(),
+        });
+        let spec = v1::Credential {
+            provider: stand_in.slug().to_owned(),
+            kind: stand_in.credential_kind().to_owned(),
+            settings: settings.collect(),
+            ..v1::Credential::default()
+        };
+        let (tenant, id) = (tenant.parse().unwrap(), stand_in.slug().parse().unwrap());
+        let secret = Secret::new(stand_in.key().as_bytes().to_vec());
+        self.admin().create_credential(&tenant, &id, spec, &secret, &request_id()).await.unwrap()
     }
 
     /// Puts another secret in a credential's place.

@@ -6,6 +6,7 @@ use inference_proxy::Proxy;
 use setup::{Layout, Pki};
 use strongroom_client::ClientConfig;
 use tempfile::TempDir;
+use testkit::StandIn;
 use tokio::{
     net::TcpListener,
     sync::oneshot,
@@ -40,14 +41,21 @@ struct Server {
 impl Deployment {
     /// Lays a deployment out and starts it.
     pub async fn start(backing: Backing) -> Self {
+        Self::before(backing, &[]).await
+    }
+
+    /// The same, with these in the place of their providers, and a proxy that applications call as
+    /// `https://localhost` if there is one for Amazon, whose SDK sends keys in no other way.
+    pub async fn before(backing: Backing, stand_ins: &[StandIn]) -> Self {
         logs();
         let folder = tempfile::tempdir().unwrap();
         let layout =
             Layout::development(&folder.path().join("strongroom"), Arc::new(SystemClock)).unwrap();
         let upstream = Upstream::start().await;
-        configure_broker(&layout, backing, &upstream).await;
+        configure_broker(&layout, backing, &upstream, stand_ins).await;
         let broker = start_broker(&layout, LOOPBACK).await;
-        configure_proxy(&layout, broker.address);
+        let tls = stand_ins.iter().any(|stand_in| stand_in.slug() == "bedrock");
+        configure_proxy(&layout, broker.address, tls);
         let proxy = start_proxy(&layout, LOOPBACK).await;
         let admin = connect(&layout, broker.address, "admin");
         Self { folder, layout, upstream, admin, broker, proxy }
@@ -135,12 +143,19 @@ fn pki(layout: &Layout) -> Pki {
     Pki::open(&layout.pki, &layout.trust_domain, Arc::new(SystemClock)).unwrap()
 }
 
-async fn configure_broker(layout: &Layout, backing: Backing, upstream: &Upstream) {
+async fn configure_broker(
+    layout: &Layout,
+    backing: Backing,
+    upstream: &Upstream,
+    stand_ins: &[StandIn],
+) {
     let mut config: Table = fs::read_to_string(&layout.broker_config).unwrap().parse().unwrap();
     config.insert("telemetry".to_owned(), Value::Table(Table::new()));
-    let stand_in = table(&[("origin", &upstream.origin())]);
-    let providers = ["openai", "anthropic"].map(|name| (name.to_owned(), stand_in.clone()));
-    config.insert("providers".to_owned(), Value::Table(providers.into_iter().collect()));
+    let both = ["openai", "anthropic"].map(|slug| (slug, upstream.origin()));
+    let others = stand_ins.iter().map(|stand_in| (stand_in.slug(), stand_in.url()));
+    let providers = both.into_iter().chain(others);
+    let providers = providers.map(|(slug, url)| (slug.to_owned(), table(&[("origin", &url)])));
+    config.insert("providers".to_owned(), Value::Table(providers.collect()));
     let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
     log.insert("tiles".to_owned(), table(&[("listen", &LOOPBACK.to_string())]));
     // A workload that asks for leases itself, without a proxy.
@@ -168,14 +183,27 @@ async fn start_broker(layout: &Layout, address: SocketAddr) -> Server {
     Server { address, tiles, stop, serving }
 }
 
-fn configure_proxy(layout: &Layout, broker: SocketAddr) {
+fn configure_proxy(layout: &Layout, broker: SocketAddr, tls: bool) {
     let mut config: Table = fs::read_to_string(&layout.proxy_config).unwrap().parse().unwrap();
     config.insert("telemetry".to_owned(), Value::Table(Table::new()));
     let settings = config.get_mut("broker").and_then(Value::as_table_mut).unwrap();
     settings.insert("broker".to_owned(), broker.to_string().into());
     // The stand-in is on loopback, where no provider is.
-    let egress = Table::from_iter([("allow".to_owned(), vec!["127.0.0.0/8"].into())]);
+    let egress = Table::from_iter([
+        ("allow".to_owned(), Value::from(vec!["127.0.0.0/8"])),
+        ("danger_plain_http_to_loopback".to_owned(), true.into()),
+    ]);
     config.insert("egress".to_owned(), Value::Table(egress));
+    if tls {
+        pki(layout).issue_to_server(&layout.pki, "front", "front", &["localhost"], DAY).unwrap();
+        let (certificate, key) = (layout.pki.join("front.pem"), layout.pki.join("front.key"));
+        let files = [("certificate", certificate), ("key", key)];
+        let files = files.map(|(name, path)| (name, path.to_str().unwrap().to_owned()));
+        config.insert(
+            "tls".to_owned(),
+            table(&files.each_ref().map(|(name, path)| (*name, &**path))),
+        );
+    }
     fs::write(&layout.proxy_config, config.to_string()).unwrap();
 }
 

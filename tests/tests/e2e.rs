@@ -11,6 +11,8 @@
 mod certificates;
 #[path = "e2e/plaintext.rs"]
 mod plaintext;
+#[path = "e2e/providers.rs"]
+mod providers;
 #[path = "e2e/record.rs"]
 mod record;
 #[path = "e2e/revocation.rs"]

@@ -104,6 +104,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("provider", &record.provider, LONGEST_NAME),
         ("virtual_key", &record.virtual_key, LONGEST_NAME),
         ("request_id", &record.request_id, LONGEST_NAME),
+        ("because", &record.because, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {

@@ -2,7 +2,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Durati
 
 use anyhow::{Context as _, bail};
 use audit::SignerKey;
-use domain::{Clock, Key, OnMissing, TenantId, Uid};
+use domain::{Clock, Key, OnMissing, RoutingRules, TenantId, Uid};
 use providers::Catalogue;
 use store::{Change, KeyPurpose, Store, StoreError, TenantRow};
 use tokio::fs;
@@ -68,6 +68,7 @@ async fn make_platform(
         display_name: "Managed credentials".to_owned(),
         preferred_provider: None,
         on_missing: OnMissing::Refuse,
+        rules: RoutingRules::default(),
         suspended: false,
         revision: 1,
         request_id: None,
@@ -76,7 +77,7 @@ async fn make_platform(
         row_mac: [0; 32],
     };
     let new_key = async |purpose| {
-        let made = custody.new_key(row.uid, purpose, now).await;
+        let made = custody.new_key((&row.id, row.uid), purpose, now).await;
         made.map_err(|why| anyhow::anyhow!("asking the KMS for a key: {why:?}"))
     };
     let (key, kek) = new_key(KeyPurpose::Kek).await?;

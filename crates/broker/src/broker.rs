@@ -3,6 +3,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
+use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
@@ -89,7 +90,7 @@ impl Broker {
             ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
                 .context("loading the certificate")?;
         let store = store::open(&config.store).await.context("opening the store")?;
-        let kms = config.kms.open().await.context("opening the KMS")?;
+        let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
         let tiles = match &config.log.tiles {
@@ -114,8 +115,8 @@ impl Broker {
             commit_deadline: config.log.commit_deadline,
             keep: bootstrap::keep(config.log.keep)?,
             kek_ttl: config.limits.kek_ttl,
-            kms,
             people: config.log.people,
+            roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
             sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{AccessRule, ProviderId, SpiffePattern};
-use envelope::KmsConfig;
+use envelope::{KmsConfig, RootConfig, Roots};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -32,6 +32,9 @@ pub struct Config {
     pub tls: TlsFiles,
     /// What holds the root key.
     pub kms: KmsConfig,
+    /// Root keys that tenants brought themselves.
+    #[serde(default)]
+    pub kms_roots: Vec<RootConfig>,
     /// Where everything is kept.
     pub store: StoreConfig,
     /// The log.
@@ -206,12 +209,19 @@ impl Config {
             .log
             .check_sinks()
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
+        Roots::check_config(&config.kms_roots).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
         Ok((config, Sha256::digest(text.as_bytes()).into()))
     }
 
     fn resolve(&mut self, folder: &Path) {
         self.tls.resolve(folder);
         self.kms.resolve(folder);
+        for root in &mut self.kms_roots {
+            root.kms.resolve(folder);
+        }
         self.store.resolve(folder);
         for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
             *path = folder.join(&*path);

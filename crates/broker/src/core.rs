@@ -2,7 +2,7 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
-use envelope::{Keyring, KeyringSettings, Kms};
+use envelope::{Keyring, KeyringSettings, Kms, Roots};
 use providers::Catalogue;
 use store::Store;
 use tokio_util::task::TaskTracker;
@@ -16,6 +16,7 @@ use crate::{
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
+    healths::Healths,
     lending::Lent,
     log::Log,
     people::People,
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     /// How old a record must be before it may be pruned; none if nothing may.
     pub(crate) keep: Option<Duration>,
+    pub(crate) healths: Healths,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
     pub(crate) people: Arc<People>,
@@ -59,9 +61,9 @@ pub(crate) struct Parts {
     pub(crate) commit_deadline: Duration,
     pub(crate) keep: Option<Duration>,
     pub(crate) kek_ttl: Duration,
-    pub(crate) kms: Arc<dyn Kms>,
     /// Whose SPIFFE IDs are people's.
     pub(crate) people: Vec<SpiffePattern>,
+    pub(crate) roots: Arc<Roots>,
     pub(crate) plain_http_origins: Vec<String>,
     /// The most sessions at once.
     pub(crate) sessions: u64,
@@ -79,16 +81,17 @@ impl Core {
             catalogue,
             checkpoints,
             clock,
-            kms,
             people,
+            roots,
             plain_http_origins,
             store,
             verifier_key,
             ..
         } = parts;
         let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
-        let keyring = Keyring::new(Arc::clone(&kms), Arc::clone(&clock), settings);
-        let custody = Arc::new(Custody::new(Arc::clone(&store), kms, keyring));
+        let kms: Arc<dyn Kms> = Arc::clone(&roots) as _;
+        let keyring = Keyring::new(kms, Arc::clone(&clock), settings);
+        let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
@@ -109,6 +112,7 @@ impl Core {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
             sinks: parts.sinks,
+            healths: Healths::default(),
             lent: Lent::new(),
             access,
             catalogue,

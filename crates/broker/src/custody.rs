@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use audit::{Disclosure, Kind, Record};
-use domain::{Fields, Key, Permit, Secret, Timestamp, Uid};
-use envelope::{Context, Kek, KeyContext, Keyring, Kms, PersonContext, WrappedKey};
+use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
+use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
     CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow,
+    write_rules,
 };
 
 use crate::refused::Why;
@@ -15,7 +16,7 @@ use crate::refused::Why;
 pub(crate) struct Custody {
     deployment: Uid,
     store: Arc<dyn Store>,
-    kms: Arc<dyn Kms>,
+    roots: Arc<Roots>,
     keyring: Keyring,
 }
 
@@ -26,26 +27,28 @@ pub(crate) struct PersonKey {
 }
 
 impl Custody {
-    pub(crate) fn new(store: Arc<dyn Store>, kms: Arc<dyn Kms>, keyring: Keyring) -> Self {
-        Self { deployment: store.deployment(), store, kms, keyring }
+    pub(crate) fn new(store: Arc<dyn Store>, roots: Arc<Roots>, keyring: Keyring) -> Self {
+        Self { deployment: store.deployment(), store, roots, keyring }
     }
 
-    /// A new key for a tenant, wrapped by the KMS.
+    /// A new key for a tenant, wrapped under the tenant's root.
     pub(crate) async fn new_key(
         &self,
-        tenant: Uid,
+        (tenant, uid): (&TenantId, Uid),
         purpose: KeyPurpose,
         now: Timestamp,
     ) -> Result<(Key, KeyRow), Why> {
         let mut row = KeyRow {
             uid: Uid::random()?,
-            tenant_uid: tenant,
+            tenant_uid: uid,
             purpose,
             version: 1,
             wrapped: Vec::new(),
             created_at: now,
         };
-        let (key, wrapped) = self.kms.generate(&self.key_context(&row)).await?;
+        let root = self.roots.of(tenant);
+        let made = self.roots.generate_under(root, &self.key_context(&row)).await;
+        let (key, wrapped) = made?;
         row.wrapped = wrapped.as_bytes().to_vec();
         Ok((key, row))
     }
@@ -58,7 +61,16 @@ impl Custody {
     /// Unwraps a key that is kept for as long as the broker runs.
     pub(crate) async fn unwrap(&self, row: &KeyRow) -> Result<Key, Why> {
         let wrapped = WrappedKey::from_bytes(row.wrapped.clone());
-        Ok(self.kms.unwrap(&self.key_context(row), &wrapped).await?)
+        Ok(self.roots.unwrap(&self.key_context(row), &wrapped).await?)
+    }
+
+    /// Refuses keys that are under a root of somebody else's. To be called with each tenant that is
+    /// read, before its keys are used.
+    pub(crate) fn check_roots(&self, tenant: &TenantId, keys: &[KeyRow]) -> Result<(), Why> {
+        for row in keys {
+            self.roots.check(tenant, &WrappedKey::from_bytes(row.wrapped.clone()))?;
+        }
+        Ok(())
     }
 
     /// The key of a tenant that encrypts, cached.
@@ -227,6 +239,7 @@ impl Sealed for TenantRow {
             .field(8, self.created_at.as_millis().to_be_bytes())
             .field(9, self.updated_at.as_millis().to_be_bytes())
             .field(10, [u8::from(self.suspended)])
+            .field(11, write_rules(&self.rules))
             .finish()
     }
 
@@ -256,6 +269,8 @@ impl Sealed for CredentialRow {
             .number(12, self.revision)
             .field(13, self.created_at.as_millis().to_be_bytes())
             .field(14, self.updated_at.as_millis().to_be_bytes())
+            .field(15, &self.kind)
+            .field(16, list(self.settings.iter().flat_map(|(name, value)| [&**name, value])))
             .finish()
     }
 

@@ -228,6 +228,7 @@ impl Directory {
     async fn load_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, Why> {
         let Some(row) = self.store.tenant(id).await? else { return Ok(None) };
         let keys = self.store.keys(row.uid, KeyPurpose::Kek).await?;
+        self.custody.check_roots(id, &keys)?;
         let kek = self.custody.kek(&keys).await?;
         row.verify(&kek)?;
         self.check_age(&Named::Tenant(row.id.to_string()), row.revision)?;

@@ -14,7 +14,7 @@ use domain::{
 use envelope::Kek;
 use moka::{policy::EvictionPolicy, sync::Cache};
 use sealing::{LeaseContext, SessionId};
-use store::{Appended, VirtualKeyRow};
+use store::{Appended, CredentialRow, VirtualKeyRow};
 use strongroom_proto::v1;
 use tokio::sync::Mutex;
 
@@ -24,7 +24,7 @@ use crate::{
     directory::Tenant,
     log::Basis,
     refused::{About, Refused, Why},
-    route::{Decided, Wanted},
+    route::{Decided, Failed, Wanted},
     session::OpenSession,
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Ask {
     pub(crate) dialect: Dialect,
     pub(crate) ttl: Option<Duration>,
     pub(crate) request_id: String,
+    /// The attempts at the call that have failed.
+    pub(crate) failed: Vec<Failed>,
 }
 
 /// For whom.
@@ -146,14 +148,14 @@ impl Core {
         let &Turn { id, loan, renewals, .. } = turn;
         self.check_bars(caller, session)?;
         let hash = loan.map_or_else(|| id.hash(&self.pepper), |loan| loan.hash);
-        let decision = self.decision(caller, &ask.target, ask.dialect).await?;
+        let decision = self.decision(caller, ask).await?;
+        // Another caller shows whether it works again; whoever comes now is told where else to go.
+        if loan.is_none() && !self.claim(&decision.route)? {
+            return Ok(Attempt::Stale(as_of));
+        }
         let row = &decision.route.held()?.row;
-        if let Some(loan) = loan {
-            let same = loan.credential == row.uid && loan.credential_version == row.current_version;
-            let live = loan.expires_at > self.clock.now() && !self.directory.lease_ended(&hash);
-            if !same || !live {
-                return Err(Why::LeaseEnded);
-            }
+        if loan.is_some_and(|loan| !self.goes_on(loan, row)) {
+            return Err(Why::LeaseEnded);
         }
         let permit = self.access.permit(caller, &decision.tenant.row.id)?;
         let version = match decision.route.held()?.version(&self.custody).await {
@@ -168,7 +170,8 @@ impl Core {
         let (secret, kek) = self.custody.open(&permit, keys, row, version).await?;
 
         let now = self.clock.now();
-        let left = decision.key_ends.map_or(LONGEST_TTL, |end| end.since(now));
+        let ends = [decision.key_ends, decision.route.until].into_iter().flatten().min();
+        let left = ends.map_or(LONGEST_TTL, |end| end.since(now));
         let ttl = granted_ttl(ask.ttl, decision.longest.min(left));
         let expires_at = now + ttl;
         let record = caller.stamp(Record {
@@ -205,6 +208,12 @@ impl Core {
         granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
     }
 
+    /// Whether a lease can be renewed with what was decided now.
+    fn goes_on(&self, loan: &Loan, row: &CredentialRow) -> bool {
+        let same = loan.credential == row.uid && loan.credential_version == row.current_version;
+        same && loan.expires_at > self.clock.now() && !self.directory.lease_ended(&loan.hash)
+    }
+
     /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
     fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
         let barred = self.directory.barred();
@@ -224,11 +233,12 @@ impl Core {
         ttl: Option<Duration>,
     ) -> Result<v1::Lease, Refused> {
         let loan = self.lent.of(session, id)?;
+        self.healths.succeeded(loan.credential, self.clock.now());
         let released = loan.released.lock().await;
         if *released {
             return Err(Why::LeaseEnded.into());
         }
-        let ask = Ask { ttl, request_id: String::new(), ..loan.ask.clone() };
+        let ask = Ask { ttl, request_id: String::new(), failed: vec![], ..loan.ask.clone() };
         self.lend(caller, session, ask, Some((id, &loan))).await
     }
 
@@ -247,12 +257,8 @@ impl Core {
             .ok_or(Why::VirtualKeyRefused)
     }
 
-    async fn decision(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        dialect: Dialect,
-    ) -> Result<Decision, Why> {
+    async fn decision(&self, caller: &Caller, ask: &Ask) -> Result<Decision, Why> {
+        let &Ask { ref target, dialect, ref failed, .. } = ask;
         let open = Scope::default();
         let mut key_ends = None;
         let (tenant, route, virtual_key) = match target {
@@ -261,14 +267,16 @@ impl Core {
                 key_ends = key.expires_at;
                 let tenant = self.tenant(caller, &key.tenant).await?;
                 let wanted = Wanted { model, provider, dialect, scope: &key.scope };
-                let route = self.decide(&tenant, wanted).await?;
+                self.note_failures(&tenant, failed).await?;
+                let route = self.decide(&tenant, wanted, failed).await?;
                 let name = VirtualKeyName { tenant: key.tenant.clone(), id: id.clone() };
                 (tenant, route, Some(name))
             }
             Target::Provider { tenant, provider } => {
                 let tenant = self.tenant(caller, tenant).await?;
                 let wanted = Wanted { model: "", provider, dialect, scope: &open };
-                let route = self.decide(&tenant, wanted).await?;
+                self.note_failures(&tenant, failed).await?;
+                let route = self.decide(&tenant, wanted, failed).await?;
                 (tenant, route, None)
             }
             Target::Credential(name) => {
@@ -305,6 +313,7 @@ impl Decision {
             provider: row.provider.to_string(),
             source: proto_source(self.route.source).into(),
             virtual_key: virtual_key.unwrap_or_default(),
+            because: self.route.because.clone(),
             kek_id: kek_id.as_bytes().to_vec().into(),
             kek_version,
             ..Record::default()
@@ -383,11 +392,11 @@ impl Granted {
             identity: session.identity.as_str(),
             virtual_key: &virtual_key,
             model: &route.model,
-            credential_kind: "api_key",
-            settings: &[],
-            address: "",
-            has_fallback: false,
-            because: "",
+            credential_kind: &row.kind,
+            settings: &row.settings,
+            address: route.address.as_deref().unwrap_or_default(),
+            has_fallback: route.has_fallback,
+            because: &route.because,
         };
         let sealed = session.session.seal_lease(&context, secret);
         let sealed = sealed.map_err(|error| Why::Internal(format!("sealing a lease: {error}")))?;
@@ -411,13 +420,20 @@ impl Granted {
             origins,
             virtual_key,
             checkpoint: String::new(),
-            credential_kind: "api_key".to_owned(),
-            settings: vec![],
-            address: String::new(),
-            has_fallback: false,
-            because: String::new(),
+            credential_kind: row.kind.clone(),
+            settings: settings(row),
+            address: route.address.clone().unwrap_or_default(),
+            has_fallback: route.has_fallback,
+            because: route.because.clone(),
         })
     }
+}
+
+/// What a credential says beside its secret.
+pub(crate) fn settings(row: &CredentialRow) -> Vec<v1::Setting> {
+    let setting =
+        |(name, value): &(String, String)| v1::Setting { name: name.clone(), value: value.clone() };
+    row.settings.iter().map(setting).collect()
 }
 
 impl Target {

@@ -16,6 +16,7 @@ mod export;
 mod follower;
 mod give_up;
 mod guard;
+mod healths;
 mod leadership;
 mod lending;
 mod listener;

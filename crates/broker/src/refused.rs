@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{error::Error as _, fmt};
 
 use audit::{Kind, Reason, Record};
 use domain::{CredentialName, ProviderId, TenantId, VirtualKeyId};
@@ -41,6 +41,9 @@ pub(crate) enum Why {
     NoSuchSession,
     NoCredential(ProviderId),
     CredentialDisabled(ProviderId),
+    CredentialsExhausted,
+    ModelAmbiguous(Vec<ProviderId>),
+    SecretUnusable(String),
     DialectNotServed {
         provider: ProviderId,
         dialect: &'static str,
@@ -150,6 +153,8 @@ impl Why {
             Self::NoSuchSession => Reason::NoSuchSession,
             Self::NoCredential(_) => Reason::NoCredential,
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
+            Self::CredentialsExhausted => Reason::CredentialsExhausted,
+            Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::LeaseEnded => Reason::LeaseEnded,
             Self::TenantSuspended => Reason::TenantIsSuspended,
@@ -160,7 +165,7 @@ impl Why {
             Self::EtagMismatch => Reason::EtagMismatch,
             Self::SecretEmpty => Reason::SecretEmpty,
             Self::SecretTooLong => Reason::SecretTooLong,
-            Self::SecretMalformed => Reason::SecretMalformed,
+            Self::SecretMalformed | Self::SecretUnusable(_) => Reason::SecretMalformed,
             Self::BoxDoesNotOpen => Reason::BoxDoesNotOpen,
             Self::PublicKeyMalformed => Reason::PublicKeyMalformed,
             Self::InvalidField(_) => Reason::InvalidField,
@@ -228,7 +233,16 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.why {
             Why::Corrupt(what) | Why::Internal(what) => f.write_str(what),
-            Why::Kms(error) => write!(f, "the KMS: {error}"),
+            // Whoever runs the KMS needs to know what it said.
+            Why::Kms(error) => {
+                write!(f, "the KMS: {error}")?;
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                Ok(())
+            }
             Why::Store(error) => write!(f, "the store: {error}"),
             _ => f.write_str(self.why.reason().as_str_name()),
         }

@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use domain::{
-    Candidate, Dialect, NoRoute, OnMissing, Origin, ProviderId, Readiness, RouteRequest,
-    RoutingPolicy, Scope, Source, TenantId, plan,
+    Attempt, Because, Candidate, CredentialName, Decision, Dialect, Failure, NoRoute, Origin,
+    PassedOver, ProviderId, Readiness, RouteRequest, RoutingPolicy, Scope, Source, Step, TenantId,
+    Timestamp, plan,
 };
-use providers::Endpoint;
+use providers::{Endpoint, NoTarget, Provider, Settings};
 
 use crate::{
     core::Core,
@@ -32,8 +33,32 @@ pub(crate) struct Decided {
     pub(crate) source: Source,
     pub(crate) endpoint: Endpoint,
     pub(crate) origin: Origin,
+    /// The address in the place of the provider's own, if there is one.
+    pub(crate) address: Option<String>,
     /// The model as the provider knows it.
     pub(crate) model: String,
+    /// Why this credential.
+    pub(crate) because: String,
+    /// Whether the policy lists another for when it fails.
+    pub(crate) has_fallback: bool,
+    /// Whether it is to show that it works again.
+    is_probe: bool,
+    /// When the lease must end, so that the credential before this one is tried again.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// A plan, and whose lists of credentials its attempts are of.
+pub(crate) struct Planned {
+    pub(crate) decision: Decision,
+    pub(crate) platform: Option<Arc<Tenant>>,
+}
+
+/// An attempt at a call that a proxy reports as failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub(crate) credential: CredentialName,
+    pub(crate) failure: Failure,
+    pub(crate) begun: Timestamp,
 }
 
 impl Decided {
@@ -47,12 +72,99 @@ impl Decided {
 }
 
 impl Core {
-    /// Chooses a credential for a tenant's call.
+    /// Chooses a credential for a tenant's call, of which these attempts have failed.
     pub(crate) async fn decide(
         &self,
         tenant: &Arc<Tenant>,
         wanted: Wanted<'_>,
+        failed: &[Failed],
     ) -> Result<Decided, Why> {
+        // Of a call that has failed once, the plan is the one that it began with: the policy says what
+        // comes next, not what happens to be well.
+        let Planned { decision, platform } = self.plan(tenant, wanted, failed.is_empty()).await?;
+        let plan = decision.outcome.map_err(|none| self.no_route(none, wanted))?;
+        let owner = |attempt: &Attempt| match &platform {
+            Some(platform) if attempt.source.is_platforms() => Arc::clone(platform),
+            _ => Arc::clone(tenant),
+        };
+        let has_failed = |attempt: &&Attempt| {
+            failed.iter().any(|it| {
+                it.credential.credential == attempt.credential
+                    && it.credential.tenant == owner(attempt).row.id
+            })
+        };
+        let now = self.clock.now();
+        let rests = |attempt: &&Attempt| {
+            let held = owner(attempt);
+            let held = held.credentials.get(attempt.index);
+            held.is_none_or(|it| !self.healths.readiness(it.row.uid, now).is_usable())
+        };
+        let left = plan.attempts().filter(|attempt| !has_failed(attempt));
+        let mut left = left.filter(|attempt| failed.is_empty() || !rests(attempt));
+        let chosen = left.next().ok_or(Why::CredentialsExhausted)?;
+        let has_fallback = left.next().is_some();
+        let mut decided = self.address(owner(chosen), chosen, wanted.dialect)?;
+        decided.has_fallback = has_fallback;
+        if let Some(last) = failed.last() {
+            decided.because = format!("{}.{}", Because::Fallback.as_str(), last.failure.as_str());
+            let until = failed.iter().filter_map(|it| {
+                let owner = if it.credential.tenant == tenant.row.id {
+                    Some(tenant)
+                } else {
+                    platform.as_ref()
+                };
+                let held = owner?.credential(&it.credential.credential)?;
+                match self.healths.readiness(held.row.uid, now) {
+                    Readiness::Resting { until, .. } => Some(until),
+                    Readiness::Ready | Readiness::Probe => None,
+                }
+            });
+            decided.until = until.min().or(Some(now + FALLBACK_LASTS));
+        }
+        if chosen.because == Because::Fallback {
+            decided.until = resting_until(&decision.steps).or(decided.until);
+        }
+        Ok(decided)
+    }
+
+    /// Takes note of how a tenant's calls have fared. A report about another tenant's credential is no
+    /// report.
+    pub(crate) async fn note_failures(
+        &self,
+        tenant: &Arc<Tenant>,
+        failed: &[Failed],
+    ) -> Result<(), Why> {
+        let platform = TenantId::platform();
+        for Failed { credential, failure, begun } in failed {
+            let owner = if credential.tenant == tenant.row.id {
+                Some(Arc::clone(tenant))
+            } else if credential.tenant == platform {
+                self.directory.tenant(&platform).await?
+            } else {
+                None
+            };
+            let held = owner.as_ref().and_then(|owner| owner.credential(&credential.credential));
+            if let Some(held) = held {
+                self.healths.failed(held.row.uid, *failure, *begun, self.clock.now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims a probe, if the decision is one: false when another came first.
+    pub(crate) fn claim(&self, decided: &Decided) -> Result<bool, Why> {
+        let uid = decided.held()?.row.uid;
+        Ok(!decided.is_probe || self.healths.claim(uid, self.clock.now()))
+    }
+
+    /// Says where a tenant's call may go and why, with or without regard to what rests, and holds
+    /// nothing.
+    pub(crate) async fn plan(
+        &self,
+        tenant: &Arc<Tenant>,
+        wanted: Wanted<'_>,
+        by_health: bool,
+    ) -> Result<Planned, Why> {
         let (in_front, bare) = self.catalogue.split_model(wanted.model);
         let named = match (wanted.provider, in_front) {
             ("", in_front) => in_front,
@@ -75,24 +187,29 @@ impl Core {
             dialect: wanted.dialect,
             scope: wanted.scope,
         };
-        let policy = RoutingPolicy {
-            preferred: tenant.row.preferred_provider.clone(),
-            on_missing: tenant.row.on_missing.into(),
-            ..RoutingPolicy::default()
+        let row = &tenant.row;
+        let policy = RoutingPolicy::of(row.preferred_provider.clone(), row.on_missing, &row.rules);
+        let platform = if policy.names_the_platform() {
+            self.directory.tenant(&TenantId::platform()).await?
+        } else {
+            None
         };
-        let platform = self.platform(tenant.row.on_missing).await?;
-        let own = self.candidates(tenant, wanted.dialect);
-        let managed = platform.as_ref().map(|tenant| self.candidates(tenant, wanted.dialect));
+        let candidates = |owner: &Arc<Tenant>| {
+            let mut candidates = self.candidates(owner, wanted.dialect, bare);
+            if !by_health {
+                for candidate in &mut candidates {
+                    candidate.readiness = Readiness::Ready;
+                }
+            }
+            candidates
+        };
+        let (own, managed) = (candidates(tenant), platform.as_ref().map(candidates));
         let decision = plan(&request, &policy, &own, &managed.unwrap_or_default());
-        let chosen = decision.outcome.map_err(|none| self.no_route(none, wanted))?.first;
-        let owner = match platform {
-            Some(platform) if chosen.source.is_platforms() => platform,
-            _ => Arc::clone(tenant),
-        };
-        self.address(owner, chosen.index, chosen.source, &chosen.model, wanted.dialect)
+        Ok(Planned { decision, platform })
     }
 
-    fn no_route(&self, none: NoRoute, wanted: Wanted<'_>) -> Why {
+    /// The refusal that no route comes to.
+    pub(crate) fn no_route(&self, none: NoRoute, wanted: Wanted<'_>) -> Why {
         let models = || self.known_models(wanted.scope);
         match none {
             NoRoute::UnknownModel => {
@@ -111,9 +228,8 @@ impl Core {
             NoRoute::ModelNotInScope(_) => {
                 Why::ModelNotInScope { model: wanted.model.to_owned(), models: models() }
             }
-            NoRoute::Ambiguous(_) | NoRoute::AllResting { .. } => {
-                Why::InvalidField(none.to_string())
-            }
+            NoRoute::Ambiguous(providers) => Why::ModelAmbiguous(providers),
+            NoRoute::AllResting { .. } => Why::CredentialsExhausted,
         }
     }
 
@@ -121,7 +237,7 @@ impl Core {
     pub(crate) fn decide_named(
         &self,
         tenant: &Arc<Tenant>,
-        name: &domain::CredentialName,
+        name: &CredentialName,
         dialect: Dialect,
     ) -> Result<Decided, Why> {
         if name.tenant != tenant.row.id {
@@ -134,7 +250,16 @@ impl Core {
             return Err(Why::CredentialDisabled(row.provider.clone()));
         }
         let source = if row.base_url.is_some() { Source::Custom } else { Source::Byok };
-        self.address(Arc::clone(tenant), at, source, "", dialect)
+        let attempt = Attempt {
+            source,
+            index: at,
+            credential: row.id.clone(),
+            provider: row.provider.clone(),
+            model: String::new(),
+            because: Because::NamedByPath,
+            is_probe: false,
+        };
+        self.address(Arc::clone(tenant), &attempt, dialect)
     }
 
     /// The models that a scope allows and that are known here by name, for people.
@@ -160,55 +285,84 @@ impl Core {
         })
     }
 
-    /// The platform's credentials, when the tenant's policy may need them.
-    async fn platform(&self, on_missing: OnMissing) -> Result<Option<Arc<Tenant>>, Why> {
-        match on_missing {
-            OnMissing::Managed => self.directory.tenant(&TenantId::platform()).await,
-            OnMissing::Refuse => Ok(None),
-        }
-    }
-
-    fn address(
+    /// Where an attempt would go.
+    pub(crate) fn address(
         &self,
         owner: Arc<Tenant>,
-        at: usize,
-        source: Source,
-        model: &str,
+        attempt: &Attempt,
         dialect: Dialect,
     ) -> Result<Decided, Why> {
-        let held = owner.credentials.get(at).ok_or(Why::NoSuchCredential)?;
+        let held = owner.credentials.get(attempt.index).ok_or(Why::NoSuchCredential)?;
+        let endpoint = self.endpoint(held, dialect, &attempt.model)?;
         let provider = &held.row.provider;
-        if self.catalogue.provider(provider).is_none() {
-            return Err(Why::NoSuchProvider(provider.to_string()));
-        }
-        let endpoint = self.endpoint(held, dialect).ok_or_else(|| Why::DialectNotServed {
-            provider: provider.clone(),
-            dialect: dialect.as_str(),
-        })?;
         let origin = Origin::of_url(&endpoint.base_url)
             .map_err(|error| Why::Internal(format!("the address of {provider}: {error}")))?;
-        Ok(Decided { at, source, endpoint, origin, model: model.to_owned(), owner })
+        let moved_to = self.catalogue.provider(provider).and_then(Provider::moved_to);
+        let address = held.row.base_url.as_deref().or(moved_to).map(str::to_owned);
+        Ok(Decided {
+            at: attempt.index,
+            source: attempt.source,
+            model: attempt.model.clone(),
+            because: attempt.because.as_str().to_owned(),
+            is_probe: attempt.is_probe,
+            has_fallback: false,
+            until: None,
+            endpoint,
+            origin,
+            address,
+            owner,
+        })
     }
 
-    /// Where calls with a credential go, if its provider serves the dialect.
-    fn endpoint(&self, held: &Held, dialect: Dialect) -> Option<Endpoint> {
-        let known = self.catalogue.provider(&held.row.provider)?;
-        match &held.row.base_url {
-            Some(base_url) => known.endpoint_at(dialect, base_url),
-            None => known.endpoint(dialect),
-        }
+    /// Where calls with a credential go.
+    fn endpoint(&self, held: &Held, dialect: Dialect, model: &str) -> Result<Endpoint, Why> {
+        let row = &held.row;
+        let unknown = || Why::NoSuchProvider(row.provider.to_string());
+        let known = self.catalogue.provider(&row.provider).ok_or_else(unknown)?;
+        let kind = row.kind.parse().map_err(|()| Why::Corrupt(format!("{}: kind", row.name())))?;
+        let settings: Settings =
+            row.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let place = known.place(dialect, kind, &settings, row.base_url.as_deref(), model);
+        place.map_err(|none| {
+            if matches!(none, NoTarget::DialectNotServed { .. }) {
+                let provider = row.provider.clone();
+                Why::DialectNotServed { provider, dialect: dialect.as_str() }
+            } else {
+                Why::InvalidField(none.to_string())
+            }
+        })
     }
 
-    fn candidates(&self, tenant: &Tenant, dialect: Dialect) -> Vec<Candidate> {
+    fn candidates(&self, tenant: &Tenant, dialect: Dialect, model: &str) -> Vec<Candidate> {
+        let now = self.clock.now();
+        let served = |held: &Held| {
+            !matches!(self.endpoint(held, dialect, model), Err(Why::DialectNotServed { .. }))
+        };
         let candidate = |held: &Held| Candidate {
             name: held.row.id.clone(),
             provider: held.row.provider.clone(),
             enabled: held.row.enabled,
             priority: held.row.priority,
             models: held.row.models.clone(),
-            serves_dialect: self.endpoint(held, dialect).is_some(),
-            readiness: Readiness::Ready,
+            serves_dialect: served(held),
+            readiness: self.healths.readiness(held.row.uid, now),
         };
         tenant.credentials.iter().map(candidate).collect()
     }
+}
+
+/// How long a lease lasts that stands in for a credential that does not rest.
+const FALLBACK_LASTS: Duration = Duration::from_secs(10);
+
+/// When the first of those that rest may be asked again.
+fn resting_until(steps: &[Step]) -> Option<Timestamp> {
+    let until = |step: &Step| match step {
+        Step::PassedOver { why: PassedOver::Resting { until, .. }, .. } => Some(*until),
+        Step::PassedOver { .. }
+        | Step::Provider { .. }
+        | Step::Missing { .. }
+        | Step::Taken { .. }
+        | Step::Refused(_) => None,
+    };
+    steps.iter().filter_map(until).min()
 }

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use audit::Reason;
+use domain::ProviderId;
 use envelope::KmsError;
 use http::StatusCode;
 use store::StoreError;
@@ -35,6 +36,8 @@ impl Why {
             Self::NoSuchSession
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
+            | Self::CredentialsExhausted
+            | Self::ModelAmbiguous(_)
             | Self::DialectNotServed { .. }
             | Self::LeaseEnded
             | Self::TenantSuspended => Code::FailedPrecondition,
@@ -44,6 +47,7 @@ impl Why {
             | Self::SecretEmpty
             | Self::SecretTooLong
             | Self::SecretMalformed
+            | Self::SecretUnusable(_)
             | Self::BoxDoesNotOpen
             | Self::PublicKeyMalformed
             | Self::InvalidField(_) => Code::InvalidArgument,
@@ -88,7 +92,7 @@ impl Why {
 
     /// What the caller may know.
     #[expect(clippy::too_many_lines, reason = "a table: one entry for each refusal")]
-    fn public(&self) -> String {
+    pub(crate) fn public(&self) -> String {
         let text = match self {
             Self::NotPermitted => "not permitted; the broker's access rules decide this",
             Self::Unidentified => "the client certificate is no longer valid",
@@ -130,6 +134,18 @@ impl Why {
             Self::CredentialDisabled(provider) => {
                 return format!("every credential of the tenant for `{provider}` is disabled");
             }
+            Self::CredentialsExhausted => {
+                "every credential that the tenant's policy lists has failed or rests after failures; \
+                 try again later, or check them"
+            }
+            Self::ModelAmbiguous(providers) => {
+                let names: Vec<&str> = providers.iter().map(ProviderId::as_str).collect();
+                return format!(
+                    "{} serve models of this name, and the tenant has credentials for more than \
+                     one: write provider/model, or set the tenant's preferred provider",
+                    names.join(" and ")
+                );
+            }
             Self::DialectNotServed { provider, dialect } => {
                 return format!("`{provider}` does not serve the {dialect} format");
             }
@@ -147,6 +163,7 @@ impl Why {
             Self::SecretEmpty => "the secret is empty",
             Self::SecretTooLong => "the secret is longer than 16384 bytes",
             Self::SecretMalformed => "the secret has characters that no header can carry",
+            Self::SecretUnusable(why) => return format!("the secret cannot be used: {why}"),
             Self::BoxDoesNotOpen => "the sealed secret does not open for this credential",
             Self::PublicKeyMalformed => "the public key is not 32 bytes of an X25519 key",
             Self::InvalidField(what) => return what.clone(),

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     identities, init, keys, leases,
     output::{self, Output},
-    tenants, witness,
+    route, tenants, witness,
 };
 
 /// Strongroom lends keys, and can prove every loan.
@@ -51,6 +51,9 @@ enum Command {
     /// What is lent at the moment.
     #[command(subcommand)]
     Leases(leases::Verb),
+    /// Where a call would go, and why.
+    #[command(subcommand)]
+    Route(route::Verb),
     /// The log: who used which key, and the proof of it.
     #[command(subcommand)]
     Audit(Box<Audit>),
@@ -100,6 +103,7 @@ impl Args {
             Command::Keys(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
+            Command::Route(verb) => verb.run(&context).await,
             Command::Audit(verb) => verb.run(&context).await,
             Command::Witness(verb) => verb.run(output).await,
             Command::Completions { shell } => {
@@ -160,6 +164,11 @@ mod tests {
         check("strongroom identities block spiffe://a.b/c", true);
         check("strongroom identities revoke-session 00ff", true);
         check("strongroom leases revoke 00ff", true);
+        check("strongroom route explain gpt-4o --tenant acme --dialect anthropic", true);
+        check("strongroom tenants update acme --keyless gpt-4*=openai/gpt-4o-mini", true);
+        check("strongroom tenants update acme --fallback openai=second,platform/*", true);
+        check("strongroom tenants update acme --clear fallbacks", true);
+        check("strongroom credentials put acme/b --provider bedrock --set region=eu-west-1", true);
         check("strongroom audit tail --from 7", true);
         check("strongroom audit who-used acme/openai --since 24h --until 2026-11-01", true);
         check("strongroom audit who-used acme/openai --from dir --vkey-file f --tz UTC", true);
@@ -182,7 +191,8 @@ mod tests {
     fn wrong_input_is_refused_before_anyone_is_asked() {
         check("strongroom init here --production", false);
         check("strongroom tenants create Acme", false);
-        check("strongroom tenants update acme", false);
+        check("strongroom tenants update acme --fallback openai", false);
+        check("strongroom route explain gpt-4o", false);
         check("strongroom credentials put acme --provider openai", false);
         check("strongroom credentials put acme/openai", false);
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 30] = [
+const HEADER: [&str; 31] = [
     "index",
     "time",
     "kind",
@@ -204,9 +204,10 @@ const HEADER: [&str; 30] = [
     "tree_size",
     "tree_root",
     "count",
+    "because",
 ];
 
-fn cells(record: &RecordView) -> [String; 30] {
+fn cells(record: &RecordView) -> [String; 31] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -238,6 +239,7 @@ fn cells(record: &RecordView) -> [String; 30] {
         record.tree_size.to_string(),
         record.tree_root.clone(),
         record.count.to_string(),
+        record.because.clone(),
     ]
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use strongroom_client::Broker;
 use strongroom_proto::v1::{
     Credential, DeleteCredentialRequest, DisableCredentialRequest, EnableCredentialRequest,
-    GetCredentialRequest, ListCredentialsRequest,
+    GetCredentialRequest, ListCredentialsRequest, Setting,
 };
 
 use crate::{
@@ -50,6 +50,13 @@ pub(crate) struct Put {
     /// Credentials of one provider are tried from the lowest number up; 100 when absent.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i32).range(0..=1000))]
     priority: i32,
+    /// What kind of secret it is, such as `google_service_account`; absent: the provider's usual one.
+    /// `docs/providers.md` lists them.
+    #[arg(long)]
+    kind: Option<String>,
+    /// What goes with the secret, such as `region=eu-west-1`. Repeatable.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<Setting>,
     /// For `custom`: where calls go.
     #[arg(long)]
     base_url: Option<String>,
@@ -103,6 +110,11 @@ impl Verb {
     }
 }
 
+fn setting(text: &str) -> Result<Setting, String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
+    Ok(Setting { name: name.to_owned(), value: value.to_owned() })
+}
+
 impl Put {
     async fn run(self, broker: &Broker) -> Result<Credential, Failure> {
         let name = self.credential.0;
@@ -112,6 +124,8 @@ impl Put {
             priority: self.priority,
             base_url: self.base_url.unwrap_or_default(),
             models: self.models,
+            kind: self.kind.unwrap_or_default(),
+            settings: self.settings,
             ..Credential::default()
         };
         let request_id = request_id()?;

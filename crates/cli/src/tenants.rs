@@ -3,8 +3,9 @@ use domain::{ProviderId, TenantId};
 use prost_types::FieldMask;
 use serde_json::json;
 use strongroom_proto::v1::{
-    CreateTenantRequest, GetTenantRequest, ListTenantsRequest, ResumeTenantRequest,
-    SuspendTenantRequest, Tenant, UpdateTenantRequest, tenant::OnMissing,
+    CreateTenantRequest, CustomRule, FallbackRule, GetTenantRequest, KeylessRule,
+    ListTenantsRequest, ResumeTenantRequest, SuspendTenantRequest, Tenant, UpdateTenantRequest,
+    tenant::OnMissing,
 };
 
 use crate::{
@@ -57,10 +58,13 @@ pub(crate) struct Update {
     #[arg(long)]
     etag: Option<String>,
     #[command(flatten)]
-    fields: SomeFields,
+    fields: Fields,
+    /// Empties a list of the routing policy.
+    #[arg(long, value_name = "LIST")]
+    clear: Vec<RuleList>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 struct Fields {
     /// A name for people.
     #[arg(long)]
@@ -71,21 +75,26 @@ struct Fields {
     /// What happens when the tenant has no credential for a route.
     #[arg(long)]
     on_missing: Option<OnMissingArg>,
+    /// With `--on-missing keyless`: the model in the place of others, as `gpt-4*=openai/gpt-4o-mini`.
+    /// Repeatable; the list as it was is replaced.
+    #[arg(long, value_name = "MODELS=PROVIDER/MODEL", value_parser = keyless)]
+    keyless: Vec<KeylessRule>,
+    /// What to try when a credential of a provider fails: credentials of the tenant, or `platform/*`,
+    /// as `openai=second,platform/*`. Repeatable; the list as it was is replaced.
+    #[arg(long, value_name = "PROVIDER=CREDENTIAL,…", value_parser = fallback)]
+    fallback: Vec<FallbackRule>,
+    /// Models that a `custom` endpoint serves, as `llama-*=my-endpoint`. Repeatable; the list as it was
+    /// is replaced.
+    #[arg(long, value_name = "MODELS=CREDENTIAL", value_parser = custom)]
+    custom: Vec<CustomRule>,
 }
 
-/// As `Fields`; at least one is needed.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = true)]
-struct SomeFields {
-    /// A name for people.
-    #[arg(long)]
-    display_name: Option<String>,
-    /// Used when neither the request nor the model's name decides.
-    #[arg(long)]
-    preferred_provider: Option<ProviderId>,
-    /// What happens when the tenant has no credential for a route.
-    #[arg(long)]
-    on_missing: Option<OnMissingArg>,
+/// A list of the routing policy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum RuleList {
+    Keyless,
+    Fallbacks,
+    Custom,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -94,6 +103,8 @@ enum OnMissingArg {
     Refuse,
     /// Use a managed credential of the platform.
     Managed,
+    /// Put another model in the place of the one asked for, as `--keyless` says.
+    Keyless,
 }
 
 impl Verb {
@@ -112,7 +123,7 @@ impl Verb {
             Self::Get { tenant } => {
                 tenants.get_tenant(GetTenantRequest { name: tenant.0.resource() }).await?
             }
-            Self::Update(update) => tenants.update_tenant(update.request()).await?,
+            Self::Update(update) => tenants.update_tenant(update.request()?).await?,
             Self::Suspend { tenant } => {
                 tenants.suspend_tenant(SuspendTenantRequest { name: tenant.0.resource() }).await?
             }
@@ -130,6 +141,7 @@ impl Fields {
             None => OnMissing::Unspecified,
             Some(OnMissingArg::Refuse) => OnMissing::Refuse,
             Some(OnMissingArg::Managed) => OnMissing::Managed,
+            Some(OnMissingArg::Keyless) => OnMissing::Keyless,
         };
         Tenant {
             name,
@@ -140,27 +152,65 @@ impl Fields {
                 .map(|provider| provider.to_string())
                 .unwrap_or_default(),
             on_missing: on_missing.into(),
+            keyless: self.keyless,
+            fallbacks: self.fallback,
+            custom: self.custom,
             ..Tenant::default()
         }
     }
 }
 
 impl Update {
-    fn request(self) -> UpdateTenantRequest {
-        let SomeFields { display_name, preferred_provider, on_missing } = self.fields;
-        let paths = [
-            ("display_name", display_name.is_some()),
-            ("preferred_provider", preferred_provider.is_some()),
-            ("on_missing", on_missing.is_some()),
+    fn request(self) -> Result<UpdateTenantRequest, Failure> {
+        let fields = &self.fields;
+        let clears = |list| self.clear.contains(&list);
+        let lists = [
+            ("keyless", !fields.keyless.is_empty(), clears(RuleList::Keyless)),
+            ("fallbacks", !fields.fallback.is_empty(), clears(RuleList::Fallbacks)),
+            ("custom", !fields.custom.is_empty(), clears(RuleList::Custom)),
         ];
-        let paths = paths.into_iter().filter(|(_, set)| *set).map(|(path, _)| path.to_owned());
-        let fields = Fields { display_name, preferred_provider, on_missing };
-        let etag = self.etag.unwrap_or_default();
-        UpdateTenantRequest {
-            update_mask: Some(FieldMask { paths: paths.collect() }),
-            tenant: Some(fields.tenant(self.tenant.0.resource(), etag)),
+        if lists.iter().any(|(_, set, clear)| *set && *clear) {
+            return Err(Failure::Usage("a list is given anew or cleared, not both"));
         }
+        let words = [
+            ("display_name", fields.display_name.is_some()),
+            ("preferred_provider", fields.preferred_provider.is_some()),
+            ("on_missing", fields.on_missing.is_some()),
+        ];
+        let lists = lists.into_iter().map(|(path, set, clear)| (path, set || clear));
+        let paths = words.into_iter().chain(lists).filter(|(_, changes)| *changes);
+        let paths: Vec<_> = paths.map(|(path, _)| path.to_owned()).collect();
+        if paths.is_empty() {
+            return Err(Failure::Usage(
+                "say what to change; see `strongroom tenants update --help`",
+            ));
+        }
+        let etag = self.etag.unwrap_or_default();
+        Ok(UpdateTenantRequest {
+            update_mask: Some(FieldMask { paths }),
+            tenant: Some(self.fields.tenant(self.tenant.0.resource(), etag)),
+        })
     }
+}
+
+fn keyless(text: &str) -> Result<KeylessRule, String> {
+    let rule = text.split_once('=').and_then(|(models, to)| Some((models, to.split_once('/')?)));
+    let (models, (provider, model)) = rule.ok_or("a rule is MODELS=PROVIDER/MODEL")?;
+    let (models, provider, model) = (models.to_owned(), provider.to_owned(), model.to_owned());
+    Ok(KeylessRule { models, provider, model })
+}
+
+fn fallback(text: &str) -> Result<FallbackRule, String> {
+    let (provider, to) = text.split_once('=').ok_or("a rule is PROVIDER=CREDENTIAL,…")?;
+    Ok(FallbackRule {
+        provider: provider.to_owned(),
+        to: to.split(',').map(str::to_owned).collect(),
+    })
+}
+
+fn custom(text: &str) -> Result<CustomRule, String> {
+    let (models, credential) = text.split_once('=').ok_or("a rule is MODELS=CREDENTIAL")?;
+    Ok(CustomRule { models: models.to_owned(), credential: credential.to_owned() })
 }
 
 async fn list_all(context: &Context) -> Result<(), Failure> {
@@ -195,6 +245,9 @@ fn human(tenant: &TenantView) -> String {
         ("display name", tenant.display_name.clone()),
         ("prefers", tenant.preferred_provider.clone()),
         ("on missing", tenant.on_missing.to_owned()),
+        ("keyless", tenant.keyless.join("  ")),
+        ("falls back", tenant.fallbacks.join("  ")),
+        ("custom", tenant.custom.join("  ")),
         ("suspended", if tenant.suspended { "yes" } else { "no" }.to_owned()),
         ("created", tenant.create_time.clone()),
         ("updated", tenant.update_time.clone()),

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use prost_types::Timestamp;
 use serde::Serialize;
 use strongroom_proto::v1::{
@@ -11,6 +13,9 @@ pub(crate) struct TenantView {
     pub(crate) display_name: String,
     pub(crate) preferred_provider: String,
     pub(crate) on_missing: &'static str,
+    pub(crate) keyless: Vec<String>,
+    pub(crate) fallbacks: Vec<String>,
+    pub(crate) custom: Vec<String>,
     pub(crate) suspended: bool,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
@@ -22,6 +27,8 @@ pub(crate) struct CredentialView {
     pub(crate) name: String,
     pub(crate) provider: String,
     pub(crate) state: &'static str,
+    pub(crate) kind: String,
+    pub(crate) settings: BTreeMap<String, String>,
     pub(crate) priority: i32,
     pub(crate) base_url: String,
     pub(crate) models: Vec<String>,
@@ -92,6 +99,8 @@ pub(crate) struct RecordView {
     pub(crate) tree_root: String,
     /// How many events it stands for, where it stands for more than it names.
     pub(crate) count: u32,
+    /// Why a lease is of this credential.
+    pub(crate) because: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -99,9 +108,18 @@ impl From<Tenant> for TenantView {
         let on_missing = match tenant.on_missing() {
             tenant::OnMissing::Unspecified | tenant::OnMissing::Refuse => "refuse",
             tenant::OnMissing::Managed => "managed",
+            tenant::OnMissing::Keyless => "keyless",
         };
+        let keyless = tenant.keyless.iter();
+        let fallbacks = tenant.fallbacks.iter();
+        let custom = tenant.custom.iter();
         Self {
             on_missing,
+            keyless: keyless
+                .map(|it| format!("{}={}/{}", it.models, it.provider, it.model))
+                .collect(),
+            fallbacks: fallbacks.map(|it| format!("{}={}", it.provider, it.to.join(","))).collect(),
+            custom: custom.map(|it| format!("{}={}", it.models, it.credential)).collect(),
             suspended: tenant.suspended,
             name: tenant.name,
             display_name: tenant.display_name,
@@ -124,6 +142,8 @@ impl From<Credential> for CredentialView {
             state,
             name: credential.name,
             provider: credential.provider,
+            kind: credential.kind,
+            settings: credential.settings.into_iter().map(|it| (it.name, it.value)).collect(),
             priority: credential.priority,
             base_url: credential.base_url,
             models: credential.models,
@@ -212,13 +232,19 @@ impl From<Record> for RecordView {
             tree_size: record.tree_size,
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
+            because: record.because,
         }
     }
 }
 
 /// Whose key it was.
 pub(crate) fn source(record: &Record) -> &'static str {
-    match record.source() {
+    source_name(record.source())
+}
+
+/// The word for whose key it is.
+pub(crate) fn source_name(source: Source) -> &'static str {
+    match source {
         Source::Unspecified => "",
         Source::Byok => "byok",
         Source::Managed => "managed",

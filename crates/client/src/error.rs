@@ -68,6 +68,8 @@ pub enum LeaseError {
         message: String,
         /// What the reason is about.
         metadata: HashMap<String, String>,
+        /// When the broker says that another try is worth it, if it says so.
+        retry_after: Option<Duration>,
     },
     /// The broker cannot be asked, or cannot lend now. Nothing is known of the key.
     #[error("no lease can be had at the moment")]
@@ -107,12 +109,12 @@ impl From<&Status> for LeaseError {
                 | Code::Aborted
                 | Code::Unknown
         );
+        let hinted = status.get_details_retry_info().and_then(|info| info.retry_delay);
         if passes {
-            let hinted = status.get_details_retry_info().and_then(|info| info.retry_delay);
             return Self::Unavailable { retry_after: hinted.unwrap_or(RETRY_AFTER) };
         }
         let Problem { code, reason, message, metadata } = Problem::from_status(status);
-        Self::Refused { code, reason, message, metadata }
+        Self::Refused { code, reason, message, metadata, retry_after: hinted }
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
     fn a_refusal_keeps_reason_and_metadata() {
         let error = LeaseError::from(&status(Code::FailedPrecondition, "NO_CREDENTIAL"));
         assert!(error.is_decision());
-        let LeaseError::Refused { code, reason, message, metadata } = error else {
+        let LeaseError::Refused { code, reason, message, metadata, .. } = error else {
             panic!("not a refusal");
         };
         assert_eq!(
@@ -197,5 +199,12 @@ mod tests {
             panic!("not unavailable");
         };
         assert_eq!(retry_after, Duration::from_secs(7));
+
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(9)));
+        let status = Status::with_error_details(Code::FailedPrecondition, "words", details);
+        let LeaseError::Refused { retry_after, .. } = LeaseError::from(&status) else {
+            panic!("not a refusal");
+        };
+        assert_eq!(retry_after, Some(Duration::from_secs(9)));
     }
 }

@@ -83,7 +83,7 @@ impl HeldLease {
             source: convert::source(wire.source()).ok_or("the lease has no source")?,
             origins,
             base_uri: wire.base_url.parse().map_err(|_| "the base URL is malformed")?,
-            header_name: wire.header_name.parse().map_err(|_| "the header is malformed")?,
+            header_name: header_name(&wire)?,
             expire_time: expire_time.ok_or("the lease has no valid end")?,
             ttl,
             virtual_key,
@@ -277,6 +277,15 @@ impl HeldLease {
             because: &self.wire.because,
         }
     }
+}
+
+/// The header that carries the secret. An endpoint that asks for no secret has none, and then the name
+/// stands for nothing.
+fn header_name(wire: &v1::Lease) -> Result<HeaderName, &'static str> {
+    if wire.header_name.is_empty() && wire.credential_kind == "none" {
+        return Ok(http::header::AUTHORIZATION);
+    }
+    wire.header_name.parse().map_err(|_| "the header is malformed")
 }
 
 fn settings(wire: &[v1::Setting]) -> Result<Vec<(String, String)>, &'static str> {

@@ -67,6 +67,8 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "NO_SUCH_SESSION" => "try again; a new session is opened",
         "NO_CREDENTIAL" => "store one with `strongroom credentials put`",
         "CREDENTIAL_IS_DISABLED" => "enable it with `strongroom credentials enable`",
+        "CREDENTIALS_EXHAUSTED" => "see `strongroom route explain` for what rests, and until when",
+        "MODEL_IS_AMBIGUOUS" => "write provider/model, or set the tenant's preferred provider",
         "TENANT_IS_SUSPENDED" => "resume it with `strongroom tenants resume`",
         "IDENTITY_IS_BLOCKED" => "an administrator lifts it with `strongroom identities unblock`",
         "NO_SUCH_POLICY" => "take the hash from a `POLICY_LOADED` record",

@@ -2,40 +2,56 @@
 //! access and routing. No I/O and no async; what a value promises, it promises from when it is made.
 
 mod access;
+mod budget;
 mod canonical;
 mod clock;
 mod course;
 mod detection;
 mod failure;
 mod health;
+mod key_terms;
 mod lease;
+mod money;
 mod name;
 mod origin;
 mod routing;
 mod scope;
 mod secret;
 mod spiffe;
+mod tokens;
 mod uid;
 mod virtual_key;
 
 pub use access::{AccessPolicy, AccessRule, Permit};
+pub use budget::{
+    Account, AccountKey, Allowance, Amounts, Budget, BudgetHolder, Exhausted, InvalidZone, Ledger,
+    LedgerError, Limit, Mode, Period, Place, Quantity, RateLimits, RateView, Reservation,
+    ReservationState, Settled, Settlement, Spending, Ticket, Unit, Window, Zone, slice_size,
+};
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use course::{Course, GiveUp, Next};
 pub use detection::Detection;
 pub use failure::Failure;
 pub use health::{Health, Readiness};
+pub use key_terms::{
+    EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal,
+};
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
+pub use money::{Cost, InvalidMoney, Money};
 pub use name::{
-    CredentialId, CredentialName, InvalidName, ProviderId, RequestId, TenantId, VirtualKeyName,
+    CredentialId, CredentialName, GroupId, InvalidName, ProviderId, RequestId, RootName, TenantId,
+    VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
 pub use routing::{
     Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,
-    NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, Step, WhenMissing, plan,
+    NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, RoutingRules, Step,
+    WhenMissing, plan,
 };
 pub use scope::{InvalidPattern, ModelPattern, Scope};
 pub use secret::{Key, Secret};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, SpiffePattern};
+pub use tokens::Tokens;
 pub use uid::Uid;
 pub use virtual_key::{MalformedVirtualKey, VirtualKey, VirtualKeyDigest, VirtualKeyId};

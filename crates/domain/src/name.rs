@@ -64,6 +64,17 @@ segment!(
     ProviderId,
     "a provider is 1 to 63 of [a-z0-9-], starting with a letter"
 );
+segment!(
+    /// What a root key of a tenant's own is called.
+    RootName,
+    "a root key's name is 1 to 63 of [a-z0-9-], starting with a letter"
+);
+
+segment!(
+    /// A name for virtual keys that share budgets.
+    GroupId,
+    "a group is 1 to 63 of [a-z0-9-], starting with a letter"
+);
 
 impl TenantId {
     /// The tenant that owns the managed credentials.

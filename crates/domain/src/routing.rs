@@ -7,7 +7,8 @@ mod policy;
 pub use explain::{Because, PassedOver, Step};
 pub use planner::plan;
 pub use policy::{
-    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingPolicy, WhenMissing,
+    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingPolicy, RoutingRules,
+    WhenMissing,
 };
 
 /// What a call asks for.

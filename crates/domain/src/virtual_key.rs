@@ -39,14 +39,24 @@ impl VirtualKey {
     /// # Errors
     /// When that source fails; there is nothing to fall back to.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut id = [0; 10];
+        let mut bytes = [0; 10];
+        getrandom::fill(&mut bytes)?;
+        let mut id = String::with_capacity(16);
+        base32(&bytes, &mut id);
+        Self::renew(VirtualKeyId(id))
+    }
+
+    /// A new key for an id that there is already: what an application is given when its key is
+    /// rotated.
+    ///
+    /// # Errors
+    /// As with [`Self::generate`].
+    pub fn renew(id: VirtualKeyId) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut id)?;
         getrandom::fill(secret.as_mut_slice())?;
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         text.push_str("vk_");
-        base32(&id, &mut text);
-        let id = VirtualKeyId(text.get(3..).unwrap_or_default().to_owned());
+        text.push_str(id.as_str());
         text.push('_');
         base32(secret.as_slice(), &mut text);
         let check = crc32fast::hash(text.as_bytes());
@@ -204,6 +214,15 @@ mod tests {
         assert_eq!(&id, key.id());
         assert_eq!(digest, key.digest());
         assert!(!format!("{key:?}").contains(&key.expose()[20..]));
+    }
+
+    #[test]
+    fn a_rotated_key_has_the_same_id_and_another_secret() {
+        let old = VirtualKey::generate().unwrap();
+        let new = VirtualKey::renew(old.id().clone()).unwrap();
+        let (id, digest) = VirtualKey::inspect(new.expose()).unwrap();
+        assert_eq!(&id, old.id());
+        assert_ne!(digest, old.digest());
     }
 
     #[test]

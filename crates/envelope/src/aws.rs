@@ -11,7 +11,10 @@ use aws_sdk_kms::{
 use domain::{Key, Uid};
 use zeroize::Zeroizing;
 
-use crate::{AwsConfig, KeyContext, KeyPurpose, Kms, KmsError, KmsStatus, WrappedKey};
+use crate::{
+    AwsConfig, KeyContext, KeyPurpose, Kms, KmsError, KmsStatus, WrappedKey,
+    kms::{ATTEMPT, DEADLINE},
+};
 
 /// AWS KMS: each key is wrapped under a key that never leaves it, with the [`KeyContext`] as
 /// encryption context.
@@ -23,7 +26,6 @@ pub struct AwsKms {
     retired_key_ids: Vec<String>,
 }
 
-const ATTEMPT: Duration = Duration::from_millis(800);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
 impl AwsKms {
@@ -32,7 +34,7 @@ impl AwsKms {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(ATTEMPT)
             .operation_attempt_timeout(ATTEMPT)
-            .operation_timeout(2 * ATTEMPT + 2 * BETWEEN_ATTEMPTS)
+            .operation_timeout(DEADLINE)
             .build();
         let retries = RetryConfig::standard()
             .with_max_attempts(2)

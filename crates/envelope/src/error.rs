@@ -55,6 +55,26 @@ impl From<SealError> for KmsError {
     }
 }
 
+/// Why a KMS was not opened. All of it is for whoever runs the machine.
+#[derive(Debug, Error)]
+pub enum KmsOpenError {
+    /// A key file, or the file of a passphrase, a PIN or a token, cannot be used.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    /// The PKCS#11 module is not one, or does not start.
+    #[error("the PKCS#11 module `{0}` cannot be used")]
+    Module(PathBuf, #[source] Box<dyn Error + Send + Sync>),
+    /// A certificate file cannot be used.
+    #[error("`{0}` cannot be used: it must hold certificates in PEM")]
+    Authorities(PathBuf, #[source] Box<dyn Error + Send + Sync>),
+    /// The configuration says what cannot be.
+    #[error("{0}")]
+    Configuration(String),
+    /// The thread that opened it ended early.
+    #[error("opening was interrupted")]
+    Interrupted(#[source] Box<dyn Error + Send + Sync>),
+}
+
 /// Why a key file was not opened, made or changed. All of it is for whoever runs the machine.
 #[derive(Debug, Error)]
 pub enum KeyFileError {

@@ -1,6 +1,7 @@
 mod slot;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Clock, Uid};
+use domain::{Clock, RootName, Uid};
 use moka::future::Cache;
 use tokio::task::JoinSet;
 
@@ -67,7 +68,7 @@ impl Keyring {
         let shared = Shared {
             kms,
             clock,
-            breaker: Breaker::default(),
+            breakers: Mutex::default(),
             calls: AtomicU64::default(),
             failures: AtomicU64::default(),
             hits: AtomicU64::default(),
@@ -144,7 +145,8 @@ const RENEW_EARLY: Duration = Duration::from_secs(10);
 struct Shared {
     kms: Arc<dyn Kms>,
     clock: Arc<dyn Clock>,
-    breaker: Breaker,
+    /// One for each root: a tenant's KMS that does not answer is no reason to spare ours.
+    breakers: Mutex<HashMap<Option<RootName>, Arc<Breaker>>>,
     hits: AtomicU64,
     calls: AtomicU64,
     failures: AtomicU64,
@@ -154,15 +156,16 @@ struct Shared {
 
 impl Shared {
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Kek, KmsError> {
-        if !self.breaker.admits(self.clock.elapsed()) {
+        let breaker = self.breaker(wrapped);
+        if !breaker.admits(self.clock.elapsed()) {
             return Err(KmsError::unavailable("it did not answer lately, and is spared"));
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
         let outcome = self.kms.unwrap(context, wrapped).await;
         match &outcome {
-            Ok(_) | Err(KmsError::Refused(_) | KmsError::Corrupt) => self.breaker.answered(),
+            Ok(_) | Err(KmsError::Refused(_) | KmsError::Corrupt) => breaker.answered(),
             Err(KmsError::Unavailable(_)) => {
-                if self.breaker.failed(self.clock.elapsed()) {
+                if breaker.failed(self.clock.elapsed()) {
                     self.breaker_opened.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -171,5 +174,11 @@ impl Shared {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         outcome.map(|key| Kek::new(context.key, context.version, key))
+    }
+
+    /// There are as many as the KMS knows roots: a name that it does not know is `None` too.
+    fn breaker(&self, wrapped: &WrappedKey) -> Arc<Breaker> {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(breakers.entry(self.kms.root_of(wrapped)).or_default())
     }
 }

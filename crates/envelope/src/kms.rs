@@ -1,9 +1,15 @@
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use domain::Key;
+use domain::{Key, RootName};
 
 use crate::{KeyContext, KmsError};
+
+/// How long a call may take, all tries together: well within the deadline of whoever waits for a lease.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(1_700);
+
+/// How long one try may take.
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(800);
 
 /// Wraps keys under a root key that never leaves it. A wrapped key unwraps in its own context only.
 #[async_trait]
@@ -27,6 +33,12 @@ pub trait Kms: fmt::Debug + Send + Sync {
     /// Under which root key this one is wrapped; when that is not [`KmsStatus::key_ref`], it is due
     /// for [`Kms::rewrap`]. `None` when it cannot have been wrapped by this kind of KMS.
     fn wrapped_by(&self, wrapped: &WrappedKey) -> Option<String>;
+
+    /// Which root this key is under, when there are several: trouble with one is not trouble with
+    /// the others. `None` is the deployment's own.
+    fn root_of(&self, _wrapped: &WrappedKey) -> Option<RootName> {
+        None
+    }
 }
 
 /// What a KMS says about itself.

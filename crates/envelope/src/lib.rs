@@ -14,16 +14,24 @@ mod keyring;
 mod keyset;
 mod kms;
 mod local;
+mod pkcs11;
 mod private_file;
+mod roots;
+mod transit;
 #[cfg(test)]
 mod vectors;
 
 pub use aws::AwsKms;
-pub use config::{AwsConfig, KmsConfig};
+pub use config::{
+    AwsConfig, KmsConfig, Pkcs11Config, RootConfig, TokenKey, TransitConfig, TransitLogin,
+};
 pub use context::{Context, KeyContext, KeyPurpose, PersonContext, StoredAs};
-pub use error::{DoesNotOpen, KeyFileError, KmsError, SealError};
+pub use error::{DoesNotOpen, KeyFileError, KmsError, KmsOpenError, SealError};
 pub use header::key_reference;
 pub use kek::{Kek, LONGEST_SECRET};
 pub use keyring::{Keyring, KeyringCounts, KeyringSettings};
 pub use kms::{Kms, KmsStatus, WrappedKey};
 pub use local::LocalKms;
+pub use pkcs11::Pkcs11Kms;
+pub use roots::Roots;
+pub use transit::TransitKms;

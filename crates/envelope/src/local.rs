@@ -24,7 +24,7 @@ impl LocalKms {
     /// passphrase, loses every secret under it. An existing file is left alone, and is an error.
     pub fn create_new(path: &Path, passphrase: Option<&Path>) -> Result<(), KeyFileError> {
         let passphrase = passphrase.map(read_new_passphrase).transpose()?;
-        let passphrase = passphrase.as_deref().map(|bytes| trimmed(bytes));
+        let passphrase = passphrase.as_deref().map(|bytes| private_file::without_line_break(bytes));
         let keyset = Keyset::random(passphrase.is_some())?;
         let text = keyset.print(passphrase).map_err(|why| why.of(path))?;
         private_file::create(path, text.as_bytes())
@@ -35,7 +35,7 @@ impl LocalKms {
     pub fn rotate(path: &Path, passphrase: Option<&Path>) -> Result<u32, KeyFileError> {
         let (mut keyset, passphrase) = load(path, passphrase)?;
         let version = keyset.add_version()?;
-        let passphrase = passphrase.as_deref().map(|bytes| trimmed(bytes));
+        let passphrase = passphrase.as_deref().map(|bytes| private_file::without_line_break(bytes));
         let text = keyset.print(passphrase).map_err(|why| why.of(path))?;
         private_file::replace(path, text.as_bytes())?;
         Ok(version)
@@ -127,23 +127,20 @@ type Passphrase = Option<Zeroizing<Vec<u8>>>;
 fn load(path: &Path, passphrase: Option<&Path>) -> Result<(Keyset, Passphrase), KeyFileError> {
     let passphrase = passphrase.map(private_file::read).transpose()?;
     let text = private_file::read(path)?;
-    let keyset = Keyset::parse(&text, passphrase.as_deref().map(|bytes| trimmed(bytes)))
-        .map_err(|why| why.of(path))?;
+    let keyset = Keyset::parse(
+        &text,
+        passphrase.as_deref().map(|bytes| private_file::without_line_break(bytes)),
+    )
+    .map_err(|why| why.of(path))?;
     Ok((keyset, passphrase))
 }
 
 fn read_new_passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let passphrase = private_file::read(path)?;
-    if trimmed(&passphrase).len() < 12 {
+    if private_file::without_line_break(&passphrase).len() < 12 {
         return Err(KeyFileError::WeakPassphrase(path.to_owned()));
     }
     Ok(passphrase)
-}
-
-/// The first line: editors end a file with a line break that nobody typed.
-fn trimmed(passphrase: &[u8]) -> &[u8] {
-    let line = passphrase.strip_suffix(b"\n").unwrap_or(passphrase);
-    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 #[cfg(test)]

@@ -42,6 +42,12 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     Ok(bytes)
 }
 
+/// The content but for a line break at the end: editors end a file with one that nobody typed.
+pub(crate) fn without_line_break(bytes: &[u8]) -> &[u8] {
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// Makes a file of mode 0600, durably. An existing one is left alone, and is an error.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let failed = |error: io::Error| KeyFileError::Io(path.to_owned(), error);

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::scan::{BodyError, Model, Scanner};
+use crate::scan::{BodyError, Outline, Scanner};
 
 /// A request's body as it arrived: the very buffers, in order.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(crate) struct Frames {
     /// memory than its length.
     tail: BytesMut,
     length: usize,
-    reserved: Option<Reserved>,
+    reserved: Option<Arc<Reserved>>,
 }
 
 /// The memory that all bodies at hand take together.
@@ -68,13 +68,13 @@ pub(crate) struct BodyLimits {
     pub(crate) idle: Duration,
 }
 
-/// Receives a JSON body and finds its model.
+/// Receives a JSON body and looks at its top.
 pub(crate) async fn receive(
     mut body: Incoming,
     limits: BodyLimits,
     buffered: &Buffered,
     clock: &dyn Clock,
-) -> Result<(Frames, Option<Model>), ReceiveError> {
+) -> Result<(Frames, Outline), ReceiveError> {
     let too_large = ReceiveError::TooLarge(limits.size);
     if body.size_hint().lower() > u64::try_from(limits.size).unwrap_or(u64::MAX) {
         return Err(too_large);
@@ -100,7 +100,7 @@ pub(crate) async fn receive(
             return Err(ReceiveError::TooSlow);
         }
     }
-    frames.reserved = Some(reserved);
+    frames.reserved = Some(Arc::new(reserved));
     Ok((frames, scanner.finish()?))
 }
 
@@ -159,6 +159,38 @@ impl Frames {
         replaced.retain(|frame| !frame.is_empty());
         self.length = replaced.iter().map(Bytes::len).sum();
         self.list = replaced;
+    }
+
+    /// The same body once more, without copying it; `None` when it is longer than this.
+    pub(crate) fn again(&mut self, longest: usize) -> Option<Self> {
+        if self.length > longest {
+            return None;
+        }
+        self.settle();
+        Some(Self {
+            list: self.list.clone(),
+            tail: BytesMut::new(),
+            length: self.length,
+            reserved: self.reserved.clone(),
+        })
+    }
+
+    /// All of it in one piece.
+    pub(crate) fn joined(&mut self) -> Bytes {
+        self.settle();
+        if let (Some(only), 1) = (self.list.front(), self.list.len()) {
+            return only.clone();
+        }
+        let mut all = BytesMut::with_capacity(self.length);
+        self.list.iter().for_each(|frame| all.extend_from_slice(frame));
+        all.freeze()
+    }
+
+    /// Puts another body in its place.
+    pub(crate) fn become_all(&mut self, bytes: Bytes) {
+        self.tail.clear();
+        self.length = bytes.len();
+        self.list = VecDeque::from([bytes]);
     }
 
     fn settle(&mut self) {
@@ -228,6 +260,17 @@ mod tests {
         check(&["ab", "cd", "ef"], 2..4, "abXYef");
         check(&["abcdef"], 0..6, "XY");
         check(&["abc", "def"], 5..6, "abcdeXY");
+        check(&["abc", "def"], 1..1, "aXYbcdef");
+        check(&["abc", "def"], 3..3, "abcXYdef");
+    }
+
+    #[test]
+    fn a_body_can_be_sent_again_unless_it_is_too_long() {
+        let mut frames = frames(&["abc", "def"]);
+        assert!(frames.again(5).is_none());
+        let again = frames.again(6).unwrap();
+        frames.replace(0..1, b"X");
+        assert_eq!((text(again), frames.joined()), ("abcdef".into(), Bytes::from("Xbcdef")));
     }
 
     #[test]

@@ -1,12 +1,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{CredentialName, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId};
+use domain::{
+    CredentialName, Dialect, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId,
+};
 use http::{HeaderMap, HeaderName, Uri};
 use strongroom_client::{
-    Broker, HeldLease, LeaseCache, LeaseError, LeaseKey, UnsealError, WatchState,
+    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, UnsealError, WatchState,
 };
-use strongroom_proto::v1::{ListModelsRequest, ReachableModel};
+use strongroom_proto::v1::{
+    self, ExplainRouteRequest, ExplainRouteResponse, ListModelsRequest, ReachableModel,
+    VirtualKeyTarget, explain_route_request::Target,
+};
 use tonic::metadata::MetadataMap;
 
 use crate::{Leases, Loan};
@@ -22,6 +27,34 @@ pub(crate) struct Brokered {
 impl Leases for Brokered {
     async fn lease(&self, key: &LeaseKey) -> Result<Arc<dyn Loan>, LeaseError> {
         Ok(self.cache.lease(key).await?)
+    }
+
+    async fn fall_back(
+        &self,
+        key: &LeaseKey,
+        failed: &[FailedAttempt],
+    ) -> Result<Arc<dyn Loan>, LeaseError> {
+        Ok(self.cache.fall_back(key, failed).await?)
+    }
+
+    async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError> {
+        let target = VirtualKeyTarget {
+            virtual_key_id: key.virtual_key.to_string(),
+            key_sha256: key.digest.as_bytes().to_vec().into(),
+            model: key.model.clone(),
+            provider: key.provider.as_ref().map(ToString::to_string).unwrap_or_default(),
+        };
+        let dialect = match key.dialect {
+            Dialect::OpenAi => v1::Dialect::Openai,
+            Dialect::Anthropic => v1::Dialect::Anthropic,
+            Dialect::Native => v1::Dialect::Native,
+        };
+        let request = ExplainRouteRequest {
+            target: Some(Target::VirtualKey(target)),
+            dialect: dialect.into(),
+        };
+        let answer = self.broker.leases().explain_route(request).await;
+        Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner())
     }
 
     fn forget(&self, key: &LeaseKey) {
@@ -86,6 +119,26 @@ impl Loan for HeldLease {
 
     fn model(&self) -> &str {
         self.model()
+    }
+
+    fn credential_kind(&self) -> &str {
+        self.credential_kind()
+    }
+
+    fn settings(&self) -> &[(String, String)] {
+        self.settings()
+    }
+
+    fn address(&self) -> Option<&str> {
+        self.address()
+    }
+
+    fn has_fallback(&self) -> bool {
+        self.has_fallback()
+    }
+
+    fn because(&self) -> &str {
+        self.because()
     }
 
     fn is_live(&self) -> bool {

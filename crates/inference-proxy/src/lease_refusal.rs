@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::StatusCode;
 use strongroom_client::LeaseError;
 
@@ -13,6 +15,11 @@ pub(crate) fn lease_refusal(error: LeaseError) -> Refusal {
         )
         .retry_after(retry_after),
         LeaseError::BadLease => broken(),
+        LeaseError::Refused { reason, metadata, retry_after, .. }
+            if reason == "CREDENTIALS_EXHAUSTED" =>
+        {
+            resting(metadata.get("failure").map(String::as_str), retry_after)
+        }
         LeaseError::Refused { reason, message, metadata, .. } => {
             let models = metadata.get("models").map(String::as_str).unwrap_or_default();
             refused(&reason, message, models)
@@ -33,6 +40,7 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
         "NO_SUCH_MODEL" => {
             Refusal::new(StatusCode::NOT_FOUND, "model_not_found", told).about("model")
         }
+        "MODEL_IS_AMBIGUOUS" => Refusal::bad_request("model_ambiguous", told).about("model"),
         "NO_SUCH_PROVIDER" => Refusal::new(StatusCode::NOT_FOUND, "provider_not_found", told),
         "NO_CREDENTIAL" => {
             Refusal::new(StatusCode::FAILED_DEPENDENCY, "no_credential", told).and_final()
@@ -59,6 +67,30 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
         _ => broken(),
     }
 }
+
+/// No credential is worth a try before some time has passed; nothing was sent to anyone.
+fn resting(failure: Option<&str>, retry_after: Option<Duration>) -> Refusal {
+    let failure = failure.unwrap_or("unknown");
+    let failure = if failure.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+        failure
+    } else {
+        "unknown"
+    };
+    let status = match failure {
+        "rate_limited" => StatusCode::TOO_MANY_REQUESTS,
+        "credential_refused" | "no_quota" | "not_allowed" => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let message = format!(
+        "every credential that the tenant's policy names for this call rests after failures (the last: \
+         {failure}); nothing was sent to a provider"
+    );
+    let refusal = Refusal::new(status, EXHAUSTED, message);
+    refusal.retry_after(retry_after.unwrap_or(SHORT_WAIT))
+}
+
+/// The code of an answer when all credentials that policy names have failed.
+pub(crate) const EXHAUSTED: &str = "credentials_exhausted";
 
 fn broken() -> Refusal {
     Refusal::new(
@@ -100,7 +132,20 @@ mod tests {
         check("IDENTITY_IS_BLOCKED", 502, "gateway_not_permitted");
         check("LOG_FORKED", 503, "broker_unavailable");
         check("KMS_UNAVAILABLE", 503, "broker_unavailable");
+        check("MODEL_IS_AMBIGUOUS", 400, "model_ambiguous");
         check("SOMETHING_NEW", 502, "broker_failed");
+    }
+
+    #[test]
+    fn credentials_that_rest_say_until_when() {
+        for (failure, status) in
+            [("rate_limited", 429), ("no_quota", 502), ("timed_out", 503), ("<script>", 503)]
+        {
+            let refusal = resting(Some(failure), Some(Duration::from_secs(9)));
+            assert_eq!((refusal.status.as_u16(), &*refusal.code), (status, EXHAUSTED));
+            assert_eq!(refusal.retry_after, Some(Duration::from_secs(9)));
+            assert!(!refusal.message.contains('<'));
+        }
     }
 
     #[test]
@@ -110,6 +155,7 @@ mod tests {
             reason: "NO_SUCH_MODEL".to_owned(),
             message: "there is no model `x`".to_owned(),
             metadata: HashMap::from([("models".to_owned(), "gpt-4o,o3".to_owned())]),
+            retry_after: None,
         };
         let message = lease_refusal(error).message;
         assert_eq!(message, "there is no model `x`; models that would work: gpt-4o,o3");

@@ -3,14 +3,24 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use domain::{CredentialName, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId};
 use http::{HeaderName, Uri};
-use strongroom_client::{LeaseError, LeaseKey, UnsealError};
-use strongroom_proto::v1::ReachableModel;
+use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
+use strongroom_proto::v1::{ExplainRouteResponse, ReachableModel};
 
 /// Where the proxy gets its leases from: the broker, or a test's script.
 #[async_trait]
 pub trait Leases: fmt::Debug + Send + Sync {
     /// A live lease for a call; from memory while there is one.
     async fn lease(&self, key: &LeaseKey) -> Result<Arc<dyn Loan>, LeaseError>;
+
+    /// The lease to go on with when these attempts at a call have failed, in order.
+    async fn fall_back(
+        &self,
+        key: &LeaseKey,
+        failed: &[FailedAttempt],
+    ) -> Result<Arc<dyn Loan>, LeaseError>;
+
+    /// What a call would go out with and why; nothing is lent.
+    async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError>;
 
     /// Drops what is known of a key, so that the next call asks the broker.
     fn forget(&self, key: &LeaseKey);
@@ -47,6 +57,16 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn credential(&self) -> &CredentialName;
     /// The model as the provider knows it; empty for calls that name none.
     fn model(&self) -> &str;
+    /// The kind of the credential, as the catalogue calls it.
+    fn credential_kind(&self) -> &str;
+    /// What the credential says beside its secret, by name.
+    fn settings(&self) -> &[(String, String)];
+    /// The address in the place of the provider's own, if there is one.
+    fn address(&self) -> Option<&str>;
+    /// Whether the tenant's policy lists another credential for when this one fails.
+    fn has_fallback(&self) -> bool;
+    /// Why this credential, in a word.
+    fn because(&self) -> &str;
     /// Whether it may still be used.
     fn is_live(&self) -> bool;
     /// The secret, for as long as the caller keeps it.

@@ -5,12 +5,16 @@
 //! streams the answer back byte for byte. It stores nothing, and there is no way by which something a
 //! caller sends could change where a credential goes.
 
+mod aim;
 mod body;
 mod brokered;
 mod busy;
+mod calling;
 mod config;
+mod explain;
 mod gateway;
 mod head_deadline;
+mod hidden_usage;
 mod leak;
 mod lease_refusal;
 mod leases;
@@ -24,9 +28,12 @@ mod redact;
 mod refusal;
 mod reply;
 mod request_id;
+mod rewriting;
 mod route;
 mod scan;
 mod server;
+mod tried;
+mod trouble;
 mod upstream;
 mod upstream_error;
 

@@ -1,6 +1,6 @@
 use std::{sync::OnceLock, time::Duration};
 
-use domain::{ProviderId, Source};
+use domain::{Failure, ProviderId, Source};
 use http::StatusCode;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -70,6 +70,16 @@ impl Series {
 /// A call that ended before any lease was chosen.
 pub(crate) fn refused(operation: Operation, status: StatusCode) {
     requests(operation, "none", "none", status).increment(1);
+}
+
+/// An attempt failed, and another credential takes over.
+pub(crate) fn fell_back(provider: &ProviderId, failure: Failure) {
+    counter!(
+        "strongroom_proxy_fallbacks_total",
+        "provider" => provider.to_string(),
+        "failure" => failure.as_str(),
+    )
+    .increment(1);
 }
 
 fn requests(

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use domain::Dialect;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
-use strongroom_proto::v1::ReachableModel;
+use strongroom_proto::v1::{ReachableModel, Source};
 
 use crate::{refusal::Refusal, reply::Reply};
 
@@ -37,15 +37,28 @@ fn list(reachable: &[ReachableModel], shape: Dialect) -> Value {
     }
 }
 
+/// Whose credential it is, in the word of the header `x-strongroom-source`.
+pub(crate) fn source_word(source: Source) -> &'static str {
+    match source {
+        Source::Byok => "byok",
+        Source::Managed => "managed",
+        Source::Custom => "custom",
+        Source::Keyless => "keyless",
+        Source::Unspecified => "unknown",
+    }
+}
+
 /// A model; when it was made is not known here, and SDKs insist on a time.
 fn item(model: &ReachableModel, shape: Dialect) -> Value {
     match shape {
         Dialect::OpenAi | Dialect::Native => json!({
             "id": model.model, "object": "model", "created": 0, "owned_by": model.provider,
+            "provider": model.provider, "source": source_word(model.source()),
         }),
         Dialect::Anthropic => json!({
             "type": "model", "id": model.model, "display_name": model.model,
             "created_at": "1970-01-01T00:00:00Z",
+            "provider": model.provider, "source": source_word(model.source()),
         }),
     }
 }

@@ -20,8 +20,8 @@ impl Presented {
                 if found.replace((value, prefix)).is_some() {
                     return Err(Refusal::bad_request(
                         "more_than_one_key",
-                        "send the virtual key once: in `Authorization: Bearer`, `x-api-key` or \
-                         `api-key`, and in no other of them",
+                        "send the virtual key once: in `Authorization: Bearer`, `x-api-key`, \
+                         `api-key` or `x-goog-api-key`, and in no other of them",
                     ));
                 }
             }
@@ -42,12 +42,12 @@ fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
 
 fn missing() -> Refusal {
     let message = "the request has no key: send your virtual key (vk_…) as `Authorization: Bearer`, \
-                   `x-api-key` or `api-key`";
+                   `x-api-key`, `api-key` or `x-goog-api-key`";
     Refusal { message: message.into(), ..Refusal::key() }
 }
 
-const PLACES: [(&str, &str); 3] =
-    [("authorization", "Bearer "), ("x-api-key", ""), ("api-key", "")];
+const PLACES: [(&str, &str); 4] =
+    [("authorization", "Bearer "), ("x-api-key", ""), ("api-key", ""), ("x-goog-api-key", "")];
 
 #[cfg(test)]
 mod tests {
@@ -71,6 +71,7 @@ mod tests {
             ("authorization", format!("bearer  {text}")),
             ("x-api-key", text.to_owned()),
             ("api-key", text.to_owned()),
+            ("x-goog-api-key", text.to_owned()),
         ] {
             let presented = read(&[(name, &value)]).unwrap();
             assert_eq!(&presented.id, key.id());

@@ -13,7 +13,10 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::{busy::Busy, leak::Leak, meters::Meters, route::Operation, upstream::Upstream};
+use crate::{
+    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, meters::Meters, route::Operation,
+    upstream::Upstream,
+};
 
 /// The body of an answer.
 pub(crate) struct Reply {
@@ -32,6 +35,8 @@ enum Source {
 pub(crate) struct Stream {
     pub(crate) body: Incoming,
     pub(crate) leak: Leak,
+    /// For a caller who did not ask for figures of usage where we did.
+    pub(crate) hidden_usage: Option<HiddenUsage>,
     pub(crate) idle: Idle,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) operation: Operation,
@@ -82,7 +87,10 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Whole(bytes) => bytes.is_none(),
-            Source::Stream(stream) => stream.body.is_end_stream() && !stream.leak.holds_back(),
+            Source::Stream(stream) => {
+                let hides = stream.hidden_usage.as_ref().is_some_and(HiddenUsage::holds_back);
+                stream.body.is_end_stream() && !stream.leak.holds_back() && !hides
+            }
         }
     }
 
@@ -92,6 +100,7 @@ impl Body for Reply {
                 let length = bytes.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
+            Source::Stream(stream) if stream.hidden_usage.is_some() => SizeHint::default(),
             Source::Stream(stream) => stream.body.size_hint(),
         }
     }
@@ -114,17 +123,33 @@ impl Stream {
                 },
                 Some(Err(_)) => return self.cut(CutShort::ByProvider),
                 None => {
-                    let rest = self.leak.rest();
+                    let rest = self.rest();
                     let rest = Some(rest).filter(|rest| !rest.is_empty());
                     return Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))));
                 }
             };
-            match passed {
+            match passed.map(|bytes| self.without_usage(bytes)) {
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Err(_) => return self.cut(CutShort::Leak),
             }
         }
+    }
+
+    fn without_usage(&mut self, bytes: Bytes) -> Bytes {
+        match &mut self.hidden_usage {
+            Some(hidden) if !bytes.is_empty() => hidden.pass(bytes),
+            Some(_) | None => bytes,
+        }
+    }
+
+    /// What was held back of an answer that is over.
+    fn rest(&mut self) -> Bytes {
+        let rest = self.leak.rest();
+        let Some(hidden) = &mut self.hidden_usage else { return rest };
+        let passed = hidden.pass(rest);
+        let last = hidden.rest();
+        if last.is_empty() { passed } else { [passed, last].concat().into() }
     }
 
     fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {

@@ -19,8 +19,22 @@ pub(crate) struct Scanner {
     /// The raw bytes of the string at hand, when it matters.
     held: Vec<u8>,
     model_next: bool,
-    model: Option<Model>,
+    stream_next: bool,
+    outline: Outline,
     model_start: usize,
+}
+
+/// What there is to know of a body without parsing it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Outline {
+    /// The model that it names.
+    pub(crate) model: Option<Model>,
+    /// Where its first member may stand: right behind the first brace.
+    pub(crate) inside: usize,
+    /// Whether it asks for a stream.
+    pub(crate) streams: bool,
+    /// Whether it has a member `stream_options`.
+    pub(crate) has_stream_options: bool,
 }
 
 /// The model that a body names.
@@ -86,7 +100,8 @@ impl Scanner {
             offset: 0,
             held: Vec::new(),
             model_next: false,
-            model: None,
+            stream_next: false,
+            outline: Outline::default(),
             model_start: 0,
         }
     }
@@ -124,9 +139,9 @@ impl Scanner {
     }
 
     /// Says what was found in the whole body.
-    pub(crate) fn finish(self) -> Result<Option<Model>, BodyError> {
+    pub(crate) fn finish(self) -> Result<Outline, BodyError> {
         if self.state == State::Done {
-            Ok(self.model)
+            Ok(self.outline)
         } else if self.state == State::Start {
             Err(BodyError::NotAnObject)
         } else {
@@ -150,7 +165,10 @@ impl Scanner {
 
     fn structure(&mut self, byte: u8, at: usize) -> Result<(), BodyError> {
         match (self.state, byte) {
-            (State::Start, b'{') => self.open(true),
+            (State::Start, b'{') => {
+                self.outline.inside = at + 1;
+                self.open(true)
+            }
             (State::Start, _) => Err(BodyError::NotAnObject),
             (State::Value | State::ValueOrEnd, _) if byte != b']' => self.value(byte, at),
             (State::Key | State::KeyOrEnd, b'"') => {
@@ -175,6 +193,9 @@ impl Scanner {
 
     fn value(&mut self, byte: u8, at: usize) -> Result<(), BodyError> {
         let is_model = std::mem::take(&mut self.model_next);
+        if std::mem::take(&mut self.stream_next) {
+            self.outline.streams = byte == b't';
+        }
         if is_model && byte != b'"' {
             return Err(BodyError::ModelNotText);
         }
@@ -251,26 +272,28 @@ impl Scanner {
                 self.state = State::After;
                 let name = unescape(&self.held).filter(|name| is_usable(name));
                 let name = name.ok_or(BodyError::ModelUnusable)?;
-                self.model = Some(Model { name, span: self.model_start..end });
+                self.outline.model = Some(Model { name, span: self.model_start..end });
             }
         }
         Ok(())
     }
 
     fn key(&mut self) -> Result<(), BodyError> {
-        // "model" has at most 30 bytes, when each letter is escaped.
-        if self.held.len() > 30 || self.held.len() < 5 {
+        // Each letter may be escaped, and then has six bytes.
+        if self.held.len() > 6 * "stream_options".len() || self.held.len() < "model".len() {
             return Ok(());
         }
-        // What cannot be read here might be read as `model` elsewhere.
+        // What cannot be read here might be read as one of these elsewhere.
         let key = unescape(&self.held).ok_or(BodyError::Malformed)?;
+        self.stream_next = key == "stream";
+        self.outline.has_stream_options |= key == "stream_options";
         if !key.eq_ignore_ascii_case("model") {
             return Ok(());
         }
         if key != "model" {
             return Err(BodyError::Ambiguous);
         }
-        if self.model.is_some() {
+        if self.outline.model.is_some() {
             return Err(BodyError::Duplicate);
         }
         self.model_next = true;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{ProviderId, Secret};
+use domain::{Failure, ProviderId, Secret};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 
@@ -10,11 +10,11 @@ use crate::{leak::Leak, redact::redact, refusal::Refusal};
 /// nothing in it that may be part of a credential.
 ///
 /// A provider that refuses the stored credential answers 401 or 403, which SDKs tell their users as
-/// "your key is wrong". The caller's own key is fine, so that becomes 424 (failed dependency), which no
-/// official SDK repeats.
+/// "your key is wrong"; some say it with other words. The caller's own key is fine, so that becomes 424
+/// (failed dependency), which no official SDK repeats.
 pub(crate) fn upstream_error(
     provider: &ProviderId,
-    status: StatusCode,
+    (status, failure): (StatusCode, Option<Failure>),
     headers: &HeaderMap,
     body: &[u8],
     secret: &Secret,
@@ -23,7 +23,8 @@ pub(crate) fn upstream_error(
     let told = Told::read(body);
     let clean = |text: &str| redact(text, secret, leak);
     let said = told.message.as_deref().map(clean).unwrap_or_default();
-    if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+    let is_refused = failure == Some(Failure::CredentialRefused);
+    if is_refused || status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
         let message = format!(
             "{provider} refused the credential stored for it (status {}), not your virtual key: ask \
              whoever keeps the credential to check or rotate it. {provider} said: {}",
@@ -106,12 +107,17 @@ mod tests {
     use super::*;
 
     fn map(status: u16, body: &str) -> Refusal {
+        map_as(status, None, body)
+    }
+
+    fn map_as(status: u16, failure: Option<Failure>, body: &str) -> Refusal {
         let secret = Secret::new(b"sk-proj-SeCrEtPaRt0123456789WXYZ".to_vec());
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, "7".parse().unwrap());
         let status = StatusCode::from_u16(status).unwrap();
         let provider = "openai".parse().unwrap();
-        upstream_error(&provider, status, &headers, body.as_bytes(), &secret, &Leak::new(&secret))
+        let (body, leak) = (body.as_bytes(), Leak::new(&secret));
+        upstream_error(&provider, (status, failure), &headers, body, &secret, &leak)
     }
 
     #[test]
@@ -125,6 +131,14 @@ mod tests {
             assert!(refusal.message.contains("[redacted]"), "{}", refusal.message);
             assert!(!refusal.message.contains("WXYZ"));
         }
+    }
+
+    #[test]
+    fn a_credential_that_is_refused_in_other_words_is_refused_all_the_same() {
+        let body = r#"{"error":{"code":400,"message":"API key not valid"}}"#;
+        assert_eq!(map(400, body).status.as_u16(), 400);
+        let refusal = map_as(400, Some(Failure::CredentialRefused), body);
+        assert_eq!(refusal.code, "upstream_credential_refused");
     }
 
     #[test]

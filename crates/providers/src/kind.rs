@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use http::{HeaderName, header::AUTHORIZATION};
 use serde::Deserialize;
@@ -46,6 +46,26 @@ impl CredentialKind {
             Self::Header => "header",
             Self::None => "none",
         }
+    }
+}
+
+impl FromStr for CredentialKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [
+            Self::ApiKey,
+            Self::AwsAccessKey,
+            Self::AwsRole,
+            Self::BedrockApiKey,
+            Self::GoogleServiceAccount,
+            Self::AccessToken,
+            Self::EntraClient,
+            Self::AdminKey,
+            Self::Header,
+            Self::None,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == text).ok_or(())
     }
 }
 

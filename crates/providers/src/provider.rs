@@ -174,6 +174,11 @@ impl Provider {
         self.endpoint_of(dialect, Some(base_url))
     }
 
+    /// The address that this deployment has put in the place of the provider's own.
+    pub fn moved_to(&self) -> Option<&str> {
+        self.moved_to.as_deref()
+    }
+
     /// The headers that calls in this dialect have even when the caller sends none of that name.
     pub fn extra_headers(&self, dialect: Dialect) -> &[(HeaderName, HeaderValue)] {
         self.surface(dialect).map(|surface| &*surface.extra).unwrap_or_default()

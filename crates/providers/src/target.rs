@@ -1,11 +1,11 @@
 use std::borrow::Cow;
 
 use domain::{Dialect, Origin};
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use thiserror::Error;
 
 use crate::{
-    CredentialForm, CredentialKind, Operation, Provider, Rewrite, Settings,
+    CredentialForm, CredentialKind, Endpoint, Operation, Provider, Rewrite, Settings,
     kind::Sends,
     provider::Surface,
     settings::{fill, google_host, path_segment, path_segments},
@@ -268,6 +268,39 @@ impl Provider {
             defaults: surface.extra.clone(),
             rewrites,
             model: model.into_owned(),
+        })
+    }
+
+    /// Where calls of one dialect go with a credential, whatever they ask for.
+    pub fn place(
+        &self,
+        dialect: Dialect,
+        kind: CredentialKind,
+        settings: &Settings,
+        base_url: Option<&str>,
+        model: &str,
+    ) -> Result<Endpoint, NoTarget> {
+        let form = self.credential_form(kind)?;
+        let settings = self.checked_settings(form, settings)?;
+        let surface = self.surface(dialect).ok_or_else(|| self.not_served(dialect))?;
+        let model = settings.get("deployment").map_or_else(|| surface.model(model), Cow::Borrowed);
+        let place = Place { provider: self, form, settings: &settings, base_url, model: &model };
+        let root = place.root(surface.base_url.as_deref())?;
+        Origin::of_url(&root)
+            .map_err(|source| NoTarget::InvalidAddress { provider: self.slug(), source })?;
+        let variant = surface.variant.as_ref();
+        let variant = variant.filter(|variant| settings.get(&variant.setting).is_some());
+        let prefix = variant.map_or(&surface.path, |variant| &variant.path);
+        let (header_name, header_prefix) = match place.proof(dialect)? {
+            Proof::Header { name, prefix } => (name, prefix),
+            // A name has to stand there; nothing is sent in it.
+            Proof::AwsSignature { .. } | Proof::Nothing => (AUTHORIZATION, String::new()),
+        };
+        Ok(Endpoint {
+            base_url: format!("{}{}", root.trim_end_matches('/'), place.fill(prefix)?),
+            header_name,
+            header_prefix,
+            extra: surface.extra.clone(),
         })
     }
 

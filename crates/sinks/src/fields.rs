@@ -37,6 +37,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("revision", number(record.revision)),
         ("provider", text(&record.provider)),
         ("source", text(source.unwrap_or_default())),
+        ("because", text(&record.because)),
         ("virtual_key", text(&record.virtual_key)),
         ("lease_hash", bytes(&record.lease_hash)),
         ("lease_expire_time", text(&ends.unwrap_or_default())),

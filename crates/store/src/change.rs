@@ -4,6 +4,7 @@ use crate::{
     Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
+    routing::write_rules,
 };
 
 /// Carries a change out in the transaction that is open on this connection.
@@ -50,8 +51,9 @@ async fn create_tenant<B: Backend>(
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
         INSERT INTO tenant (uid, id, display_name, preferred_provider, on_missing, suspended, \
-            revision, request_id, created_at, updated_at, row_mac) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+            revision, request_id, created_at, updated_at, row_mac, rules) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    let rules = write_rules(&tenant.rules);
     let values = [
         tenant.uid.as_ref().into(),
         tenant.id.as_str().into(),
@@ -64,6 +66,7 @@ async fn create_tenant<B: Backend>(
         tenant.created_at.into(),
         tenant.updated_at.into(),
         Value::Bytes(&tenant.row_mac),
+        rules.as_str().into(),
     ];
     insert::<B>(connection, SQL, &values, &tenant.id.resource()).await
 }
@@ -93,8 +96,10 @@ async fn update_tenant<B: Backend>(
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
         UPDATE tenant SET display_name = $1, preferred_provider = $2, on_missing = $3, \
-            suspended = $4, revision = $5, request_id = $6, updated_at = $7, row_mac = $8 \
-        WHERE uid = $9 AND revision = $10";
+            suspended = $4, revision = $5, request_id = $6, updated_at = $7, row_mac = $8, \
+            rules = $9 \
+        WHERE uid = $10 AND revision = $11";
+    let rules = write_rules(&tenant.rules);
     let values = [
         tenant.display_name.as_str().into(),
         Value::Text(tenant.preferred_provider.as_ref().map(ProviderId::as_str)),
@@ -104,6 +109,7 @@ async fn update_tenant<B: Backend>(
         Value::Text(tenant.request_id.as_ref().map(RequestId::as_str)),
         tenant.updated_at.into(),
         Value::Bytes(&tenant.row_mac),
+        rules.as_str().into(),
         tenant.uid.as_ref().into(),
         before(tenant.revision),
     ];
@@ -118,8 +124,9 @@ async fn create_credential<B: Backend>(
     const SQL: &str = "\
         INSERT INTO credential (uid, tenant_uid, tenant, id, provider, enabled, priority, \
             base_url, models, last_four, current_version, revision, created_at, updated_at, \
-            row_mac) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+            row_mac, kind, settings) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    let settings = serde_json::to_string(&credential.settings).unwrap_or_default();
     let models = list(&credential.models);
     let values = [
         credential.uid.as_ref().into(),
@@ -137,6 +144,8 @@ async fn create_credential<B: Backend>(
         credential.created_at.into(),
         credential.updated_at.into(),
         Value::Bytes(&credential.row_mac),
+        credential.kind.as_str().into(),
+        settings.as_str().into(),
     ];
     insert::<B>(connection, SQL, &values, name).await
 }
@@ -149,8 +158,9 @@ async fn update_credential<B: Backend>(
     const SQL: &str = "\
         UPDATE credential SET provider = $1, enabled = $2, priority = $3, base_url = $4, \
             models = $5, last_four = $6, current_version = $7, revision = $8, updated_at = $9, \
-            row_mac = $10 \
-        WHERE uid = $11 AND revision = $12";
+            row_mac = $10, kind = $11, settings = $12 \
+        WHERE uid = $13 AND revision = $14";
+    let settings = serde_json::to_string(&credential.settings).unwrap_or_default();
     let models = list(&credential.models);
     let values = [
         credential.provider.as_str().into(),
@@ -163,6 +173,8 @@ async fn update_credential<B: Backend>(
         credential.revision.into(),
         credential.updated_at.into(),
         Value::Bytes(&credential.row_mac),
+        credential.kind.as_str().into(),
+        settings.as_str().into(),
         credential.uid.as_ref().into(),
         before(credential.revision),
     ];

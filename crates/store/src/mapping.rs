@@ -5,7 +5,7 @@ use domain::{OnMissing, Scope, Timestamp, Uid};
 
 use crate::{
     CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
-    VirtualKeyRow, backend::Row,
+    VirtualKeyRow, backend::Row, routing::read_rules,
 };
 
 /// Reads the columns of one table.
@@ -52,6 +52,10 @@ impl Columns<'_> {
     fn optional_parsed<T: FromStr>(&self, column: &str) -> Result<Option<T>, StoreError> {
         let text = self.optional_text(column)?;
         text.map(|text| text.parse().map_err(|_| self.corrupt(column))).transpose()
+    }
+
+    fn pairs(&self, column: &str) -> Result<Vec<(String, String)>, StoreError> {
+        serde_json::from_str(&self.text(column)?).map_err(|_| self.corrupt(column))
     }
 
     fn list<T: FromStr>(&self, column: &str) -> Result<Vec<T>, StoreError> {
@@ -164,17 +168,14 @@ pub(crate) fn note(row: &Row) -> Result<String, StoreError> {
 
 pub(crate) fn tenant(row: &Row) -> Result<TenantRow, StoreError> {
     let of = Columns { row, table: "tenant" };
-    let on_missing = match of.text("on_missing")?.as_str() {
-        "refuse" => OnMissing::Refuse,
-        "managed" => OnMissing::Managed,
-        _ => return Err(of.corrupt("on_missing")),
-    };
+    let on_missing: Result<OnMissing, ()> = of.text("on_missing")?.parse();
     Ok(TenantRow {
         uid: of.uid("uid")?,
         id: of.parsed("id")?,
         display_name: of.text("display_name")?,
         preferred_provider: of.optional_parsed("preferred_provider")?,
-        on_missing,
+        on_missing: on_missing.map_err(|()| of.corrupt("on_missing"))?,
+        rules: read_rules(&of.text("rules")?)?,
         suspended: of.flag("suspended")?,
         revision: of.number("revision")?,
         request_id: of.optional_parsed("request_id")?,
@@ -216,6 +217,8 @@ pub(crate) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
         tenant: of.parsed("tenant")?,
         id: of.parsed("id")?,
         provider: of.parsed("provider")?,
+        kind: of.text("kind")?,
+        settings: of.pairs("settings")?,
         enabled: of.flag("enabled")?,
         priority: of.number("priority")?,
         base_url: of.optional_text("base_url")?,

@@ -1,6 +1,6 @@
 use domain::{
-    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, Scope, TenantId, Timestamp,
-    Uid, VirtualKeyId,
+    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, RoutingRules, Scope, TenantId,
+    Timestamp, Uid, VirtualKeyId,
 };
 
 /// A tenant as it is kept.
@@ -16,6 +16,8 @@ pub struct TenantRow {
     pub preferred_provider: Option<ProviderId>,
     /// What happens when a credential is missing.
     pub on_missing: OnMissing,
+    /// The lists of its routing policy.
+    pub rules: RoutingRules,
     /// Whether nothing is lent for it.
     pub suspended: bool,
     /// Rises by 1 with each change, from 1.
@@ -84,6 +86,10 @@ pub struct CredentialRow {
     pub id: CredentialId,
     /// Where its calls go.
     pub provider: ProviderId,
+    /// What kind of secret it has, a word of `providers`.
+    pub kind: String,
+    /// What it says beside its secret, by name and in the order of the names.
+    pub settings: Vec<(String, String)>,
     /// Whether it may be leased.
     pub enabled: bool,
     /// Lower numbers are tried first.

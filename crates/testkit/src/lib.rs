@@ -1,9 +1,14 @@
-//! For tests only: a test PKI, stores and KMSs that fail on cue, a scripted upstream.
+//! For tests only: a test PKI, stores and KMSs that fail on cue, a scripted upstream, and stand-ins for
+//! the providers.
 
 mod kms;
+mod sdk;
+mod stand_in;
 mod store;
 mod upstream;
 
 pub use self::kms::{FailingKms, KmsFailure};
+pub use self::sdk::call_with_sdk;
+pub use self::stand_in::{Answered, SAID, StandIn};
 pub use self::store::{FailingStore, Fault, Operation};
 pub use upstream::{Seen, StreamHandle, Upstream};

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("envelope", "domain"),
     ("sealing", "domain"),
     ("providers", "domain"),
+    ("metering", "domain"),
     ("egress", "domain"),
     ("exchange", "domain egress providers"),
     ("store", "audit domain"),

@@ -48,6 +48,8 @@ fn sql_is_written_in_the_store_only() {
 fn kms_clients_stand_in_the_envelope_only() {
     stands_only_in("aws_sdk_kms::", &["crates/envelope/src/"]);
     stands_only_in("aws_config::", &["crates/envelope/src/"]);
+    stands_only_in("cryptoki::", &["crates/envelope/src/"]);
+    stands_only_in("x-vault-token", &["crates/envelope/src/"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use audit::{Kind, Record, RecordDraft};
 use domain::{SystemClock, Uid};
-use envelope::{Keyring, KeyringSettings, LocalKms};
+use envelope::{Keyring, KeyringSettings, LocalKms, Roots};
 use store::{Pending, PostgresStore, StoreConfig};
 use testkit::FailingStore;
 use tokio::{task::JoinSet, time::timeout};
@@ -34,9 +34,10 @@ impl Following {
         let key_file = folder.path().join("kms.key");
         LocalKms::create_new(&key_file, None).unwrap();
         let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
-        let keyring =
-            Keyring::new(Arc::clone(&kms) as _, Arc::new(SystemClock), KeyringSettings::default());
-        let custody = Arc::new(Custody::new(Arc::clone(&reads), kms, keyring));
+        let roots = Arc::new(Roots::only(kms));
+        let clock = Arc::new(SystemClock);
+        let keyring = Keyring::new(Arc::clone(&roots) as _, clock, KeyringSettings::default());
+        let custody = Arc::new(Custody::new(Arc::clone(&reads), roots, keyring));
         let directory = Arc::new(Directory::new(Arc::clone(&reads), custody));
         let log = Log::open(
             Arc::clone(&reads),

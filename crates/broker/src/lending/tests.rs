@@ -1,3 +1,6 @@
+mod fallback;
+mod roots;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use audit::{Checkpoint, Kind, Reason, SignerKey};
@@ -5,7 +8,7 @@ use domain::{
     AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
     Timestamp,
 };
-use envelope::LocalKms;
+use envelope::{LocalKms, Roots};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{SqliteStore, Store};
@@ -22,6 +25,7 @@ use crate::{
     core::{Core, Parts},
     people::Called,
     refused::{Refused, Why},
+    route::Failed,
     session::OpenSession,
 };
 
@@ -40,44 +44,51 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let key_file = folder.path().join("kms.key");
-        LocalKms::create_new(&key_file, None).unwrap();
-        let kms = Arc::new(FailingKms::over(Arc::new(LocalKms::open(&key_file, None).unwrap())));
+        let kms = failing_kms();
+        let roots = Roots::only(Arc::clone(&kms) as _);
+        let fixture = Self::over(kms, roots).await;
+        fixture.furnish("acme").await;
+        fixture
+    }
+
+    /// Without any tenant yet.
+    async fn over(kms: Arc<FailingKms>, roots: Roots) -> Self {
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
         let store = Arc::new(FailingStore::new(store));
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-        let core = core(Arc::clone(&store) as _, &kms, &clock).await;
+        let core = core(Arc::clone(&store) as _, roots, &clock).await;
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
         let session = core.sessions.keep(session);
         let client = keys.open(&encapsulated, session.session.id()).unwrap();
-        let fixture = Self { core, clock, kms, store, caller, client, session };
-        fixture.furnish().await;
-        fixture
+        Self { core, clock, kms, store, caller, client, session }
     }
 
-    async fn furnish(&self) {
+    async fn furnish(&self, tenant: &str) {
         let admin = caller("Tenants/CreateTenant");
-        let request = v1::CreateTenantRequest { tenant_id: "acme".into(), ..Default::default() };
+        let request = v1::CreateTenantRequest { tenant_id: tenant.into(), ..Default::default() };
         self.core.create_tenant(&admin, request).await.unwrap();
+        self.put(&name_of(tenant)).await;
+    }
+
+    async fn put(&self, name: &CredentialName) {
         let request = v1::CreateCredentialRequest {
-            parent: "tenants/acme".into(),
-            credential_id: "openai".into(),
+            parent: name.tenant.resource(),
+            credential_id: name.credential.to_string(),
             credential: Some(v1::Credential { provider: "openai".into(), ..Default::default() }),
-            secret: Some(self.sealed(SECRET)),
+            secret: Some(self.sealed(name, SECRET)),
             request_id: String::new(),
         };
         let admin = caller("Credentials/CreateCredential");
         self.core.create_credential(&admin, request).await.unwrap();
     }
 
-    fn sealed(&self, secret: &[u8]) -> v1::SealedBox {
+    fn sealed(&self, name: &CredentialName, secret: &[u8]) -> v1::SealedBox {
         let box_id = BoxId::random().unwrap();
         let context = BoxContext {
             box_id,
-            credential: &name().to_string(),
+            credential: &name.to_string(),
             provider: "openai",
             identity: self.caller.identity.as_str(),
         };
@@ -87,6 +98,10 @@ impl Fixture {
             box_id: box_id.as_bytes().to_vec().into(),
             ciphertext: sealed.into(),
         }
+    }
+
+    fn clock_now(&self) -> Timestamp {
+        domain::Clock::now(&*self.clock)
     }
 
     async fn lend(&self) -> Result<v1::Lease, Refused> {
@@ -110,12 +125,19 @@ impl Fixture {
     }
 }
 
-async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualClock>) -> Core {
+fn failing_kms() -> Arc<FailingKms> {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("kms.key");
+    LocalKms::create_new(&key_file, None).unwrap();
+    Arc::new(FailingKms::over(Arc::new(LocalKms::open(&key_file, None).unwrap())))
+}
+
+async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
     let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
-        tenants: vec!["acme".into()],
+        tenants: vec!["acme".into(), "globex".into()],
         providers: vec!["*".into()],
         longest_lease_seconds: LONGEST_TTL,
     };
@@ -130,7 +152,7 @@ async fn core(store: Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualCl
         commit_deadline: Duration::from_secs(5),
         keep: None,
         kek_ttl: Duration::from_mins(5),
-        kms: Arc::clone(kms) as _,
+        roots: Arc::new(roots),
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec![],
@@ -149,11 +171,16 @@ fn caller(method: &'static str) -> Caller {
 }
 
 fn name() -> CredentialName {
-    "tenants/acme/credentials/openai".parse().unwrap()
+    name_of("acme")
+}
+
+fn name_of(tenant: &str) -> CredentialName {
+    format!("tenants/{tenant}/credentials/openai").parse().unwrap()
 }
 
 fn ask() -> Ask {
     Ask {
+        failed: vec![],
         target: Target::Credential(name()),
         dialect: Dialect::OpenAi,
         ttl: None,
@@ -202,7 +229,8 @@ async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
     let fixture = Fixture::new().await;
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
     // Another broker on the same store has the credential cached before it is disabled here.
-    let other = core(Arc::clone(&fixture.store) as _, &fixture.kms, &clock).await;
+    let roots = Roots::only(Arc::clone(&fixture.kms) as _);
+    let other = core(Arc::clone(&fixture.store) as _, roots, &clock).await;
     let keys = ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
     other.lend(&fixture.caller, &session, ask(), None).await.unwrap();
@@ -347,7 +375,7 @@ async fn a_full_queue_refuses_without_a_secret() {
 #[tokio::test]
 async fn a_box_is_stored_once() {
     let fixture = Fixture::new().await;
-    let secret = fixture.sealed(b"sk-proj-another-0123456789");
+    let secret = fixture.sealed(&name(), b"sk-proj-another-0123456789");
     let rotate = |secret: &v1::SealedBox| {
         let request = v1::RotateCredentialRequest {
             name: name().to_string(),

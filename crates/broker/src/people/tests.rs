@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use audit::SignerKey;
 use domain::{AccessRule, LONGEST_TTL, ManualClock, SpiffeId, Timestamp};
-use envelope::LocalKms;
+use envelope::{LocalKms, Roots};
 use store::{SqliteStore, Store};
 use testkit::{FailingKms, KmsFailure};
 use tokio_util::task::TaskTracker;
@@ -61,7 +61,7 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         kek_ttl: Duration::from_mins(5),
-        kms: Arc::clone(kms) as _,
+        roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
         plain_http_origins: vec![],
         sessions: 10,
         store: Arc::clone(store),

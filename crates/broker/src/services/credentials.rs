@@ -3,6 +3,7 @@ use std::sync::Arc;
 use audit::{Kind, Record, proto_time};
 use domain::{CredentialName, Origin, Permit, RequestId, Secret, TenantId, Uid};
 use envelope::LONGEST_SECRET;
+use providers::{CredentialKind, Provider, Settings, UnusableSecret};
 use sealing::{BoxContext, BoxId, SessionId};
 use store::{Change, CredentialRow, VersionRow};
 use strongroom_proto::v1::{self, credential::State, credentials_server::Credentials};
@@ -13,6 +14,7 @@ use crate::{
     core::{Core, accept, check_etag, etag, page_size, parse, parse_optional},
     custody::Sealed as _,
     directory::Tenant,
+    lending::settings,
     refused::{About, Refused, Why},
 };
 
@@ -134,6 +136,7 @@ impl Core {
         let mut row = self.new_row(&tenant, &permit, &name, &asked)?;
         // Sealed for the provider as the caller called it, which may be by another of its names.
         let arrived = self.open_box(caller, &name, &asked.provider, request.secret)?;
+        self.check_usable(&row, &arrived.secret)?;
         let secret = &arrived.secret;
         row.last_four = secret.last_four();
         let kek = self.custody.kek(&tenant.keys).await?;
@@ -174,6 +177,8 @@ impl Core {
                 return Err(Why::InvalidField("base_url is for provider `custom` only".into()));
             }
         };
+        let kind = kind(known, &asked.kind)?;
+        let settings = settings_of(known, kind, &asked.settings)?;
         let plain = |model: &String| {
             model.parse::<domain::ModelPattern>().is_ok_and(|p| p.exact().is_some())
         };
@@ -197,6 +202,8 @@ impl Core {
             tenant: name.tenant.clone(),
             id: name.credential.clone(),
             provider: known.id().clone(),
+            kind: kind.as_str().to_owned(),
+            settings: settings.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
             enabled: asked.state() != State::Disabled,
             priority: if asked.priority == 0 { 100 } else { asked.priority },
             base_url,
@@ -252,11 +259,23 @@ impl Core {
         if secret.len() > LONGEST_SECRET {
             return Err(Why::SecretTooLong);
         }
-        // It will stand in a header: what no header can carry would only fail later and elsewhere.
-        if !secret.expose().iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
-            return Err(Why::SecretMalformed);
-        }
         Ok(Arrived { secret, session: session.session.id(), box_id })
+    }
+
+    /// Refuses a secret that could never work: it would only fail later and elsewhere.
+    fn check_usable(&self, row: &CredentialRow, secret: &Secret) -> Result<(), Why> {
+        let known = self.catalogue.provider(&row.provider);
+        let form = known.and_then(|known| {
+            known.credential_forms().iter().find(|form| form.kind.as_str() == row.kind)
+        });
+        let form = form.ok_or_else(|| Why::Corrupt(format!("{}: kind", row.name())))?;
+        form.usable(secret.expose()).map_err(|why| {
+            if matches!(why, UnusableSecret::NotSendable) {
+                Why::SecretMalformed
+            } else {
+                Why::SecretUnusable(why.to_string())
+            }
+        })
     }
 
     /// A credential that the caller may act on, and its tenant.
@@ -324,6 +343,7 @@ impl Core {
         }
         check_etag(&request.etag, row.revision)?;
         let arrived = self.open_box(caller, name, row.provider.as_str(), request.secret)?;
+        self.check_usable(&row, &arrived.secret)?;
         let secret = &arrived.secret;
         row.current_version += 1;
         row.last_four = secret.last_four();
@@ -407,6 +427,32 @@ impl Core {
     }
 }
 
+/// The kind that is asked for, or the provider's usual one.
+fn kind(known: &Provider, asked: &str) -> Result<CredentialKind, Why> {
+    let mut forms = known.credential_forms().iter();
+    let form = forms.find(|form| asked.is_empty() || form.kind.as_str() == asked);
+    form.map(|form| form.kind).ok_or_else(|| {
+        let takes = known.credential_forms().iter().map(|form| form.kind.as_str());
+        let takes = takes.collect::<Vec<_>>().join(", ");
+        Why::InvalidField(format!("kind is not one that {} takes: {takes}", known.id()))
+    })
+}
+
+/// What a credential says beside its secret, checked.
+fn settings_of(
+    known: &Provider,
+    kind: CredentialKind,
+    asked: &[v1::Setting],
+) -> Result<Settings, Why> {
+    let settings: Settings = asked.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
+    if settings.iter().count() != asked.len() {
+        return Err(Why::InvalidField("settings names one thing twice".into()));
+    }
+    let checked = known.check_settings(kind, &settings);
+    checked.map_err(|error| Why::InvalidField(error.to_string()))?;
+    Ok(settings)
+}
+
 /// A secret that came in a box, and which box it was.
 struct Arrived {
     secret: Secret,
@@ -444,5 +490,7 @@ fn message(row: &CredentialRow) -> v1::Credential {
         create_time: Some(proto_time(row.created_at)),
         update_time: Some(proto_time(row.updated_at)),
         etag: etag(row.revision),
+        kind: row.kind.clone(),
+        settings: settings(row),
     }
 }

@@ -1,13 +1,11 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use audit::{Kind, Record, revocation, timestamp};
-use domain::{
-    Dialect, LeaseId, Scope, Source, TenantId, VirtualKeyDigest, VirtualKeyId, VirtualKeyName,
-};
+use domain::{LeaseId, TenantId, VirtualKeyName};
 use futures_util::Stream;
 use mtls::ServerTls;
 use store::Appended;
-use strongroom_proto::v1::{self, acquire_lease_request, leases_server::Leases};
+use strongroom_proto::v1::{self, leases_server::Leases};
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,10 +14,9 @@ use tonic::{Request, Response, Status};
 use crate::{
     caller::Caller,
     core::{Core, accept, page_size, parse_optional},
-    lending::{Ask, Target, proto_source},
     live::Live,
     people::Called,
-    refused::{About, Refused, Why},
+    refused::{Refused, Why},
 };
 
 /// `strongroom.v1.Leases`.
@@ -36,6 +33,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Records read at a time for a watcher.
 const STEP: u32 = 512;
+
+mod ask;
+mod explain;
+mod models;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -54,7 +55,8 @@ impl Leases for LeaseService {
         let work = async {
             let session = self.core.session(&caller, &request.session_id)?;
             self.core.hear(&request.checkpoint).await?;
-            self.core.lend(&caller, &session, ask(request)?, None).await
+            let ask = ask::ask(request, self.core.clock.now())?;
+            self.core.lend(&caller, &session, ask, None).await
         };
         self.core.answer(&caller, work).await
     }
@@ -65,7 +67,7 @@ impl Leases for LeaseService {
             let session = self.core.session(&caller, &request.session_id)?;
             let id = lease_id(&request.lease_id)?;
             self.core.hear(&request.checkpoint).await?;
-            self.core.renew(&caller, &session, id, ttl(request.ttl)?).await
+            self.core.renew(&caller, &session, id, ask::ttl(request.ttl)?).await
         };
         self.core.answer(&caller, work).await
     }
@@ -109,6 +111,14 @@ impl Leases for LeaseService {
         let watcher = Watcher { core: Arc::clone(&self.core), caller, live, answers };
         self.tasks.spawn(watcher.run(from, self.stop.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn explain_route(
+        &self,
+        request: Request<v1::ExplainRouteRequest>,
+    ) -> Answer<v1::ExplainRouteResponse> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.explain_route(&caller, request)).await
     }
 
     async fn list_models(
@@ -203,7 +213,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListLeasesRequest,
     ) -> Result<v1::ListLeasesResponse, Refused> {
-        let tenant = parent(&request.parent)?;
+        let tenant = ask::parent(&request.parent)?;
         caller.concerns((&tenant).into());
         self.tenant(caller, &tenant).await?;
         let limit = page_size(request.page_size)?;
@@ -218,66 +228,6 @@ impl Core {
             leases.push(lease_info(record));
         }
         Ok(v1::ListLeasesResponse { leases, next_page_token: next.unwrap_or_default() })
-    }
-
-    async fn list_models(
-        &self,
-        caller: &Caller,
-        request: &v1::ListModelsRequest,
-    ) -> Result<v1::ListModelsResponse, Refused> {
-        let (id, digest) = presented(&request.virtual_key_id, &request.key_sha256)?;
-        let key = self.check_virtual_key(&id, &digest).await?;
-        let (tenant, virtual_key) = (Some(key.tenant.clone()), Some(id));
-        caller.concerns(About { tenant, virtual_key, ..About::default() });
-        let tenant = self.tenant(caller, &key.tenant).await?;
-        if tenant.row.suspended {
-            return Err(Why::TenantSuspended.into());
-        }
-        let managed = match tenant.row.on_missing {
-            domain::OnMissing::Managed => self.directory.tenant(&TenantId::platform()).await?,
-            domain::OnMissing::Refuse => None,
-        };
-        let mut models = Vec::new();
-        let sources = [(Some(&tenant), Source::Byok), (managed.as_ref(), Source::Managed)];
-        for (owner, source) in sources {
-            for held in owner.iter().flat_map(|owner| &owner.credentials) {
-                self.add_models(&mut models, &held.row, source, &key.scope);
-            }
-        }
-        models.sort_by(|a, b| a.model.cmp(&b.model));
-        models.dedup_by(|a, b| a.model == b.model);
-        Ok(v1::ListModelsResponse { models })
-    }
-
-    fn add_models(
-        &self,
-        models: &mut Vec<v1::ReachableModel>,
-        row: &store::CredentialRow,
-        source: Source,
-        scope: &Scope,
-    ) {
-        let own_models = !row.models.is_empty();
-        if !row.enabled
-            || !scope.allows_provider(&row.provider)
-            || (own_models && source == Source::Managed)
-        {
-            return;
-        }
-        let known = self.catalogue.provider(&row.provider).map_or(&[][..], |known| known.models());
-        let listed = if own_models { &*row.models } else { known };
-        let source = if own_models { Source::Custom } else { source };
-        // A key made for one model reaches it even if nobody here has heard of it.
-        let named = scope
-            .models
-            .iter()
-            .filter_map(|pattern| pattern.exact())
-            .filter(|model| !own_models && self.catalogue.detect(model) == Some(&row.provider));
-        let allowed = listed.iter().map(String::as_str).filter(|model| scope.allows_model(model));
-        models.extend(named.chain(allowed).map(|model| v1::ReachableModel {
-            model: model.to_owned(),
-            provider: row.provider.to_string(),
-            source: proto_source(source).into(),
-        }));
     }
 }
 
@@ -368,60 +318,8 @@ impl Watcher {
     }
 }
 
-fn ask(request: v1::AcquireLeaseRequest) -> Result<Ask, Why> {
-    let dialect = match request.dialect() {
-        v1::Dialect::Openai => Dialect::OpenAi,
-        v1::Dialect::Anthropic => Dialect::Anthropic,
-        v1::Dialect::Native | v1::Dialect::Unspecified => Dialect::Native,
-    };
-    let ttl = ttl(request.ttl)?;
-    let request_id = parse_optional::<domain::RequestId>(&request.request_id)?;
-    let target = match request.target {
-        Some(acquire_lease_request::Target::VirtualKey(target)) => {
-            let (id, digest) = presented(&target.virtual_key_id, &target.key_sha256)?;
-            let v1::VirtualKeyTarget { model, provider, .. } = target;
-            if model.len() > 256 || provider.len() > 63 {
-                return Err(Why::InvalidField("model or provider is too long".into()));
-            }
-            Target::VirtualKey { id, digest, model, provider }
-        }
-        Some(acquire_lease_request::Target::Tenant(target)) => {
-            match parse_optional(&target.credential)? {
-                Some(name) => Target::Credential(name),
-                None => {
-                    Target::Provider { tenant: parent(&target.tenant)?, provider: target.provider }
-                }
-            }
-        }
-        None => return Err(Why::InvalidField("a lease needs virtual_key or tenant".into())),
-    };
-    let request_id = request_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
-    Ok(Ask { target, dialect, ttl, request_id })
-}
-
-/// What proves that the caller has seen a virtual key. A malformed proof is as wrong as any other.
-fn presented(id: &str, digest: &[u8]) -> Result<(VirtualKeyId, VirtualKeyDigest), Why> {
-    let id = id.parse().map_err(|_| Why::VirtualKeyRefused)?;
-    let digest: [u8; 32] = digest.try_into().map_err(|_| Why::VirtualKeyRefused)?;
-    Ok((id, VirtualKeyDigest::from_bytes(digest)))
-}
-
 fn lease_id(bytes: &[u8]) -> Result<LeaseId, Why> {
     bytes.try_into().map(LeaseId::from_bytes).map_err(|_| Why::NoSuchLease)
-}
-
-fn ttl(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Why> {
-    let wrong = || Why::InvalidField("ttl must not be negative".into());
-    let plain = |ttl: prost_types::Duration| {
-        let seconds = u64::try_from(ttl.seconds).map_err(|_| wrong())?;
-        let nanos = u32::try_from(ttl.nanos).map_err(|_| wrong())?;
-        Ok(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
-    };
-    asked.map(plain).transpose()
-}
-
-fn parent(name: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn lease_info(record: Record) -> v1::LeaseInfo {

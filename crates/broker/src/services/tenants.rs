@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
 use audit::{Kind, Record, proto_time};
-use domain::{OnMissing, RequestId, TenantId, Uid};
+use domain::{
+    CustomRule, FallbackRule, KeylessRule, ModelPattern, OnMissing, RequestId, RoutingRules,
+    TenantId, Uid,
+};
 use store::{Change, KeyPurpose, Page, TenantRow};
 use strongroom_proto::v1::{self, tenant, tenants_server::Tenants};
 use tonic::{Request, Response, Status};
@@ -17,6 +20,9 @@ use crate::{
 /// `strongroom.v1.Tenants`.
 #[derive(Clone, Debug)]
 pub(crate) struct TenantService(pub(crate) Arc<Core>);
+
+/// The most rules in one list.
+const MOST_RULES: usize = 100;
 
 /// Tenants read at a time.
 const STEP: u32 = 256;
@@ -107,6 +113,7 @@ impl Core {
             display_name: display_name(&asked.display_name).map_err(refused)?,
             preferred_provider: self.preferred(&asked.preferred_provider).map_err(refused)?,
             on_missing: on_missing(asked.on_missing()),
+            rules: self.rules(&asked).map_err(refused)?,
             suspended: false,
             revision: 1,
             request_id,
@@ -121,7 +128,7 @@ impl Core {
 
     /// Adds a tenant with its first key.
     async fn add_tenant(&self, caller: &Caller, row: &mut TenantRow) -> Result<(), Why> {
-        let new_key = self.custody.new_key(row.uid, KeyPurpose::Kek, row.created_at);
+        let new_key = self.custody.new_key((&row.id, row.uid), KeyPurpose::Kek, row.created_at);
         let (key, key_row) = new_key.await?;
         let record = tenant_created(row, &key_row);
         row.row_mac = row.mac_under(&Custody::kek_of(key, &key_row));
@@ -157,7 +164,7 @@ impl Core {
         })
     }
 
-    async fn update_tenant(
+    pub(crate) async fn update_tenant(
         &self,
         caller: &Caller,
         request: v1::UpdateTenantRequest,
@@ -181,8 +188,12 @@ impl Core {
                         self.preferred(&asked.preferred_provider).map_err(refused)?;
                 }
                 "on_missing" => row.on_missing = on_missing(asked.on_missing()),
+                "keyless" => row.rules.keyless = self.rules(&asked).map_err(refused)?.keyless,
+                "fallbacks" => row.rules.fallbacks = self.rules(&asked).map_err(refused)?.fallbacks,
+                "custom" => row.rules.custom = self.rules(&asked).map_err(refused)?.custom,
                 _ => {
-                    let what = "update_mask may name display_name, preferred_provider, on_missing";
+                    let what = "update_mask may name display_name, preferred_provider, on_missing, \
+                                keyless, fallbacks, custom";
                     return Err(refused(Why::InvalidField(what.into())));
                 }
             }
@@ -234,6 +245,41 @@ impl Core {
         Ok(row)
     }
 
+    /// The lists of a routing policy, each rule checked. A credential that a rule names may be stored
+    /// later.
+    fn rules(&self, asked: &v1::Tenant) -> Result<RoutingRules, Why> {
+        let known = |name: &str| {
+            let known = self.catalogue.find(name).map(|known| known.id().clone());
+            known.map_err(|error| Why::InvalidField(error.to_string()))
+        };
+        let most = [asked.custom.len(), asked.keyless.len(), asked.fallbacks.len()];
+        if most.into_iter().any(|rules| rules > MOST_RULES)
+            || asked.fallbacks.iter().any(|rule| rule.to.len() > MOST_RULES)
+        {
+            return Err(Why::InvalidField("a policy has lists of 100 rules at most".into()));
+        }
+        let custom = asked.custom.iter().map(|rule| {
+            Ok(CustomRule { models: parse(&rule.models)?, credential: parse(&rule.credential)? })
+        });
+        let keyless = asked.keyless.iter().map(|rule| {
+            let model: ModelPattern = parse(&rule.model)?;
+            let exact = model.exact().ok_or_else(|| {
+                Why::InvalidField("a keyless rule puts one model in the place of others".into())
+            })?;
+            let (models, provider) = (parse(&rule.models)?, known(&rule.provider)?);
+            Ok::<_, Why>(KeylessRule { models, provider, model: exact.to_owned() })
+        });
+        let fallbacks = asked.fallbacks.iter().map(|rule| {
+            let to = rule.to.iter().map(|one| parse(one)).collect::<Result<_, Why>>()?;
+            Ok::<_, Why>(FallbackRule { provider: known(&rule.provider)?, to })
+        });
+        Ok(RoutingRules {
+            custom: custom.collect::<Result<_, Why>>()?,
+            keyless: keyless.collect::<Result<_, Why>>()?,
+            fallbacks: fallbacks.collect::<Result<_, Why>>()?,
+        })
+    }
+
     fn preferred(&self, name: &str) -> Result<Option<domain::ProviderId>, Why> {
         if name.is_empty() {
             return Ok(None);
@@ -251,6 +297,7 @@ fn named(name: &str) -> Result<TenantId, Why> {
 fn on_missing(asked: tenant::OnMissing) -> OnMissing {
     match asked {
         tenant::OnMissing::Managed => OnMissing::Managed,
+        tenant::OnMissing::Keyless => OnMissing::Keyless,
         tenant::OnMissing::Unspecified | tenant::OnMissing::Refuse => OnMissing::Refuse,
     }
 }
@@ -259,7 +306,9 @@ fn message(row: &TenantRow) -> v1::Tenant {
     let on_missing = match row.on_missing {
         OnMissing::Refuse => tenant::OnMissing::Refuse,
         OnMissing::Managed => tenant::OnMissing::Managed,
+        OnMissing::Keyless => tenant::OnMissing::Keyless,
     };
+    let RoutingRules { custom, keyless, fallbacks } = &row.rules;
     v1::Tenant {
         name: row.id.resource(),
         display_name: row.display_name.clone(),
@@ -273,5 +322,27 @@ fn message(row: &TenantRow) -> v1::Tenant {
         update_time: Some(proto_time(row.updated_at)),
         etag: etag(row.revision),
         suspended: row.suspended,
+        keyless: keyless
+            .iter()
+            .map(|rule| v1::KeylessRule {
+                models: rule.models.to_string(),
+                provider: rule.provider.to_string(),
+                model: rule.model.clone(),
+            })
+            .collect(),
+        fallbacks: fallbacks
+            .iter()
+            .map(|rule| v1::FallbackRule {
+                provider: rule.provider.to_string(),
+                to: rule.to.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        custom: custom
+            .iter()
+            .map(|rule| v1::CustomRule {
+                models: rule.models.to_string(),
+                credential: rule.credential.to_string(),
+            })
+            .collect(),
     }
 }

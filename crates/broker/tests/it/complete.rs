@@ -189,6 +189,14 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
         key_sha256: virtual_key.digest().as_bytes().to_vec().into(),
     };
     answered!(calls, running.proxy, leases.list_models, "Leases/ListModels", request);
+    let target = v1::TenantModel {
+        tenant: "tenants/acme".to_owned(),
+        model: "gpt-4o".to_owned(),
+        provider: String::new(),
+    };
+    let target = Some(v1::explain_route_request::Target::Tenant(target));
+    let request = v1::ExplainRouteRequest { target, ..Default::default() };
+    answered!(calls, running.admin, leases.explain_route, "Leases/ExplainRoute", request);
     let name = || "tenants/acme".to_owned();
     let request = v1::GetTenantRequest { name: name() };
     answered!(calls, admin, tenants.get_tenant, "Tenants/GetTenant", request);
@@ -349,6 +357,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
     refused!(calls, running.proxy, leases:
         acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
         list_leases ListLeasesRequest "Leases/ListLeases",
+        explain_route ExplainRouteRequest "Leases/ExplainRoute",
         list_models ListModelsRequest "Leases/ListModels",
         open_session OpenSessionRequest "Leases/OpenSession",
         release_lease ReleaseLeaseRequest "Leases/ReleaseLease",

@@ -79,6 +79,53 @@ fn what_it_says_of_publishing_the_log_is_right_too() {
 }
 
 #[test]
+fn every_kms_that_is_commented_out_in_it_is_right_too() {
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let (_, rest) = text.split_once("[kms]\n").unwrap();
+    let (ours, rest) = rest.split_once("\n\n").unwrap();
+    let is_setting = |line: &&str| {
+        let key = line.split(" = ").next().unwrap();
+        line.starts_with('[') || (line.contains(" = ") && !key.contains(' '))
+    };
+    let settings = |text: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_setting);
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let mut kinds = Vec::new();
+    for other in ours.split("\n#\n").skip(1).map(settings) {
+        let _: envelope::KmsConfig = toml::from_str(&other).unwrap();
+        kinds.push(other.lines().next().unwrap().to_owned());
+    }
+    assert_eq!(kinds, ["kind = \"local\"", "kind = \"pkcs11\"", "kind = \"transit\""]);
+
+    let (roots, _) = rest.split_once("\n\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    fs::write(&path, format!("{text}\n{}", settings(roots))).unwrap();
+    let (config, _) = Config::load(&path).unwrap();
+    assert_eq!(config.kms_roots[0].name.as_str(), "globex");
+}
+
+#[test]
+fn a_tenant_with_two_roots_is_refused() {
+    let (_folder, layout) = layout();
+    let text = fs::read_to_string(&layout.broker_config).unwrap();
+    let root = |name: &str, tenant: &str| {
+        let kms = "kms = { kind = \"local\", key_file = \"keys/kms.key\" }";
+        format!("[[kms_roots]]\nname = \"{name}\"\ntenants = [\"{tenant}\"]\n{kms}\n")
+    };
+    let load = |roots: [String; 2]| {
+        fs::write(&layout.broker_config, format!("{text}\n{}{}", roots[0], roots[1])).unwrap();
+        Config::load(&layout.broker_config).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(load([root("one", "acme"), root("two", "globex")]), Ok(()));
+    let refused = load([root("one", "acme"), root("two", "acme")]).unwrap_err();
+    assert!(refused.contains("`acme` more than once"), "{refused}");
+    let refused = load([root("one", "acme"), root("one", "globex")]).unwrap_err();
+    assert!(refused.contains("called `one`"), "{refused}");
+}
+
+#[test]
 fn the_sinks_that_are_commented_out_in_it_are_right_too() {
     let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
     let (before, rest) = text.split_once("# [[log.sinks]]").unwrap();

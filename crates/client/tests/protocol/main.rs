@@ -8,13 +8,13 @@ mod services;
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{Clock, Dialect, ManualClock, Secret, SystemClock, VirtualKeyDigest};
+use domain::{Clock, Dialect, Failure, ManualClock, Secret, SystemClock, VirtualKeyDigest};
 use mtls::TrustDomains;
 use strongroom_client::{
-    Broker, ClientConfig, LeaseCache, LeaseCacheConfig, LeaseError, LeaseKey, OnStreamLoss,
-    UnsealError, WatchState,
+    Broker, ClientConfig, FailedAttempt, LeaseCache, LeaseCacheConfig, LeaseError, LeaseKey,
+    OnStreamLoss, UnsealError, WatchState,
 };
-use strongroom_proto::v1::{Credential, revocation::Target};
+use strongroom_proto::v1::{Credential, failed_attempt, revocation::Target};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 
@@ -106,6 +106,37 @@ async fn a_lease_opens_and_is_asked_for_once() {
     assert!(Arc::ptr_eq(&lease, &again));
     assert_eq!(world.asked(), 1);
     assert_eq!(world.peer.script().deadlines, [true]);
+}
+
+#[tokio::test]
+async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
+    let world = world(OnStreamLoss::Available).await;
+    let first = world.cache.lease(&key(1)).await.unwrap();
+    assert_eq!((first.credential_kind(), first.because()), ("api_key", "detected"));
+    assert_eq!(first.settings(), [("organization".to_owned(), "org-1".to_owned())]);
+    assert!(first.has_fallback());
+    assert_eq!(first.address(), None);
+
+    let failed = FailedAttempt {
+        credential: first.credential().clone(),
+        failure: Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) },
+        began: world.clock.elapsed(),
+    };
+    world.clock.advance(Duration::from_secs(2));
+    let next = world.cache.fall_back(&key(1), &[failed]).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &next));
+    let told = world.peer.script().failed.clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].credential, "tenants/acme/credentials/openai");
+    assert_eq!(told[0].failure(), failed_attempt::Failure::RateLimited);
+    assert_eq!(told[0].retry_after.unwrap().seconds, 7);
+    assert_eq!(told[0].began_ago.unwrap().seconds, 2);
+    assert!(Arc::ptr_eq(&next, &world.cache.lease(&key(1)).await.unwrap()));
+
+    let exhausted = refusal(Code::FailedPrecondition, "CREDENTIALS_EXHAUSTED");
+    world.peer.script().refusals.push_back(exhausted);
+    let refused = world.cache.fall_back(&key(1), &[]).await;
+    assert!(matches!(refused, Err(LeaseError::Refused { .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -64,6 +64,7 @@ pub(crate) struct Script {
     pub(crate) verifier_key: String,
     pub(crate) checkpoint: String,
     pub(crate) echoed: Vec<String>,
+    pub(crate) failed: Vec<v1::FailedAttempt>,
 }
 
 impl Peer {
@@ -133,6 +134,10 @@ impl Peer {
             model,
             virtual_key: format!("tenants/acme/virtualKeys/{key}"),
             checkpoint: script.checkpoint.clone(),
+            credential_kind: "api_key".into(),
+            settings: vec![v1::Setting { name: "organization".into(), value: "org-1".into() }],
+            has_fallback: true,
+            because: "detected".into(),
             ..Lease::default()
         };
         script.log += 1;
@@ -145,6 +150,8 @@ impl Peer {
     }
 
     fn seal(&self, session: &Session, id: [u8; 16], lease: &Lease) -> Vec<u8> {
+        let settings = lease.settings.iter().map(|it| (it.name.clone(), it.value.clone()));
+        let settings: Vec<_> = settings.collect();
         let context = LeaseContext {
             lease_id: LeaseId::from_bytes(id),
             lease_hash: &lease.lease_hash,
@@ -164,6 +171,11 @@ impl Peer {
             identity: &self.identity,
             virtual_key: &lease.virtual_key,
             model: &lease.model,
+            credential_kind: &lease.credential_kind,
+            settings: &settings,
+            address: &lease.address,
+            has_fallback: lease.has_fallback,
+            because: &lease.because,
         };
         session.seal_lease(&context, &Secret::new(SECRET.to_vec())).unwrap()
     }

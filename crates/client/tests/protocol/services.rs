@@ -45,6 +45,7 @@ impl leases_server::Leases for Peer {
             script.asked += 1;
             script.echoed.push(request.checkpoint.clone());
             script.deadlines.push(has_deadline);
+            script.failed.clone_from(&request.failed);
             script.refusals.pop_front()
         };
         if let Some(status) = refused {
@@ -129,6 +130,13 @@ impl leases_server::Leases for Peer {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn explain_route(
+        &self,
+        _: Request<v1::ExplainRouteRequest>,
+    ) -> Answer<v1::ExplainRouteResponse> {
+        Err(Status::unimplemented("not part of the script"))
     }
 
     async fn list_models(

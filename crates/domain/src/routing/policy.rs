@@ -1,4 +1,6 @@
-use crate::{CredentialId, ModelPattern, ProviderId};
+use std::{fmt, str::FromStr};
+
+use crate::{CredentialId, InvalidName, ModelPattern, ProviderId};
 
 /// What a tenant has laid down about where its calls go. The default is the narrowest: the tenant's
 /// own credentials, one attempt, and a refusal when there is none.
@@ -65,6 +67,37 @@ pub enum Fallback {
     Managed,
 }
 
+/// The lists of a tenant's routing policy, as they are written down.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RoutingRules {
+    /// Which `custom` endpoints serve which models.
+    pub custom: Vec<CustomRule>,
+    /// Which models stand in the place of others, when the policy is keyless.
+    pub keyless: Vec<KeylessRule>,
+    /// What to try when a credential fails.
+    pub fallbacks: Vec<FallbackRule>,
+}
+
+/// The word for [`Fallback::Managed`], where a credential's name could stand too.
+const PLATFORM: &str = "platform/*";
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credential(credential) => credential.fmt(f),
+            Self::Managed => f.write_str(PLATFORM),
+        }
+    }
+}
+
+impl FromStr for Fallback {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text == PLATFORM { Ok(Self::Managed) } else { text.parse().map(Self::Credential) }
+    }
+}
+
 /// The word that the store keeps of [`WhenMissing`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnMissing {
@@ -73,6 +106,8 @@ pub enum OnMissing {
     Refuse,
     /// Use a managed credential.
     Managed,
+    /// Put another model in the place of the one asked for.
+    Keyless,
 }
 
 impl OnMissing {
@@ -81,16 +116,17 @@ impl OnMissing {
         match self {
             Self::Refuse => "refuse",
             Self::Managed => "managed",
+            Self::Keyless => "keyless",
         }
     }
 }
 
-impl From<OnMissing> for WhenMissing {
-    fn from(word: OnMissing) -> Self {
-        match word {
-            OnMissing::Refuse => Self::Refuse,
-            OnMissing::Managed => Self::Managed,
-        }
+impl FromStr for OnMissing {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [Self::Refuse, Self::Managed, Self::Keyless];
+        all.into_iter().find(|word| word.as_str() == text).ok_or(())
     }
 }
 
@@ -106,6 +142,23 @@ impl WhenMissing {
 }
 
 impl RoutingPolicy {
+    /// The policy that a tenant has written down.
+    pub fn of(preferred: Option<ProviderId>, on_missing: OnMissing, rules: &RoutingRules) -> Self {
+        let on_missing = match on_missing {
+            OnMissing::Refuse => WhenMissing::Refuse,
+            OnMissing::Managed => WhenMissing::Managed,
+            OnMissing::Keyless => WhenMissing::Keyless(rules.keyless.clone()),
+        };
+        let (custom, fallbacks) = (rules.custom.clone(), rules.fallbacks.clone());
+        Self { custom, preferred, on_missing, fallbacks }
+    }
+
+    /// Whether the platform's credentials may be used under it.
+    pub fn names_the_platform(&self) -> bool {
+        self.on_missing != WhenMissing::Refuse
+            || self.fallbacks.iter().any(|rule| rule.to.contains(&Fallback::Managed))
+    }
+
     /// What to try when a credential of this provider fails.
     pub fn fallbacks_of(&self, provider: &ProviderId) -> &[Fallback] {
         let rule = self.fallbacks.iter().find(|rule| rule.provider == *provider);

@@ -119,15 +119,15 @@ async fn a_token_is_not_thought_to_live_longer_than_the_provider_gives() {
     assert_eq!(token.lifetime().as_secs(), 3600);
 }
 
-/// The token endpoint of somebody else's package, which `TEST_OIDC` names the folder of; without that
+/// The token endpoint of somebody else's package, which `TEST_NODE_MODULES` names the folder of; without that
 /// variable there is nothing to test against. It ends with this.
 struct Oidc(Child, u16);
 
 impl Oidc {
     #[expect(clippy::disallowed_methods, reason = "the test runner names the folder this way")]
     fn start() -> Option<Self> {
-        let folder = std::env::var("TEST_OIDC").ok()?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/oidc/entra.mjs");
+        let folder = std::env::var("TEST_NODE_MODULES").ok()?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/entra.mjs");
         let mut child = Command::new("node")
             .args([script, &folder])
             .stdout(Stdio::piped())

@@ -8,7 +8,7 @@ fn scan(body: &[u8], piece: usize) -> Result<Option<Model>, BodyError> {
     for piece in body.chunks(piece) {
         scanner.feed(piece)?;
     }
-    scanner.finish()
+    Ok(scanner.finish()?.model)
 }
 
 /// However a body is cut into pieces, the same is found.
@@ -190,4 +190,30 @@ fn what_the_scanner_takes_after_a_mutation_serde_reads_alike() {
         }
     }
     assert!(taken > 50, "{taken}");
+}
+
+/// However a body is cut into pieces, the same is said of it.
+#[track_caller]
+fn outline(body: &str, streams: bool, has_stream_options: bool) {
+    for piece in [1, 3, body.len()] {
+        let mut scanner = Scanner::new();
+        body.as_bytes().chunks(piece).for_each(|piece| scanner.feed(piece).unwrap());
+        let found = scanner.finish().unwrap();
+        assert_eq!(
+            (found.streams, found.has_stream_options),
+            (streams, has_stream_options),
+            "{body}"
+        );
+        assert_eq!(body.as_bytes()[found.inside - 1], b'{', "{body}");
+    }
+}
+
+#[test]
+fn a_wish_for_a_stream_is_found_at_the_top_and_nowhere_else() {
+    outline(r#"{"stream":true}"#, true, false);
+    outline(r#"  {"str\u0065am" : true }"#, true, false);
+    outline(r#"{"stream":false}"#, false, false);
+    outline(r#"{"a":{"stream":true},"b":"stream"}"#, false, false);
+    outline(r#"{"stream":true,"stream_options":{"include_usage":true}}"#, true, true);
+    outline(r#"{"stream":{"x":true},"stream_option":1}"#, false, false);
 }

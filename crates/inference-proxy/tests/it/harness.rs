@@ -1,4 +1,5 @@
 use std::{
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -9,10 +10,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
-    CredentialName, Dialect, Origin, ProviderId, Secret, Source, SystemClock, VirtualKey,
+    CredentialName, Dialect, Failure, Origin, ProviderId, Secret, Source, SystemClock, VirtualKey,
     VirtualKeyDigest, VirtualKeyId,
 };
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -20,10 +21,10 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use inference_proxy::{Config, Leases, Loan, Proxy};
-use providers::Catalogue;
+use providers::{Ask, Call, Catalogue, CredentialKind, Proof, Provider, Settings};
 use serde_json::Value;
-use strongroom_client::{LeaseError, LeaseKey, UnsealError};
-use strongroom_proto::v1::ReachableModel;
+use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
+use strongroom_proto::v1::{ExplainRouteResponse, PlannedAttempt, ReachableModel};
 use testkit::Upstream;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
@@ -51,6 +52,31 @@ pub(crate) struct Script {
     pub(crate) live: Arc<AtomicBool>,
     /// Origins instead of that of the address.
     pub(crate) origins: Mutex<Option<Vec<Origin>>>,
+    /// Whether leases say where the provider is.
+    pub(crate) has_address: AtomicBool,
+    /// Whether leases name a header that is not the provider's.
+    pub(crate) wrong_header: AtomicBool,
+    /// The kind and settings of credentials, by provider; without: the usual kind and no settings.
+    pub(crate) kinds: Mutex<HashMap<String, Kept>>,
+    /// The model that is lent instead of the one asked for.
+    pub(crate) model: Mutex<Option<String>>,
+    /// What is lent when an attempt fails, in this order; then nothing more. Every lease but the last
+    /// has a fallback.
+    pub(crate) next: Mutex<VecDeque<Next>>,
+    /// What was reported, each time.
+    pub(crate) reported: Mutex<Vec<Vec<(String, Failure)>>>,
+}
+
+/// The kind of a credential, and what it says beside its secret.
+type Kept = (CredentialKind, Vec<(String, String)>);
+
+/// What a test's broker does when it hears of a failure.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Lends this credential of this provider, at this address, with this secret.
+    Lend { credential: &'static str, provider: &'static str, base: String, secret: &'static str },
+    /// Lends nothing.
+    Refuse(LeaseError),
 }
 
 #[derive(Debug)]
@@ -63,6 +89,12 @@ struct Lent {
     credential: CredentialName,
     model: String,
     live: Arc<AtomicBool>,
+    kind: CredentialKind,
+    settings: Vec<(String, String)>,
+    address: Option<String>,
+    has_fallback: bool,
+    because: &'static str,
+    secret: &'static str,
 }
 
 impl World {
@@ -77,15 +109,27 @@ impl World {
 
     /// A proxy before this provider.
     pub(crate) async fn before(upstream: Upstream, extra: &str) -> Self {
+        let base = upstream.url();
+        Self::at(upstream, base, extra).await
+    }
+
+    /// A proxy whose leases say that the provider is there.
+    pub(crate) async fn at(upstream: Upstream, base: String, extra: &str) -> Self {
         let key = VirtualKey::generate().unwrap();
         let leases = Arc::new(Script {
-            base: upstream.url(),
+            base,
             key: key.digest(),
             asked: Mutex::default(),
             refusal: Mutex::default(),
             forgotten: AtomicUsize::new(0),
             live: Arc::new(AtomicBool::new(true)),
             origins: Mutex::default(),
+            has_address: AtomicBool::new(true),
+            wrong_header: AtomicBool::new(false),
+            kinds: Mutex::default(),
+            model: Mutex::default(),
+            next: Mutex::default(),
+            reported: Mutex::default(),
         });
         let config = config(extra);
         let shared = Arc::clone(&leases) as Arc<dyn Leases>;
@@ -126,6 +170,18 @@ impl World {
         let request = Request::get(format!("http://{}{path}", self.address))
             .header("x-api-key", self.key.expose());
         read(self.send(request, "").await).await
+    }
+
+    /// From now on, credentials of this provider are of this kind and say this.
+    pub(crate) fn hold(&self, provider: &str, kind: CredentialKind, settings: &[(&str, &str)]) {
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let held = (kind, settings.collect());
+        self.leases.kinds.lock().unwrap().insert(provider.to_owned(), held);
+    }
+
+    /// What is lent after a failure, when all before it are used up.
+    pub(crate) fn then(&self, next: Next) {
+        self.leases.next.lock().unwrap().push_back(next);
     }
 
     pub(crate) fn refuse(&self, error: LeaseError) {
@@ -178,18 +234,59 @@ impl Leases for Script {
         let provider = key.provider.clone().or(named).or(catalogue.detect(model).cloned());
         let provider = provider.ok_or_else(|| refused("NO_SUCH_MODEL"))?;
         let known = catalogue.provider(&provider).unwrap();
-        let endpoint = known.endpoint_at(key.dialect, &self.base).unwrap();
-        let origin = Origin::of_url(&self.base).unwrap();
-        Ok(Arc::new(Lent {
-            base: endpoint.base_url.parse().unwrap(),
-            origins: self.origins.lock().unwrap().clone().unwrap_or_else(|| vec![origin]),
-            header: endpoint.header_name,
-            prefix: endpoint.header_prefix,
+        let lent = Lent {
             credential: format!("tenants/acme/credentials/{provider}-prod").parse().unwrap(),
-            provider,
-            model: model.to_owned(),
-            live: Arc::clone(&self.live),
-        }))
+            model: self.model.lock().unwrap().clone().unwrap_or_else(|| model.to_owned()),
+            because: "detected",
+            secret: SECRET,
+            ..self.lend(known, key.dialect, &self.base)
+        };
+        Ok(Arc::new(lent))
+    }
+
+    async fn fall_back(
+        &self,
+        key: &LeaseKey,
+        failed: &[FailedAttempt],
+    ) -> Result<Arc<dyn Loan>, LeaseError> {
+        let told = failed.iter().map(|one| (one.credential.to_string(), one.failure)).collect();
+        self.reported.lock().unwrap().push(told);
+        let next = self.next.lock().unwrap().pop_front();
+        match next.unwrap_or_else(|| Next::Refuse(refused("CREDENTIALS_EXHAUSTED"))) {
+            Next::Refuse(error) => Err(error),
+            Next::Lend { credential, provider, base, secret } => {
+                let catalogue = Catalogue::builtin().unwrap();
+                let known = catalogue.named(provider).unwrap();
+                let lent = Lent {
+                    credential: format!("tenants/acme/credentials/{credential}").parse().unwrap(),
+                    model: catalogue.split_model(&key.model).1.to_owned(),
+                    because: "fallback",
+                    secret,
+                    ..self.lend(known, key.dialect, &base)
+                };
+                Ok(Arc::new(lent))
+            }
+        }
+    }
+
+    async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError> {
+        self.asked.lock().unwrap().push(key.clone());
+        if key.digest != self.key {
+            return Err(refused("VIRTUAL_KEY_REFUSED"));
+        }
+        let attempt = PlannedAttempt {
+            credential: "tenants/acme/credentials/openai-prod".to_owned(),
+            provider: "openai".to_owned(),
+            source: 1,
+            model: key.model.clone(),
+            because: "detected".to_owned(),
+            origin: "https://api.openai.com".to_owned(),
+        };
+        Ok(ExplainRouteResponse {
+            steps: vec!["one".to_owned()],
+            attempts: vec![attempt],
+            refusal: String::new(),
+        })
     }
 
     fn forget(&self, _: &LeaseKey) {
@@ -217,6 +314,75 @@ impl Leases for Script {
     }
 
     async fn shutdown(&self) {}
+}
+
+impl Script {
+    /// A lease for this provider, less what the test says of it.
+    fn lend(&self, provider: &Provider, dialect: Dialect, base: &str) -> Lent {
+        let known = self.kinds.lock().unwrap().get(provider.id().as_str()).cloned();
+        let usual = || (provider.credential_forms().first().unwrap().kind, Vec::new());
+        let (kind, settings) = known.unwrap_or_else(usual);
+        let (header, prefix) = proof(provider, dialect, kind, &settings, base);
+        let wrong = self.wrong_header.load(Ordering::SeqCst);
+        let header = if wrong { "x-other-key".parse().unwrap() } else { header };
+        let origin = Origin::of_url(base).unwrap();
+        Lent {
+            base: base.parse().unwrap(),
+            origins: self.origins.lock().unwrap().clone().unwrap_or_else(|| vec![origin]),
+            header,
+            prefix,
+            provider: provider.id().clone(),
+            credential: "tenants/acme/credentials/x".parse().unwrap(),
+            model: String::new(),
+            live: Arc::clone(&self.live),
+            kind,
+            settings,
+            address: self.has_address.load(Ordering::SeqCst).then(|| base.to_owned()),
+            has_fallback: !self.next.lock().unwrap().is_empty(),
+            because: "",
+            secret: SECRET,
+        }
+    }
+}
+
+/// The header of a credential, as the broker finds it: from any call that the provider serves.
+fn proof(
+    provider: &Provider,
+    dialect: Dialect,
+    kind: CredentialKind,
+    settings: &[(String, String)],
+    base: &str,
+) -> (HeaderName, String) {
+    let settings: Settings = settings.iter().cloned().collect();
+    let filled = |template: &str| {
+        let parts = template.split('/').map(|part| match part.split_once('}') {
+            Some((_, verb)) => format!("m{verb}"),
+            None => part.to_owned(),
+        });
+        parts.collect::<Vec<_>>().join("/")
+    };
+    let native: Vec<(Method, String)> = provider
+        .native_paths()
+        .iter()
+        .map(|path| (path.method.clone(), filled(&path.template)))
+        .collect();
+    let mut calls: Vec<Call<'_>> = match dialect {
+        Dialect::Native => {
+            native.iter().map(|(method, path)| Call::Native { method, path }).collect()
+        }
+        Dialect::OpenAi | Dialect::Anthropic => {
+            provider.operations(dialect).map(Call::Operation).collect()
+        }
+    };
+    let found = calls.drain(..).find_map(|call| {
+        let base_url = Some(base);
+        let ask = Ask { call, model: "m", kind, settings: &settings, base_url, streams: false };
+        provider.target(&ask).ok()
+    });
+    match found.map(|target| target.proof) {
+        Some(Proof::Header { name, prefix }) => (name, prefix),
+        _ => ("authorization".parse().unwrap(), "Bearer ".to_owned()),
+    }
 }
 
 impl Loan for Lent {
@@ -252,12 +418,32 @@ impl Loan for Lent {
         &self.model
     }
 
+    fn credential_kind(&self) -> &str {
+        self.kind.as_str()
+    }
+
+    fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    fn has_fallback(&self) -> bool {
+        self.has_fallback
+    }
+
+    fn because(&self) -> &str {
+        self.because
+    }
+
     fn is_live(&self) -> bool {
         self.live.load(Ordering::SeqCst)
     }
 
     fn unseal(&self) -> Result<Secret, UnsealError> {
-        Ok(Secret::new(SECRET.as_bytes().to_vec()))
+        Ok(Secret::new(self.secret.as_bytes().to_vec()))
     }
 }
 
@@ -267,6 +453,7 @@ pub(crate) fn refused(reason: &str) -> LeaseError {
         reason: reason.to_owned(),
         message: "the broker's words".to_owned(),
         metadata: [("models".to_owned(), "gpt-4o".to_owned())].into(),
+        retry_after: None,
     }
 }
 

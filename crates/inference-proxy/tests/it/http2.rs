@@ -16,7 +16,7 @@ use crate::{
 
 const PATH: &str = "/v1/chat/completions";
 const OTHER: &str = "/v1/messages";
-const BODY: &str = r#"{"model":"gpt-4o","stream":true}"#;
+const BODY: &str = r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}"#;
 const SOON: Duration = Duration::from_secs(10);
 
 /// A world with TLS and HTTP/2 on both sides, and its caller.

@@ -5,10 +5,16 @@
 mod caller;
 mod certificates;
 mod config;
+mod explaining;
+mod falling_back;
+mod garbled;
 mod harness;
 mod http2;
 mod limits;
 mod passing;
+mod quirks;
 mod refusing;
 mod streaming;
+mod targets;
 mod tls;
+mod usage;

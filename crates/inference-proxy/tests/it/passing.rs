@@ -24,6 +24,8 @@ async fn a_call_reaches_the_provider_with_its_real_key() {
     assert_eq!(headers["x-strongroom-source"], "byok");
     assert_eq!(headers["x-strongroom-provider"], "openai");
     assert_eq!(headers["x-strongroom-credential"], "tenants/acme/credentials/openai-prod");
+    assert_eq!(headers["x-strongroom-route"], "detected");
+    assert!(!headers.contains_key("x-strongroom-fallback"));
     assert!(headers.contains_key("x-strongroom-request-id"));
     assert_eq!(headers["x-request-id"], "req_1");
     assert_eq!(headers["x-ratelimit-remaining-requests"], "9");
@@ -49,7 +51,7 @@ async fn of_a_callers_headers_only_the_list_goes_on() {
         .header("cookie", "session=1")
         .header("x-forwarded-for", "10.0.0.1")
         .header("forwarded", "for=10.0.0.1")
-        .header("x-goog-api-key", "x")
+        .header("x-goog-user-project", "project-evil")
         .header("proxy-authorization", "Basic x")
         .header("openai-organization", "org-evil")
         .header("anthropic-workspace-id", "wrkspc_evil")
@@ -130,6 +132,8 @@ async fn models_are_listed_in_the_shape_of_the_sdk() {
     assert_eq!(body["object"], "list");
     assert_eq!(body["data"][0]["id"], "gpt-4o");
     assert_eq!(body["data"][1]["owned_by"], "anthropic");
+    assert_eq!(body["data"][1]["provider"], "anthropic");
+    assert_eq!(body["data"][1]["source"], "byok");
     let (_, _, body) = world.get("/v1/models/gpt-4o").await;
     assert_eq!(body["id"], "gpt-4o");
     let (status, _, body) = world.get("/v1/models/gpt-9").await;

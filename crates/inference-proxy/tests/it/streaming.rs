@@ -7,6 +7,9 @@ use crate::harness::{SECRET, World};
 
 const PATH: &str = "/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o","stream":true}"#;
+/// What is not looked at for figures of usage passes in smaller pieces than whole events.
+const WITH_USAGE: &str =
+    r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}"#;
 const SOON: Duration = Duration::from_secs(10);
 
 async fn next(body: &mut hyper::body::Incoming) -> Option<Result<String, hyper::Error>> {
@@ -71,7 +74,7 @@ async fn a_stream_that_the_provider_cuts_does_not_end_cleanly() {
 async fn a_stream_that_echoes_the_secret_is_cut_before_it() {
     let world = World::start().await;
     let stream = world.upstream.stream(PATH);
-    let mut answer = world.send(world.post(PATH), BODY).await.into_body();
+    let mut answer = world.send(world.post(PATH), WITH_USAGE).await.into_body();
     let (head, tail) = SECRET.split_at(20);
     assert!(stream.send(&format!("data: {head}")).await);
     assert_eq!(next(&mut answer).await.unwrap().unwrap(), "data: ");

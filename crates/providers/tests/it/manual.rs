@@ -18,8 +18,12 @@ form of their keys without notice.
 A model may be written with its provider in front, `openai/gpt-4o`; without it the model's name says who
 serves it. A provider's own API is reached behind its name, as in `/google/v1beta/models/…`.
 
-The catalogue is ahead of the broker: what can be stored there today is the first kind of credential of
-each provider, where it has no settings that must be given.
+Of these facts and of what a lease says (the kind of credential, its settings, an address of its own) the
+inference proxy makes each call's address, headers, query and body. An address that is not one of the
+lease's origins is not called. The model goes where the provider wants it, fields that it would refuse are
+taken out, and everything else of a body goes on as the caller wrote it. Streams of chat completions are
+asked for their figures of usage; a caller who did not ask for them does not see them. Of a provider's own
+API the calls that its section lists are passed through, and no others.
 
 This page is made from `crates/providers/data` by the test `the_manual_says_what_the_catalogue_says`; to
 write it anew after a change there: `PROVIDERS_MANUAL=write cargo test -p providers --test it manual`.

@@ -14,14 +14,14 @@ pub(super) fn lease_vectors(session: &Session) -> Vec<Value> {
     let mut vectors = Vec::new();
     let settings = [("location", "global"), ("project", "acme-1")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    for (name, context, secret) in rightful(right, &settings) {
+    for (name, context, secret) in rightful(&right, &settings) {
         let sealed = session.seal_lease(&context, &Secret::new(secret.clone())).unwrap();
         vectors.push(lease_vector(session, name, &context, &sealed, Some(&secret)));
     }
     let more = ["https://api.openai.com".to_owned(), "https://evil.example".to_owned()];
     let joined = ["https://api.openai.comhttps://evil.example".to_owned()];
     let none = Vec::new();
-    for (name, context) in altered(right) {
+    for (name, context) in altered(&right) {
         vectors.push(lease_vector(session, name, &context, &sealed, None));
     }
     for (name, origins) in
@@ -42,9 +42,10 @@ pub(super) fn lease_vectors(session: &Session) -> Vec<Value> {
 }
 
 fn rightful<'a>(
-    right: LeaseContext<'a>,
+    right: &LeaseContext<'a>,
     settings: &'a [(String, String)],
 ) -> Vec<(&'static str, LeaseContext<'a>, Vec<u8>)> {
+    let right = *right;
     let secret = b"sk-0123456789abcdef".to_vec();
     vec![
         ("a lease", right, secret.clone()),
@@ -73,7 +74,8 @@ fn rightful<'a>(
 }
 
 /// Right but for one word.
-fn altered(right: LeaseContext<'_>) -> Vec<(&'static str, LeaseContext<'_>)> {
+fn altered<'a>(right: &LeaseContext<'a>) -> Vec<(&'static str, LeaseContext<'a>)> {
+    let right = *right;
     let later = right.expire_time + Duration::from_millis(1);
     vec![
         ("another lease", LeaseContext { lease_id: LeaseId::from_bytes([0; 16]), ..right }),

@@ -149,6 +149,7 @@ fn lease(by: Record) -> Record {
         lease_hash: vec![0x88; 32].into(),
         lease_expire_time: Some(proto_time(Timestamp::from_millis(1_700_000_060_005))),
         lease_renewals: 1,
+        because: "fallback.no_quota".to_owned(),
         ..credential(by)
     }
 }

@@ -1,5 +1,7 @@
 use audit::{Kind, Reason, Record, RecordDraft, proto_time};
-use domain::{OnMissing, Scope, Timestamp, Uid};
+use domain::{
+    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingRules, Scope, Timestamp, Uid,
+};
 use store::{
     Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, Store, TenantRow, VersionRow,
     VirtualKeyRow,
@@ -103,12 +105,26 @@ pub(crate) fn tenant(number: u8, name: &str) -> TenantRow {
         display_name: "Äcme & \"Söhne\"".to_owned(),
         preferred_provider: Some("openai".parse().unwrap()),
         suspended: false,
-        on_missing: OnMissing::Managed,
+        on_missing: OnMissing::Keyless,
+        rules: rules(),
         revision: 1,
         request_id: Some("r-1".parse().unwrap()),
         created_at: at(10),
         updated_at: at(11),
         row_mac: [9; 32],
+    }
+}
+
+fn rules() -> RoutingRules {
+    let models = || "gpt-4o*".parse().unwrap();
+    let (credential, provider) = ("own".parse().unwrap(), "openai".parse().unwrap());
+    RoutingRules {
+        custom: vec![CustomRule { models: models(), credential }],
+        keyless: vec![KeylessRule { models: models(), provider, model: "gpt-4o-mini".to_owned() }],
+        fallbacks: vec![FallbackRule {
+            provider: "anthropic".parse().unwrap(),
+            to: vec![Fallback::Credential("second".parse().unwrap()), Fallback::Managed],
+        }],
     }
 }
 
@@ -130,6 +146,11 @@ pub(crate) fn credential(number: u8, of: &TenantRow, name: &str) -> CredentialRo
         tenant: of.id.clone(),
         id: name.parse().unwrap(),
         provider: "custom".parse().unwrap(),
+        kind: "header".to_owned(),
+        settings: vec![
+            ("header_name".to_owned(), "x-k".to_owned()),
+            ("header_prefix".to_owned(), "a \" b".to_owned()),
+        ],
         enabled: true,
         priority: -5,
         base_url: Some("https://llm.acme.example".to_owned()),

@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use audit::{Bundle, HashTile, Reason, RecordDraft, RecordProof, SignerKey, tree_root};
 use domain::{AccessRule, ManualClock};
-use envelope::LocalKms;
+use envelope::{LocalKms, Roots};
 use store::{Pending, SqliteStore, Store};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
@@ -95,7 +95,7 @@ async fn core(
         commit_deadline: Duration::from_secs(5),
         keep,
         kek_ttl: Duration::from_mins(5),
-        kms: Arc::clone(kms) as _,
+        roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec!["siem".to_owned()],

@@ -1,5 +1,6 @@
 // Stands in for Entra: the token endpoint of oidc-provider, at the path that Entra has, with one
-// application of one tenant. Prints its port when it serves. Modules are found in the folder $1.
+// application of one tenant. Prints its port when it serves. Modules are found in
+// the folder $1.
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';

@@ -1,0 +1,125 @@
+//! What is lent when the credential before it has failed.
+
+use std::time::Duration;
+
+use audit::{Kind, Reason, timestamp};
+use domain::{CredentialName, Dialect, Failure};
+use prost_types::FieldMask;
+use store::Store as _;
+use strongroom_proto::v1;
+use tonic::Code;
+
+use super::{Ask, Failed, Fixture, Refused, Target, caller, check};
+
+const LIMITED: Failure = Failure::RateLimited { retry_after: Some(Duration::from_secs(20)) };
+
+/// Tenant `acme` with credentials `openai`, `second` and `third`, of which the policy lists `second`.
+struct Three(Fixture);
+
+impl Three {
+    async fn new() -> Self {
+        let fixture = Fixture::new().await;
+        fixture.put(&named("second")).await;
+        fixture.put(&named("third")).await;
+        let three = Self(fixture);
+        three.list(&["second"]).await;
+        three
+    }
+
+    async fn list(&self, to: &[&str]) {
+        let to = to.iter().map(|&one| one.to_owned()).collect();
+        let rule = v1::FallbackRule { provider: "openai".to_owned(), to };
+        let tenant = v1::Tenant {
+            name: "tenants/acme".to_owned(),
+            fallbacks: vec![rule],
+            ..v1::Tenant::default()
+        };
+        let mask = FieldMask { paths: vec!["fallbacks".to_owned()] };
+        let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(mask) };
+        let core = &self.0.core;
+        core.update_tenant(&caller("Tenants/UpdateTenant"), request).await.unwrap();
+    }
+
+    async fn after(&self, failed: &[(&str, Failure)]) -> Result<v1::Lease, Refused> {
+        let begun = self.0.clock_now();
+        let failed = failed.iter().map(|(name, failure)| Failed {
+            credential: named(name),
+            failure: *failure,
+            begun,
+        });
+        let ask = Ask {
+            target: Target::Provider {
+                tenant: "acme".parse().unwrap(),
+                provider: "openai".to_owned(),
+            },
+            dialect: Dialect::OpenAi,
+            ttl: Some(Duration::from_mins(1)),
+            request_id: String::new(),
+            failed: failed.collect(),
+        };
+        // A call takes its time.
+        self.0.clock.advance(Duration::from_millis(10));
+        self.0.core.lend(&self.0.caller, &self.0.session, ask, None).await
+    }
+}
+
+fn named(name: &str) -> CredentialName {
+    format!("tenants/acme/credentials/{name}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_the_policy_lists_is_lent_for_as_long_as_the_first_rests() {
+    let three = Three::new().await;
+    let first = three.after(&[]).await.unwrap();
+    assert_eq!((&*first.credential, first.has_fallback), ("tenants/acme/credentials/openai", true));
+    let second = three.after(&[("openai", LIMITED)]).await.unwrap();
+    assert_eq!(second.credential, "tenants/acme/credentials/second");
+    assert_eq!((&*second.because, second.has_fallback), ("fallback.rate_limited", false));
+    assert!(second.ttl.unwrap().seconds <= 20);
+    // Whoever comes meanwhile is lent the second at once.
+    assert_eq!(three.after(&[]).await.unwrap().credential, second.credential);
+    // One lease shows whether the first works again; the others wait for what comes of it.
+    three.0.clock.advance(Duration::from_secs(20));
+    assert_eq!(three.after(&[]).await.unwrap().credential, first.credential);
+    assert_eq!(three.after(&[]).await.unwrap().credential, second.credential);
+}
+
+#[tokio::test]
+async fn what_the_policy_does_not_list_is_never_lent_in_its_place() {
+    let three = Three::new().await;
+    let all = [("openai", Failure::CredentialRefused), ("second", Failure::NoQuota)];
+    let refused = three.after(&all).await;
+    check(refused, Code::FailedPrecondition, Reason::CredentialsExhausted);
+    // The control: listed, it is lent.
+    three.list(&["second", "third"]).await;
+    let third = three.after(&all).await.unwrap();
+    assert_eq!(third.credential, "tenants/acme/credentials/third");
+}
+
+#[tokio::test]
+async fn a_report_about_anothers_credential_is_no_report() {
+    let three = Three::new().await;
+    three.0.furnish("globex").await;
+    let begun = three.0.clock_now();
+    let credential: CredentialName = "tenants/globex/credentials/openai".parse().unwrap();
+    let tenant = three.0.core.directory.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
+    let failed = [Failed { credential, failure: Failure::CredentialRefused, begun }];
+    three.0.clock.advance(Duration::from_millis(10));
+    three.0.core.note_failures(&tenant, &failed).await.unwrap();
+    let globex = three.0.core.directory.tenant(&"globex".parse().unwrap()).await.unwrap().unwrap();
+    let uid = globex.credentials[0].row.uid;
+    let now = three.0.clock_now();
+    assert!(three.0.core.healths.readiness(uid, now).is_usable());
+}
+
+#[tokio::test]
+async fn the_record_says_why_and_the_lease_ends_when_it_says() {
+    let three = Three::new().await;
+    let lease = three.after(&[("openai", Failure::NotAllowed)]).await.unwrap();
+    assert_eq!(lease.ttl.unwrap().seconds, 10);
+    let entries = three.0.store.records(lease.log_index, 1, None).await.unwrap();
+    let record = entries[0].record().unwrap();
+    assert_eq!(record.kind(), Kind::LeaseGranted);
+    assert_eq!(record.because, "fallback.not_allowed");
+    assert!(timestamp(record.lease_expire_time.as_ref().unwrap()).is_some());
+}

@@ -1,0 +1,158 @@
+use crate::{
+    Timestamp,
+    budget::{Amounts, Settlement, Spending, Unit},
+};
+
+/// A slice in its holder's hands: calls are reserved and settled in it without asking anybody.
+///
+/// Whatever its holder does, `covered + returned + free + held by calls` is what was granted, so all
+/// holders together stay within the caps.
+#[derive(Debug)]
+pub struct Allowance {
+    limited: [bool; Unit::ALL.len()],
+    free: Amounts,
+    covered: Amounts,
+    returned: Amounts,
+    spent: Spending,
+    sequence: u64,
+    told: bool,
+    ends_at: Timestamp,
+}
+
+/// What one call holds of an allowance. It is ended or lost, once.
+#[derive(Debug, Eq, PartialEq)]
+#[must_use = "a call that is neither ended nor lost holds its amount until the slice expires"]
+pub struct Ticket(Amounts);
+
+impl Allowance {
+    /// What was granted: of the `limited` units as much as it says, of all others as much as one
+    /// likes. No call begins at or after `ends_at`: the end of the lease or of the earliest window,
+    /// whichever is first.
+    pub fn new(granted: &Amounts, limited: &[Unit], ends_at: Timestamp) -> Self {
+        Self {
+            limited: Unit::ALL.map(|unit| limited.contains(&unit)),
+            free: *granted,
+            covered: Amounts::default(),
+            returned: Amounts::default(),
+            spent: Spending::default(),
+            sequence: 0,
+            told: true,
+            ends_at,
+        }
+    }
+
+    /// Reserves what a call may come to; none when the allowance does not hold it. Then a larger one
+    /// is to be asked for, and when that is refused, [`Self::give_back`] leaves to others what is of
+    /// no use here.
+    pub fn begin(&mut self, need: &Amounts, now: Timestamp) -> Option<Ticket> {
+        let need = need.each(|unit, need| if self.is_limited(unit) { need } else { 0 });
+        if now >= self.ends_at || !need.is_within(&self.free) {
+            return None;
+        }
+        self.free = self.free.less(&need);
+        Some(Ticket(need))
+    }
+
+    /// Settles a call. What it took beyond its worst case comes out of what is free.
+    pub fn end(&mut self, Ticket(held): Ticket, spent: &Spending) {
+        let all = self.free.plus(&held);
+        let covered = all.each(|unit, all| spent.of(unit).rounded_up().min(all));
+        self.free = all.less(&covered);
+        self.covered = self.covered.plus(&covered);
+        self.spent = self.spent.plus(spent);
+        self.told = false;
+    }
+
+    /// Leaves a call's amount held, since nobody knows what it took; only that it is not under way any
+    /// more is known. When the slice expires, that becomes what is unknown of it.
+    pub fn lose(&mut self, Ticket(held): Ticket) {
+        let concurrent = held.of(Unit::Concurrent);
+        let free = self.free.of(Unit::Concurrent).saturating_add(concurrent);
+        self.free = self.free.with(Unit::Concurrent, free);
+    }
+
+    /// Gives back all that no call holds.
+    pub fn give_back(&mut self) {
+        self.told &= self.free == Amounts::default();
+        self.returned = self.returned.plus(&self.free);
+        self.free = Amounts::default();
+    }
+
+    /// What to tell the broker, if there is anything new. Telling it twice, late, or not at all before
+    /// the next one does no harm.
+    pub fn report(&mut self) -> Option<Settlement> {
+        if self.told {
+            return None;
+        }
+        self.told = true;
+        self.sequence += 1;
+        let Self { sequence, covered, returned, spent, .. } = *self;
+        Some(Settlement { sequence, covered, returned, spent })
+    }
+
+    /// What no call holds.
+    pub fn free(&self) -> &Amounts {
+        &self.free
+    }
+
+    fn is_limited(&self, unit: Unit) -> bool {
+        self.limited.get(unit as usize).copied().unwrap_or(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cost;
+
+    const SOON: Timestamp = Timestamp::from_millis(1000);
+
+    fn allowance(money: u64) -> Allowance {
+        let granted = Amounts::default().with(Unit::Money, money).with(Unit::Concurrent, 2);
+        Allowance::new(&granted, &[Unit::Money, Unit::Concurrent], SOON)
+    }
+
+    fn call(micros: u64) -> Amounts {
+        Amounts::of_call(Cost::of(micros, 1_000_000), 5, 5)
+    }
+
+    fn spent(picos: u128) -> Spending {
+        Spending { cost: Cost::from_picos(picos), requests: 1, input_tokens: 5, output_tokens: 2 }
+    }
+
+    #[test]
+    fn calls_are_reserved_until_they_end() {
+        let mut allowance = allowance(10);
+        let now = Timestamp::from_millis(0);
+        let one = allowance.begin(&call(6), now).unwrap();
+        assert_eq!(allowance.begin(&call(5), now), None);
+        let two = allowance.begin(&call(4), now).unwrap();
+        assert_eq!(allowance.begin(&call(0), now), None, "two are under way");
+        allowance.end(one, &spent(1_500_000));
+        allowance.lose(two);
+        assert_eq!(
+            (allowance.free().of(Unit::Money), allowance.free().of(Unit::Concurrent)),
+            (4, 2)
+        );
+        let report = allowance.report().unwrap();
+        assert_eq!((report.sequence, report.covered.of(Unit::Money)), (1, 2));
+        assert_eq!(report.spent, spent(1_500_000));
+        assert_eq!(allowance.report(), None);
+        allowance.give_back();
+        assert_eq!(allowance.report().unwrap().returned.of(Unit::Money), 4);
+    }
+
+    #[test]
+    fn nothing_begins_when_the_slice_has_ended() {
+        assert_eq!(allowance(10).begin(&call(1), SOON), None);
+    }
+
+    #[test]
+    fn what_nobody_limits_is_not_held() {
+        let mut allowance = allowance(10);
+        let ticket = allowance.begin(&call(1), Timestamp::from_millis(0)).unwrap();
+        assert_eq!(ticket.0.of(Unit::InputTokens), 0);
+        allowance.end(ticket, &spent(1));
+        assert_eq!(allowance.report().unwrap().covered.of(Unit::InputTokens), 0);
+    }
+}
