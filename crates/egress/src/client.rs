@@ -53,7 +53,7 @@ impl Client {
             return Err(EgressError::ForeignOrigin);
         }
         let answer = timeout(bounds.within, self.exchange(origin, request, bounds.longest_answer));
-        answer.await.unwrap_or(Err(EgressError::TimedOut))
+        answer.await.unwrap_or(Err(EgressError::TooSlow))
     }
 
     async fn exchange(

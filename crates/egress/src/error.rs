@@ -21,9 +21,12 @@ pub enum EgressError {
     /// The address is one of those that programs read differently.
     #[error("the address is written in a way that is not taken: {0}")]
     Form(&'static str),
-    /// Nobody answered in time.
-    #[error("connecting or answering took too long")]
+    /// There was no connection in time.
+    #[error("connecting took too long")]
     TimedOut,
+    /// There was no whole answer in time.
+    #[error("the provider took too long to answer")]
+    TooSlow,
     /// The host was not found, or no connection could be made.
     #[error("the provider cannot be reached")]
     Unreachable(#[source] Arc<io::Error>),
@@ -52,6 +55,7 @@ impl EgressError {
             | Self::Form(_) => true,
             Self::NoHost
             | Self::TimedOut
+            | Self::TooSlow
             | Self::Unreachable(_)
             | Self::Untrusted(_)
             | Self::BrokenOff(_)
@@ -70,6 +74,7 @@ impl EgressError {
             Self::NoHost => "no_host",
             Self::Form(_) => "form",
             Self::TimedOut => "timed_out",
+            Self::TooSlow => "too_slow",
             Self::Unreachable(_) => "unreachable",
             Self::Untrusted(_) => "untrusted",
             Self::BrokenOff(_) => "broken_off",

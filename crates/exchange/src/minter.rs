@@ -2,12 +2,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use domain::{Clock, Origin};
-use egress::Bounds;
+use egress::{Bounds, EgressError};
 use http::{
     HeaderName, HeaderValue, Request, Response,
     header::{ACCEPT, CONTENT_TYPE},
 };
 use providers::Mint;
+use tokio::time::timeout;
 
 use crate::{AwsIdentity, Courier, ExchangeError, Order, Token, aws, entra, google, keys};
 
@@ -30,6 +31,11 @@ impl Minter {
 
     /// Makes a token, within ten seconds or not at all.
     pub async fn mint(&self, order: &Order) -> Result<Token, ExchangeError> {
+        let token = timeout(WITHIN, self.token(order)).await;
+        token.unwrap_or(Err(ExchangeError::Unreachable(EgressError::TooSlow)))
+    }
+
+    async fn token(&self, order: &Order) -> Result<Token, ExchangeError> {
         match order.minting.how {
             Mint::AwsAssumeRole => aws::of_role(self, order).await,
             Mint::BedrockShortTermKey => aws::of_access_key(self, order).await,

@@ -137,7 +137,7 @@ async fn an_answer_is_bounded_in_length_and_time() {
     let bounds =
         Bounds { origins: &origins, within: Duration::from_millis(300), longest_answer: 1000 };
     let request = Request::get(format!("{}/silent", world.origin)).body(Bytes::new()).unwrap();
-    assert_eq!(world.client.send(request, &bounds).await.unwrap_err().word(), "timed_out");
+    assert_eq!(world.client.send(request, &bounds).await.unwrap_err().word(), "too_slow");
     // Giving up closes the connection too.
     world.ended.recv().await.unwrap();
 }

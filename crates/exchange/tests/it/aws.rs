@@ -6,12 +6,11 @@ use std::{process::Command, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{Clock, Secret, SystemClock};
-use egress::{AddressRules, Client, Exit, SystemResolver, client_tls};
 use exchange::{AwsIdentity, AwsKeys, ExchangeError, Minter, Order, Token};
 use providers::{CredentialKind, Verdict};
 use serde::Deserialize;
 
-use crate::world::{Scripted, json, order, text, word};
+use crate::world::{Scripted, at_this_machine, json, order, text, word};
 
 /// What `tests/clients/new_sts_role.py` has made at moto: a user for the broker, one for the customer,
 /// a role that asks for an external id, and one that does not.
@@ -53,18 +52,10 @@ fn moto() -> Option<(String, Made)> {
     Some((endpoint, serde_json::from_slice(&made.stdout).unwrap()))
 }
 
-/// By the real way out, at this machine.
 async fn mint(order: &Order, broker: Option<Keys>) -> Result<Token, ExchangeError> {
-    let exit = Exit {
-        rules: AddressRules::new(vec!["127.0.0.1/32".parse().unwrap()])
-            .with_danger_plain_http_to_loopback(true),
-        resolver: Arc::new(SystemResolver),
-        tls: client_tls(None).unwrap(),
-        connect_timeout: Duration::from_secs(5),
-    };
     let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
     let identity = Arc::new(Identity(broker)) as Arc<dyn AwsIdentity>;
-    Minter::new(Arc::new(Client::new(Arc::new(exit))), clock, Some(identity)).mint(order).await
+    Minter::new(at_this_machine(), clock, Some(identity)).mint(order).await
 }
 
 fn role(endpoint: &str, arn: &str, external_id: &str) -> Order {

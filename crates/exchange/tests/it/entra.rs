@@ -1,9 +1,18 @@
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use domain::{Clock, SystemClock};
+use exchange::Minter;
 use providers::CredentialKind;
 use serde_json::json;
 
-use crate::world::{self, NOW, Scripted, mint, order, text, word};
+use crate::world::{self, NOW, Scripted, at_this_machine, mint, order, text, word};
 
-const SECRET: &str = "abc8Q~notarealsecretnotarealsecretnotare";
+const SECRET: &str = "abc8Q~notarealsecret+&=%notarealsecretnot";
 const SETTINGS: &str =
     "resource=r tenant_id=t.example client_id=11111111-2222-3333-4444-555555555555";
 
@@ -108,4 +117,62 @@ async fn a_token_is_not_thought_to_live_longer_than_the_provider_gives() {
     });
     let token = mint(&courier, &credential(SECRET)).await.unwrap();
     assert_eq!(token.lifetime().as_secs(), 3600);
+}
+
+/// The token endpoint of somebody else's package, which `TEST_NODE_MODULES` names the folder of; without that
+/// variable there is nothing to test against. It ends with this.
+struct Oidc(Child, u16);
+
+impl Oidc {
+    #[expect(clippy::disallowed_methods, reason = "the test runner names the folder this way")]
+    fn start() -> Option<Self> {
+        let folder = std::env::var("TEST_NODE_MODULES").ok()?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/entra.mjs");
+        let mut child = Command::new("node")
+            .args([script, &folder])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut port = None;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            port = line.unwrap().parse().ok();
+            if port.is_some() {
+                break;
+            }
+        }
+        Some(Self(child, port.unwrap()))
+    }
+}
+
+impl Drop for Oidc {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_is_not_ours_understands_us() {
+    let Some(oidc) = Oidc::start() else { return };
+    let mint = async |settings: &str, secret: &str| {
+        let mut order = order("azure", CredentialKind::EntraClient, settings, secret);
+        let url = order.minting.url.take().unwrap();
+        let here = format!("http://127.0.0.1:{}", oidc.1);
+        order.minting.url = Some(url.replace("https://login.microsoftonline.com", &here));
+        let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
+        Minter::new(at_this_machine(), clock, None).mint(&order).await
+    };
+    let token = mint(SETTINGS, SECRET).await.unwrap();
+    assert_eq!(token.lifetime(), Duration::from_mins(30));
+    assert!(!token.secret().is_empty());
+
+    let error = mint(SETTINGS, "abc8Q~anothersecret").await.unwrap_err();
+    assert_eq!(word(&error, &["anothersecret"]), "invalid");
+    assert!(error.to_string().contains("(invalid_client)"), "{error}");
+    let stranger = SETTINGS.replace("11111111", "99999999");
+    assert_eq!(word(&mint(&stranger, SECRET).await.unwrap_err(), &[SECRET]), "invalid");
+    let elsewhere = SETTINGS.replace("t.example", "other.example");
+    let error = mint(&elsewhere, SECRET).await.unwrap_err();
+    assert_eq!(word(&error, &[SECRET]), "region_or_permission");
 }

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{Clock, ManualClock, Secret, Timestamp};
-use egress::{Bounds, EgressError};
+use egress::{AddressRules, Bounds, Client, EgressError, Exit, SystemResolver, client_tls};
 use exchange::{Courier, ExchangeError, Minter, Order, Token};
 use http::{Request, Response};
 use providers::{Catalogue, CredentialKind, Settings};
@@ -116,6 +116,17 @@ pub(crate) fn clock() -> Arc<ManualClock> {
 pub(crate) async fn mint(courier: &Arc<Scripted>, order: &Order) -> Result<Token, ExchangeError> {
     let courier = Arc::clone(courier) as Arc<dyn Courier>;
     Minter::new(courier, clock() as Arc<dyn Clock>, None).mint(order).await
+}
+
+/// The real way out, to servers beside the test.
+pub(crate) fn at_this_machine() -> Arc<dyn Courier> {
+    Arc::new(Client::new(Arc::new(Exit {
+        rules: AddressRules::new(vec!["127.0.0.1/32".parse().unwrap()])
+            .with_danger_plain_http_to_loopback(true),
+        resolver: Arc::new(SystemResolver),
+        tls: client_tls(None).unwrap(),
+        connect_timeout: Duration::from_secs(5),
+    })))
 }
 
 pub(crate) fn text(token: &Token) -> &str {

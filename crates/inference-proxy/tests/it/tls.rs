@@ -108,6 +108,20 @@ async fn a_provider_is_called_over_tls_with_the_http_that_it_chooses() {
 }
 
 #[tokio::test]
+async fn connections_of_http_2_end_soon_after_their_lease_too() {
+    let authority = Authority::new();
+    let provider = authority.provider("127.0.0.1", &TLS13, &["h2"]);
+    let upstream = Upstream::start_tls(provider).await.unwrap();
+    let egress = format!("{}idle_connection = \"1h\"\n", authority.as_egress());
+    let world = World::before(upstream, &egress).await;
+    world.upstream.answer(PATH, 200, &[], "{}");
+    assert_eq!(world.call(PATH, BODY).await.0, StatusCode::OK);
+    assert_eq!(world.upstream.seen()[0].version, Version::HTTP_2);
+    world.leases.live.store(false, std::sync::atomic::Ordering::SeqCst);
+    timeout(Duration::from_secs(2), world.upstream.until_idle()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_provider_that_does_not_prove_who_it_is_gets_nothing() {
     let (trusted, other) = (Authority::new(), Authority::new());
     for (authority, host) in
