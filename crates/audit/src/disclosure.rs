@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use sha2::{Digest as _, Sha256};
+use strongroom_proto::v1;
 use thiserror::Error;
 
 use crate::{Hash, Record};
@@ -63,6 +64,12 @@ impl Names {
     /// Takes a name.
     pub fn know(&mut self, name: Disclosure) {
         self.0.insert(*name.commitment(), name);
+    }
+
+    /// The names that a broker tells, as far as they are those that the records commit to.
+    pub fn told(disclosures: &[v1::Disclosure]) -> Self {
+        let check = |it: &v1::Disclosure| Disclosure::check(&it.commitment, &it.salt, &it.value);
+        disclosures.iter().map(check).filter_map(Result::ok).collect()
     }
 
     /// Takes all of these names.

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use audit::{Kind, Record};
 use prost_types::Timestamp;
 
-use crate::{caller::Actor, session::OpenSession};
+use crate::{caller::Actor, refused::Why, session::OpenSession};
 
 /// Who must not go on, as the log tells it: identities that are blocked, and sessions that were
 /// revoked. The log is all that is kept of it, so a broker that starts reads it from there.
@@ -59,6 +59,11 @@ impl Barred {
     /// Whether somebody is blocked.
     pub(crate) fn is_blocked(&self, actor: &Actor) -> bool {
         self.blocked_by(actor).is_some()
+    }
+
+    /// Refuses who is blocked.
+    pub(crate) fn admit(&self, actor: &Actor) -> Result<(), Why> {
+        if self.is_blocked(actor) { Err(Why::IdentityBlocked) } else { Ok(()) }
     }
 
     /// Whether a session has been revoked, or was opened before its holder was blocked.

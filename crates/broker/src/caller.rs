@@ -15,6 +15,8 @@ pub(crate) struct Caller {
     pub(crate) identity: SpiffeId,
     /// What records call it.
     pub(crate) called: Called,
+    /// What the log knows it by.
+    pub(crate) actor: Arc<Actor>,
     pub(crate) certificate_sha256: [u8; 32],
     /// `Service/Method`, as the contract spells it.
     pub(crate) method: &'static str,
@@ -40,7 +42,8 @@ impl Caller {
         trace_id: Option<[u8; 16]>,
     ) -> Self {
         let (recorded, call) = (Arc::default(), Arc::default());
-        Self { identity, called, certificate_sha256, method, trace_id, recorded, call }
+        let actor = Arc::new(Actor::of(&identity, called));
+        Self { identity, called, actor, certificate_sha256, method, trace_id, recorded, call }
     }
 
     /// Adds to a record who did it, and by which call.
@@ -58,11 +61,6 @@ impl Caller {
             trace_id: self.trace_id.map(|id| id.to_vec()).unwrap_or_default().into(),
             ..record
         }
-    }
-
-    /// What the log knows the caller by.
-    pub(crate) fn actor(&self) -> Actor {
-        Actor::of(&self.identity, self.called)
     }
 
     /// Whether a record of the call has been made.

@@ -1,6 +1,7 @@
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use audit::Record;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
 use envelope::{Keyring, KeyringSettings, Kms, Roots};
 use providers::Catalogue;
@@ -212,12 +213,12 @@ pub(crate) async fn first_since(
     while low < high {
         let middle = low + (high - low) / 2;
         let entry = store.records(middle, 1, None).await?.into_iter().next();
-        let Some(entry) = entry else { break };
-        let record = entry.record().map_err(|error| Why::Corrupt(error.to_string()))?;
-        if record.time.as_ref().and_then(audit::timestamp).is_some_and(|time| time < oldest) {
-            low = entry.index + 1;
-        } else {
-            high = middle;
+        let record = entry.map(|entry| entry.record()).transpose();
+        let record = record.map_err(|error| Why::Corrupt(error.to_string()))?;
+        let time = |record: &Record| record.time.as_ref().and_then(audit::timestamp);
+        match record {
+            Some(record) if time(&record) < Some(oldest) => low = middle + 1,
+            Some(_) | None => high = middle,
         }
     }
     Ok(low)

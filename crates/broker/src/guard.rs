@@ -158,9 +158,7 @@ impl Inner {
     ) -> Result<Option<Duration>, Why> {
         // The connection outlives the handshake that checked the certificate.
         self.tls.recheck(identity).map_err(|_| Why::Unidentified)?;
-        if self.barred.is_blocked(&caller.actor()) {
-            return Err(Why::IdentityBlocked);
-        }
+        self.barred.admit(&caller.actor)?;
         let method = method.ok_or(Why::UnknownMethod)?;
         if method.ruled && !self.access.admits(caller) {
             return Err(Why::NotPermitted);

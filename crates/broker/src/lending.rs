@@ -121,6 +121,10 @@ impl Core {
         let about = ask.target.about();
         self.checkpoints.check().map_err(|why| Refused::about(why, &about))?;
         let turn = Turn::take(renewed)?;
+        if !ask.failed.is_empty() {
+            let noted = self.note_report(caller, session, &ask).await;
+            noted.map_err(|why| Refused::about(why, &about))?;
+        }
         for _ in 0..ATTEMPTS {
             let as_of = self.directory.as_of();
             let attempt = self.attempt(caller, session, &ask, &turn, as_of).await;
@@ -135,6 +139,26 @@ impl Core {
             }
         }
         Err(Refused::about(Why::LogUnavailable, &about))
+    }
+
+    /// Takes note of the attempts that failed: once for each request, however often it is decided.
+    async fn note_report(
+        &self,
+        caller: &Caller,
+        session: &OpenSession,
+        ask: &Ask,
+    ) -> Result<(), Why> {
+        self.check_bars(caller, session)?;
+        let tenant = match &ask.target {
+            Target::VirtualKey { id, digest, .. } => {
+                self.check_virtual_key(id, digest).await?.tenant.clone()
+            }
+            Target::Provider { tenant, .. } => tenant.clone(),
+            // One that the caller names has no other in its place.
+            Target::Credential(_) => return Ok(()),
+        };
+        let tenant = self.tenant(caller, &tenant).await?;
+        self.note_failures(&tenant, &ask.failed).await
     }
 
     async fn attempt(
@@ -217,9 +241,7 @@ impl Core {
     /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
     fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
         let barred = self.directory.barred();
-        if barred.is_blocked(&caller.actor()) {
-            return Err(Why::IdentityBlocked);
-        }
+        barred.admit(&caller.actor)?;
         if barred.ends(session) { Err(Why::NoSuchSession) } else { Ok(()) }
     }
 
@@ -267,7 +289,6 @@ impl Core {
                 key_ends = key.expires_at;
                 let tenant = self.tenant(caller, &key.tenant).await?;
                 let wanted = Wanted { model, provider, dialect, scope: &key.scope };
-                self.note_failures(&tenant, failed).await?;
                 let route = self.decide(&tenant, wanted, failed).await?;
                 let name = VirtualKeyName { tenant: key.tenant.clone(), id: id.clone() };
                 (tenant, route, Some(name))
@@ -275,7 +296,6 @@ impl Core {
             Target::Provider { tenant, provider } => {
                 let tenant = self.tenant(caller, tenant).await?;
                 let wanted = Wanted { model: "", provider, dialect, scope: &open };
-                self.note_failures(&tenant, failed).await?;
                 let route = self.decide(&tenant, wanted, failed).await?;
                 (tenant, route, None)
             }

@@ -17,7 +17,7 @@ pub(crate) struct Live {
     tls: Arc<ServerTls>,
     barred: Arc<Barred>,
     identity: Arc<Identity>,
-    actor: Actor,
+    actor: Arc<Actor>,
 }
 
 impl Live {
@@ -29,7 +29,7 @@ impl Live {
     ) -> Result<Self, Status> {
         let identity = request.extensions().get::<Arc<Identity>>().cloned();
         let identity = identity.ok_or_else(unidentified)?;
-        let actor = request.extensions().get::<Caller>().map(Caller::actor);
+        let actor = request.extensions().get::<Caller>().map(|caller| Arc::clone(&caller.actor));
         let actor = actor.ok_or_else(unidentified)?;
         let barred = Arc::clone(core.directory.barred());
         Ok(Self { tls: Arc::clone(tls), barred, identity, actor })
@@ -39,10 +39,7 @@ impl Live {
     /// blocked.
     pub(crate) fn check(&self) -> Result<(), Status> {
         self.tls.recheck(&self.identity).map_err(|_| unidentified())?;
-        if self.barred.is_blocked(&self.actor) {
-            return Err(Refused::from(Why::IdentityBlocked).into());
-        }
-        Ok(())
+        self.barred.admit(&self.actor).map_err(|why| Refused::from(why).into())
     }
 }
 

@@ -83,10 +83,7 @@ impl Core {
         // comes next, not what happens to be well.
         let Planned { decision, platform } = self.plan(tenant, wanted, failed.is_empty()).await?;
         let plan = decision.outcome.map_err(|none| self.no_route(none, wanted))?;
-        let owner = |attempt: &Attempt| match &platform {
-            Some(platform) if attempt.source.is_platforms() => Arc::clone(platform),
-            _ => Arc::clone(tenant),
-        };
+        let owner = |attempt: &Attempt| owner(tenant, platform.as_ref(), attempt);
         let has_failed = |attempt: &&Attempt| {
             failed.iter().any(|it| {
                 it.credential.credential == attempt.credential
@@ -95,15 +92,14 @@ impl Core {
         };
         let now = self.clock.now();
         let rests = |attempt: &&Attempt| {
-            let held = owner(attempt);
-            let held = held.credentials.get(attempt.index);
+            let held = owner(attempt).credentials.get(attempt.index);
             held.is_none_or(|it| !self.healths.readiness(it.row.uid, now).is_usable())
         };
         let left = plan.attempts().filter(|attempt| !has_failed(attempt));
         let mut left = left.filter(|attempt| failed.is_empty() || !rests(attempt));
         let chosen = left.next().ok_or(Why::CredentialsExhausted)?;
         let has_fallback = left.next().is_some();
-        let mut decided = self.address(owner(chosen), chosen, wanted.dialect)?;
+        let mut decided = self.address(Arc::clone(owner(chosen)), chosen, wanted.dialect)?;
         decided.has_fallback = has_fallback;
         if let Some(last) = failed.last() {
             decided.because = format!("{}.{}", Because::Fallback.as_str(), last.failure.as_str());
@@ -195,7 +191,7 @@ impl Core {
             None
         };
         let candidates = |owner: &Arc<Tenant>| {
-            let mut candidates = self.candidates(owner, wanted.dialect, bare);
+            let mut candidates = self.candidates(owner, wanted.dialect);
             if !by_health {
                 for candidate in &mut candidates {
                     candidate.readiness = Readiness::Ready;
@@ -333,10 +329,12 @@ impl Core {
         })
     }
 
-    fn candidates(&self, tenant: &Tenant, dialect: Dialect, model: &str) -> Vec<Candidate> {
+    fn candidates(&self, tenant: &Tenant, dialect: Dialect) -> Vec<Candidate> {
         let now = self.clock.now();
+        // A fact of the provider; the credential's own address is made for the one that is chosen.
         let served = |held: &Held| {
-            !matches!(self.endpoint(held, dialect, model), Err(Why::DialectNotServed { .. }))
+            let known = self.catalogue.provider(&held.row.provider);
+            known.is_none_or(|known| known.dialects().any(|served| served == dialect))
         };
         let candidate = |held: &Held| Candidate {
             name: held.row.id.clone(),
@@ -349,6 +347,15 @@ impl Core {
         };
         tenant.credentials.iter().map(candidate).collect()
     }
+}
+
+/// Whose credential an attempt uses.
+pub(crate) fn owner<'a>(
+    tenant: &'a Arc<Tenant>,
+    platform: Option<&'a Arc<Tenant>>,
+    attempt: &Attempt,
+) -> &'a Arc<Tenant> {
+    platform.filter(|_| attempt.source.is_platforms()).unwrap_or(tenant)
 }
 
 /// How long a lease lasts that stands in for a credential that does not rest.

@@ -25,7 +25,7 @@ pub(crate) struct OpenSession {
     pub(crate) session: Session,
     pub(crate) identity: SpiffeId,
     /// What the log knows its holder by.
-    pub(crate) actor: Actor,
+    pub(crate) actor: Arc<Actor>,
     /// SHA-256 of the caller's public key, for the record.
     pub(crate) key_sha256: [u8; 32],
     pub(crate) expires_at: Timestamp,
@@ -71,7 +71,7 @@ impl Sessions {
         let made = OpenSession {
             session,
             identity: caller.identity.clone(),
-            actor: caller.actor(),
+            actor: Arc::clone(&caller.actor),
             key_sha256: Sha256::digest(public_key).into(),
             expires_at: self.clock.now() + LIFE,
             log_index: 0,

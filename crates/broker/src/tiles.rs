@@ -174,9 +174,7 @@ async fn admit(
 ) -> Result<(), Why> {
     // The connection outlives the handshake that checked the certificate.
     tls.recheck(identity).map_err(|_| Why::Unidentified)?;
-    if core.directory.barred().is_blocked(&caller.actor()) {
-        return Err(Why::IdentityBlocked);
-    }
+    core.directory.barred().admit(&caller.actor)?;
     core.access.permit_all(caller)?;
     known.get_or_try_init(|| async { core.log.record(caller.read()).await.map(drop) }).await?;
     Ok(())

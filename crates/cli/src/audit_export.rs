@@ -217,7 +217,7 @@ async fn fetch(
         let page_size = i32::try_from(end - from_index).unwrap_or(i32::MAX);
         let request = ListRecordsRequest { from_index, page_size, ..Default::default() };
         let page = client.list_records(request).await?.into_inner();
-        names.know_all(people::told(&page.disclosures));
+        names.know_all(Names::told(&page.disclosures));
         if page.entries.is_empty() {
             return Err(Failure::BadAnswer("entries that the checkpoint covers are missing"));
         }

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use audit::{Hash, Kind, RecordProof};
+use audit::{Hash, Kind, Names, RecordProof};
 use clap::Args;
 use serde_json::json;
 use strongroom_client::Transport;
@@ -10,7 +10,7 @@ use strongroom_proto::v1::{
 
 use crate::{
     audit_tail, audit_verify::KeyArgs, context::Context, failure::Failure, files, names::Hex,
-    output::Output, people, views::RecordView,
+    output::Output, views::RecordView,
 };
 
 #[derive(Args, Debug)]
@@ -58,7 +58,7 @@ impl Prove {
         // The record first: a proof without it proves nothing.
         files::write(&record_of(&self.output), &entry.body)?;
         files::write(&self.output, proof.encode().as_bytes())?;
-        let record = audit_tail::read(&entry, &people::told(&answer.disclosures))?;
+        let record = audit_tail::read(&entry, &Names::told(&answer.disclosures))?;
         let result = json!({ "index": index, "file": self.output, "record": record });
         context.output.show(&result, |_| audit_tail::human(&record))
     }

@@ -15,7 +15,7 @@ use crate::{
     moment::{Moment, Zone},
     names::TenantArg,
     output::{self, Output},
-    people, views,
+    views,
 };
 
 /// Where to look, and how to show it.
@@ -244,7 +244,7 @@ impl Source {
         loop {
             let page = client.list_records(request.clone()).await?.into_inner();
             let to_index = *to_index.get_or_insert(page.searched_from);
-            let names = people::told(&page.disclosures);
+            let names = Names::told(&page.disclosures);
             for entry in page.entries {
                 latest.push_front(Seen::new(record(&entry.body)?, &names));
                 if latest.len() == limit {
@@ -289,7 +289,7 @@ async fn search_broker(
                 continue;
             }
         };
-        let names = people::told(&page.disclosures);
+        let names = Names::told(&page.disclosures);
         for entry in &page.entries {
             visit(Seen::new(record(&entry.body)?, &names));
         }

@@ -7,7 +7,7 @@ use tonic::Streaming;
 
 use crate::{
     audit_search::Seen, context::Context, failure::Failure, names::TenantArg, output::printable,
-    people, views::RecordView,
+    views::RecordView,
 };
 
 #[derive(Args, Debug)]
@@ -60,7 +60,7 @@ async fn follow(
             Err(failure) if failure.is_unreachable() => return Ok(failure),
             Err(failure) => return Err(failure),
         };
-        let names = people::told(&message.disclosures);
+        let names = Names::told(&message.disclosures);
         for entry in message.entries {
             context.output.show(&read(&entry, &names)?, human)?;
         }

@@ -2,7 +2,6 @@ use std::{fmt::Write as _, path::Path};
 
 use audit::{Disclosure, Names};
 use serde::Deserialize;
-use strongroom_proto::v1;
 
 use crate::{failure::Failure, files};
 
@@ -17,12 +16,6 @@ struct Person {
 
 /// Where the names of people are kept in an export.
 const PEOPLE: &str = "people.jsonl";
-
-/// The names that a broker told, as far as they are those that the records commit to.
-pub(crate) fn told(disclosures: &[v1::Disclosure]) -> Names {
-    let check = |it: &v1::Disclosure| Disclosure::check(&it.commitment, &it.salt, &it.value);
-    disclosures.iter().map(check).filter_map(Result::ok).collect()
-}
 
 /// The names that lie in an export. A line that was changed names nobody.
 pub(crate) fn load(directory: &Path) -> Result<Names, Failure> {

@@ -1,4 +1,4 @@
-use audit::{Disclosure, Kind, Names, Reason, Record, decode_record, timestamp};
+use audit::{Kind, Names, Reason, Record, decode_record, timestamp};
 use strongroom_client::Broker;
 use strongroom_proto::v1::TailRecordsRequest;
 
@@ -14,11 +14,7 @@ pub(crate) async fn narrate(admin: Broker, from_index: u64) {
         return;
     };
     while let Ok(Some(page)) = records.message().await {
-        let told = page
-            .disclosures
-            .iter()
-            .map(|it| Disclosure::check(&it.commitment, &it.salt, &it.value));
-        let names: Names = told.flatten().collect();
+        let names = Names::told(&page.disclosures);
         for entry in page.entries {
             if let Ok(record) = decode_record(&entry.body) {
                 say(line(&record, &names));

@@ -1,15 +1,17 @@
 //! What is lent when the credential before it has failed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use audit::{Kind, Reason, timestamp};
 use domain::{CredentialName, Dialect, Failure};
+use envelope::Roots;
 use prost_types::FieldMask;
+use sealing::ClientKeys;
 use store::Store as _;
 use strongroom_proto::v1;
 use tonic::Code;
 
-use super::{Ask, Failed, Fixture, Refused, Target, caller, check};
+use super::{Ask, Failed, Fixture, Refused, Target, ask, caller, check, core};
 
 const LIMITED: Failure = Failure::RateLimited { retry_after: Some(Duration::from_secs(20)) };
 
@@ -122,4 +124,38 @@ async fn the_record_says_why_and_the_lease_ends_when_it_says() {
     assert_eq!(record.kind(), Kind::LeaseGranted);
     assert_eq!(record.because, "fallback.not_allowed");
     assert!(timestamp(record.lease_expire_time.as_ref().unwrap()).is_some());
+}
+
+#[tokio::test]
+async fn a_report_counts_once_however_often_the_lease_is_decided() {
+    let three = Three::new().await;
+    let fixture = &three.0;
+    let roots = Roots::only(Arc::clone(&fixture.kms) as _);
+    let other = core(Arc::clone(&fixture.store) as _, roots, &fixture.clock).await;
+    let keys = ClientKeys::generate().unwrap();
+    let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
+    let credential = named("openai");
+    let openai = Target::Provider { tenant: "acme".parse().unwrap(), provider: "openai".into() };
+    let report = |begun| {
+        let failed =
+            Failed { credential: named("openai"), failure: Failure::ProviderTrouble, begun };
+        Ask { target: openai.clone(), failed: vec![failed], ..ask() }
+    };
+    other.lend(&fixture.caller, &session, ask(), None).await.unwrap();
+    let tenant = other.directory.tenant(&credential.tenant).await.unwrap().unwrap();
+    let uid = tenant.credential(&credential.credential).unwrap().row.uid;
+    let usable = || other.healths.readiness(uid, fixture.clock_now()).is_usable();
+    for _ in 0..2 {
+        // What it decides first is stale by then.
+        three.list(&["second", "third"]).await;
+        let begun = fixture.clock_now();
+        fixture.clock.advance(Duration::from_millis(10));
+        other.lend(&fixture.caller, &session, report(begun), None).await.unwrap();
+    }
+    assert!(usable());
+    // The control: a third makes it rest.
+    let begun = fixture.clock_now();
+    fixture.clock.advance(Duration::from_millis(10));
+    other.lend(&fixture.caller, &session, report(begun), None).await.unwrap();
+    assert!(!usable());
 }

@@ -2,7 +2,7 @@ use audit::{Entry, Record, RecordFilter, timestamp};
 use domain::{TenantId, Timestamp};
 use store::Store;
 
-use crate::refused::Why;
+use crate::{core::first_since, refused::Why};
 
 /// Reads the records that somebody asks for, page by page, without an index of its own: what a lease
 /// writes must not grow with what an auditor may want to know.
@@ -145,16 +145,7 @@ impl Search<'_> {
     /// The first record from an index on that is not before a time. Times never go back, so halving
     /// finds it with a few single reads.
     async fn first_at(&self, moment: Timestamp, from: u64) -> Result<u64, Why> {
-        let (mut low, mut high) = (from.min(self.size), self.size);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = self.store.records(middle, 1, None).await?.into_iter().next();
-            match entry {
-                Some(entry) if time(&read(&entry)?) < Some(moment) => low = middle + 1,
-                Some(_) | None => high = middle,
-            }
-        }
-        Ok(low)
+        first_since(self.store, from.min(self.size)..self.size, moment).await
     }
 }
 

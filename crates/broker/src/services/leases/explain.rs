@@ -10,7 +10,7 @@ use crate::{
     directory::Tenant,
     lending::proto_source,
     refused::{About, Refused, Why},
-    route::{Planned, Wanted},
+    route::{Planned, Wanted, owner},
 };
 
 impl Core {
@@ -68,13 +68,10 @@ impl Core {
         };
         let mut attempts = Vec::new();
         for attempt in plan.attempts() {
-            let owner = match &platform {
-                Some(platform) if attempt.source.is_platforms() => Arc::clone(platform),
-                _ => Arc::clone(tenant),
-            };
+            let owner = owner(tenant, platform.as_ref(), attempt);
             let row = owner.credentials.get(attempt.index).map(|held| held.row.name().to_string());
             let credential = row.unwrap_or_default();
-            match self.address(owner, attempt, wanted.dialect) {
+            match self.address(Arc::clone(owner), attempt, wanted.dialect) {
                 Ok(decided) => attempts.push(v1::PlannedAttempt {
                     provider: attempt.provider.to_string(),
                     source: proto_source(attempt.source).into(),
