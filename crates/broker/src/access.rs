@@ -44,6 +44,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Leases/OpenSession", Class::Plain),
     ("Leases/ReleaseLease", Class::First),
     ("Leases/RenewLease", Class::First),
+    ("Leases/ReportFailures", Class::Plain),
     ("Leases/RevokeLease", Class::First),
     ("Leases/WatchRevocations", Class::Stream),
     ("Tenants/CreateTenant", Class::Plain),

@@ -235,6 +235,7 @@ impl Broker {
             Arc::clone(&core.store),
             Arc::clone(&core.directory),
             core.log.clone(),
+            Arc::clone(&core.healths),
             follower::POLL,
             self.stop.clone(),
         ));

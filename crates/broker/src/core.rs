@@ -37,7 +37,7 @@ pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     /// How old a record must be before it may be pruned; none if nothing may.
     pub(crate) keep: Option<Duration>,
-    pub(crate) healths: Healths,
+    pub(crate) healths: Arc<Healths>,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
     pub(crate) people: Arc<People>,
@@ -100,6 +100,9 @@ impl Core {
         let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
+        let healths = Healths::new(Arc::clone(&store));
+        healths.catch_up().await.context("reading how credentials fare")?;
+        let healths = Arc::new(healths);
         let people = People::new(
             people,
             Arc::clone(&access),
@@ -113,7 +116,7 @@ impl Core {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
             sinks: parts.sinks,
-            healths: Healths::default(),
+            healths,
             lent: Lent::new(),
             access,
             catalogue,

@@ -68,6 +68,7 @@ pub(crate) struct Loan {
     pub(crate) released: Arc<Mutex<bool>>,
     credential: Uid,
     credential_version: u64,
+    sealed_at: Timestamp,
     /// The latest record of it, for the record of its release.
     pub(crate) record: Record,
     expires_at: Timestamp,
@@ -174,7 +175,7 @@ impl Core {
         let hash = loan.map_or_else(|| id.hash(&self.pepper), |loan| loan.hash);
         let decision = self.decision(caller, ask).await?;
         // Another caller shows whether it works again; whoever comes now is told where else to go.
-        if loan.is_none() && !self.claim(&decision.route)? {
+        if loan.is_none() && !self.claim(&decision.route).await? {
             return Ok(Attempt::Stale(as_of));
         }
         let row = &decision.route.held()?.row;
@@ -223,6 +224,7 @@ impl Core {
                 released: loan.map(|loan| Arc::clone(&loan.released)).unwrap_or_default(),
                 credential: row.uid,
                 credential_version: row.current_version,
+                sealed_at: now,
                 record,
                 expires_at,
             }),
@@ -255,7 +257,7 @@ impl Core {
         ttl: Option<Duration>,
     ) -> Result<v1::Lease, Refused> {
         let loan = self.lent.of(session, id)?;
-        self.healths.succeeded(loan.credential, self.clock.now());
+        self.healths.succeeded(loan.credential, loan.sealed_at).await;
         let released = loan.released.lock().await;
         if *released {
             return Err(Why::LeaseEnded.into());

@@ -1,7 +1,7 @@
-use std::{error::Error as _, fmt};
+use std::{error::Error as _, fmt, time::Duration};
 
 use audit::{Kind, Reason, Record};
-use domain::{CredentialName, ProviderId, TenantId, VirtualKeyId};
+use domain::{CredentialName, Failure, ProviderId, TenantId, VirtualKeyId};
 use envelope::KmsError;
 use store::StoreError;
 use tonic::Code;
@@ -41,7 +41,12 @@ pub(crate) enum Why {
     NoSuchSession,
     NoCredential(ProviderId),
     CredentialDisabled(ProviderId),
-    CredentialsExhausted,
+    CredentialsExhausted {
+        /// What failed last, if it is known.
+        failure: Option<Failure>,
+        /// When the first of them may be asked again, if time alone helps.
+        retry_after: Option<Duration>,
+    },
     ModelAmbiguous(Vec<ProviderId>),
     SecretUnusable(String),
     DialectNotServed {
@@ -153,7 +158,7 @@ impl Why {
             Self::NoSuchSession => Reason::NoSuchSession,
             Self::NoCredential(_) => Reason::NoCredential,
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
-            Self::CredentialsExhausted => Reason::CredentialsExhausted,
+            Self::CredentialsExhausted { .. } => Reason::CredentialsExhausted,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::LeaseEnded => Reason::LeaseEnded,

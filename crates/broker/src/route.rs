@@ -6,6 +6,7 @@ use domain::{
     Timestamp, plan,
 };
 use providers::{Endpoint, NoTarget, Provider, Settings};
+use store::CredentialRow;
 
 use crate::{
     core::Core,
@@ -93,11 +94,18 @@ impl Core {
         let now = self.clock.now();
         let rests = |attempt: &&Attempt| {
             let held = owner(attempt).credentials.get(attempt.index);
-            held.is_none_or(|it| !self.healths.readiness(it.row.uid, now).is_usable())
+            held.is_none_or(|it| !self.healths.readiness(&it.row, now).0.is_usable())
         };
         let left = plan.attempts().filter(|attempt| !has_failed(attempt));
         let mut left = left.filter(|attempt| failed.is_empty() || !rests(attempt));
-        let chosen = left.next().ok_or(Why::CredentialsExhausted)?;
+        let rest_ends = |attempt: &Attempt| {
+            let held = owner(attempt).credentials.get(attempt.index)?;
+            self.resting(&held.row, now)
+        };
+        let chosen = left.next().ok_or_else(|| Why::CredentialsExhausted {
+            failure: failed.last().map(|it| it.failure),
+            retry_after: plan.attempts().filter_map(rest_ends).min().map(|it| it.since(now)),
+        })?;
         let has_fallback = left.next().is_some();
         let mut decided = self.address(Arc::clone(owner(chosen)), chosen, wanted.dialect)?;
         decided.has_fallback = has_fallback;
@@ -110,10 +118,7 @@ impl Core {
                     platform.as_ref()
                 };
                 let held = owner?.credential(&it.credential.credential)?;
-                match self.healths.readiness(held.row.uid, now) {
-                    Readiness::Resting { until, .. } => Some(until),
-                    Readiness::Ready | Readiness::Probe => None,
-                }
+                self.resting(&held.row, now)
             });
             decided.until = until.min().or(Some(now + FALLBACK_LASTS));
         }
@@ -141,16 +146,24 @@ impl Core {
             };
             let held = owner.as_ref().and_then(|owner| owner.credential(&credential.credential));
             if let Some(held) = held {
-                self.healths.failed(held.row.uid, *failure, *begun, self.clock.now());
+                self.healths.failed(&held.row, *failure, *begun, self.clock.now()).await;
             }
         }
         Ok(())
     }
 
     /// Claims a probe, if the decision is one: false when another came first.
-    pub(crate) fn claim(&self, decided: &Decided) -> Result<bool, Why> {
+    pub(crate) async fn claim(&self, decided: &Decided) -> Result<bool, Why> {
         let uid = decided.held()?.row.uid;
-        Ok(!decided.is_probe || self.healths.claim(uid, self.clock.now()))
+        Ok(!decided.is_probe || self.healths.claim(uid, self.clock.now()).await)
+    }
+
+    /// When a credential that rests may be asked again.
+    fn resting(&self, row: &CredentialRow, now: Timestamp) -> Option<Timestamp> {
+        match self.healths.readiness(row, now).0 {
+            Readiness::Resting { until, .. } => Some(until),
+            Readiness::Ready | Readiness::Probe => None,
+        }
     }
 
     /// Says where a tenant's call may go and why, with or without regard to what rests, and holds
@@ -195,6 +208,7 @@ impl Core {
             if !by_health {
                 for candidate in &mut candidates {
                     candidate.readiness = Readiness::Ready;
+                    candidate.alone = Readiness::Ready;
                 }
             }
             candidates
@@ -225,7 +239,10 @@ impl Core {
                 Why::ModelNotInScope { model: wanted.model.to_owned(), models: models() }
             }
             NoRoute::Ambiguous(providers) => Why::ModelAmbiguous(providers),
-            NoRoute::AllResting { .. } => Why::CredentialsExhausted,
+            NoRoute::AllResting { until, why, .. } => Why::CredentialsExhausted {
+                failure: Some(why),
+                retry_after: Some(until.since(self.clock.now())),
+            },
         }
     }
 
@@ -336,14 +353,18 @@ impl Core {
             let known = self.catalogue.provider(&held.row.provider);
             known.is_none_or(|known| known.dialects().any(|served| served == dialect))
         };
-        let candidate = |held: &Held| Candidate {
-            name: held.row.id.clone(),
-            provider: held.row.provider.clone(),
-            enabled: held.row.enabled,
-            priority: held.row.priority,
-            models: held.row.models.clone(),
-            serves_dialect: served(held),
-            readiness: self.healths.readiness(held.row.uid, now),
+        let candidate = |held: &Held| {
+            let (readiness, alone) = self.healths.readiness(&held.row, now);
+            Candidate {
+                name: held.row.id.clone(),
+                provider: held.row.provider.clone(),
+                enabled: held.row.enabled,
+                priority: held.row.priority,
+                models: held.row.models.clone(),
+                serves_dialect: served(held),
+                readiness,
+                alone,
+            }
         };
         tenant.credentials.iter().map(candidate).collect()
     }

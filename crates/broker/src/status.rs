@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use audit::Reason;
 use domain::ProviderId;
@@ -36,7 +36,7 @@ impl Why {
             Self::NoSuchSession
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
-            | Self::CredentialsExhausted
+            | Self::CredentialsExhausted { .. }
             | Self::ModelAmbiguous(_)
             | Self::DialectNotServed { .. }
             | Self::LeaseEnded
@@ -134,7 +134,7 @@ impl Why {
             Self::CredentialDisabled(provider) => {
                 return format!("every credential of the tenant for `{provider}` is disabled");
             }
-            Self::CredentialsExhausted => {
+            Self::CredentialsExhausted { .. } => {
                 "every credential that the tenant's policy lists has failed or rests after failures; \
                  try again later, or check them"
             }
@@ -212,7 +212,19 @@ impl Why {
             Self::DialectNotServed { provider, dialect } => {
                 HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
             }
+            Self::CredentialsExhausted { failure: Some(failure), .. } => {
+                HashMap::from([pair("failure", failure.as_str())])
+            }
             _ => HashMap::new(),
+        }
+    }
+
+    /// When another try is worth it, where time alone helps.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few refusals end by themselves")]
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CredentialsExhausted { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }
@@ -220,8 +232,11 @@ impl Why {
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let why = &refused.why;
-        let details =
+        let mut details =
             ErrorDetails::with_error_info(reason_name(why.reason()), DOMAIN, why.metadata());
+        if let Some(wait) = why.retry_after() {
+            details.set_retry_info(Some(wait));
+        }
         Self::with_error_details(why.code(), why.public(), details)
     }
 }

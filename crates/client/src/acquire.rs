@@ -76,7 +76,7 @@ pub struct FailedAttempt {
 }
 
 impl FailedAttempt {
-    fn message(&self, clock: &dyn Clock) -> v1::FailedAttempt {
+    pub(crate) fn message(&self, clock: &dyn Clock) -> v1::FailedAttempt {
         let began_ago = clock.elapsed().saturating_sub(self.began);
         let retry_after = if let Failure::RateLimited { retry_after } = self.failure {
             retry_after

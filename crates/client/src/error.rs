@@ -1,5 +1,6 @@
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
+use domain::Failure;
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -83,6 +84,19 @@ pub enum LeaseError {
 }
 
 impl LeaseError {
+    /// The provider has said that the credential is used too often, and when to come back. The same as
+    /// the broker would say of it.
+    pub(crate) fn limited(left: Duration) -> Self {
+        let failure = Failure::RateLimited { retry_after: Some(left) };
+        Self::Refused {
+            code: Code::FailedPrecondition,
+            reason: "CREDENTIALS_EXHAUSTED".to_owned(),
+            message: "the provider asked for a pause that is not over".to_owned(),
+            metadata: HashMap::from([("failure".to_owned(), failure.as_str().to_owned())]),
+            retry_after: Some(left),
+        }
+    }
+
     /// Whether it is a decision about the key that holds for a moment.
     pub(crate) fn is_decision(&self) -> bool {
         let Self::Refused { code, reason, .. } = self else { return false };

@@ -2,7 +2,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,6 +47,8 @@ pub struct HeldLease {
     clock: Arc<dyn Clock>,
     dropped: AtomicBool,
     used: AtomicBool,
+    /// Until when the provider wants no calls, in milliseconds on the clock's `elapsed`; 0 for never.
+    paused_until: AtomicU64,
 }
 
 impl HeldLease {
@@ -94,6 +96,7 @@ impl HeldLease {
             clock,
             dropped: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            paused_until: AtomicU64::new(0),
             wire,
         })
     }
@@ -237,6 +240,22 @@ impl HeldLease {
     /// Ends the lease for everyone who holds it.
     pub(crate) fn drop_now(&self) {
         self.dropped.store(true, Ordering::Release);
+    }
+
+    /// Lets calls wait until then, on the clock's `elapsed`.
+    pub(crate) fn pause(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.paused_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// How long calls are to wait yet, if they are.
+    pub(crate) fn pause_left(&self) -> Option<Duration> {
+        let until = self.paused_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return None;
+        }
+        let left = Duration::from_millis(until).saturating_sub(self.clock.elapsed());
+        Some(left).filter(|left| !left.is_zero())
     }
 
     pub(crate) fn mark_used(&self) {

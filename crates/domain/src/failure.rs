@@ -59,6 +59,21 @@ impl Failure {
             Self::CallersFault => "callers_fault",
         }
     }
+
+    /// The failure of this word, without what it says of time.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [
+            Self::CredentialRefused,
+            Self::NoQuota,
+            Self::NotAllowed,
+            Self::RateLimited { retry_after: None },
+            Self::ProviderTrouble,
+            Self::TimedOut,
+            Self::Unreachable,
+            Self::CallersFault,
+        ];
+        all.into_iter().find(|one| one.as_str() == word)
+    }
 }
 
 impl fmt::Display for Failure {
@@ -91,6 +106,10 @@ mod tests {
             (529, Some(Failure::ProviderTrouble)),
         ] {
             assert_eq!(Failure::of_status(status, None), expected, "{status}");
+            if let Some(failure) = expected {
+                assert_eq!(Failure::of_word(failure.as_str()), Some(failure));
+            }
         }
+        assert_eq!(Failure::of_word("else"), None);
     }
 }

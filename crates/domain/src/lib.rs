@@ -33,7 +33,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use course::{Course, GiveUp, Next};
 pub use detection::Detection;
 pub use failure::Failure;
-pub use health::{Health, Readiness};
+pub use health::{Health, PROBE_ANSWERS, Readiness, Rest};
 pub use key_terms::{
     EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal,
 };

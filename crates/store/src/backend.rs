@@ -15,6 +15,13 @@ pub trait Backend: Database + Sized {
     /// Makes a holder (`$1`) the leader for so many milliseconds (`$2`), unless another one is.
     const LEAD: &'static str;
 
+    /// Keeps how a credential fares.
+    const PUT_HEALTH: &'static str;
+
+    /// Claims the probe of a credential (`$1`) whose rest began at a time (`$2`), now (`$3`), if an
+    /// older one was sent before another time (`$4`).
+    const CLAIM_PROBE: &'static str;
+
     /// Opens a connection that meets every promise of durability.
     fn connect(
         options: &Options<Self>,

@@ -7,6 +7,7 @@ mod change;
 mod changes;
 mod config;
 mod error;
+mod health;
 mod mapping;
 mod postgres;
 mod prune;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
+pub use health::HealthRow;
 pub use postgres::PostgresStore;
 pub use routing::write_rules;
 pub use row::{CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, VersionRow, VirtualKeyRow};

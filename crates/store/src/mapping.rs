@@ -9,26 +9,26 @@ use crate::{
 };
 
 /// Reads the columns of one table.
-struct Columns<'a> {
-    row: &'a Row,
-    table: &'static str,
+pub(crate) struct Columns<'a> {
+    pub(crate) row: &'a Row,
+    pub(crate) table: &'static str,
 }
 
 impl Columns<'_> {
-    fn corrupt(&self, column: &str) -> StoreError {
+    pub(crate) fn corrupt(&self, column: &str) -> StoreError {
         StoreError::Corrupt(format!("{}.{column}", self.table))
     }
 
-    fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
+    pub(crate) fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
         let number: i64 = self.row.read(self.table, column)?;
         T::try_from(number).map_err(|_| self.corrupt(column))
     }
 
-    fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
+    pub(crate) fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
         self.number(column).map(Timestamp::from_millis)
     }
 
-    fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    pub(crate) fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, StoreError> {
         let millis: Option<i64> = self.row.read(self.table, column)?;
         Ok(millis.map(Timestamp::from_millis))
     }
@@ -41,7 +41,7 @@ impl Columns<'_> {
         self.row.read(self.table, column)
     }
 
-    fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
+    pub(crate) fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
         self.row.read(self.table, column)
     }
 
@@ -72,7 +72,7 @@ impl Columns<'_> {
         self.bytes(column)?.try_into().map_err(|_| self.corrupt(column))
     }
 
-    fn uid(&self, column: &str) -> Result<Uid, StoreError> {
+    pub(crate) fn uid(&self, column: &str) -> Result<Uid, StoreError> {
         self.array(column).map(Uid::from_bytes)
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
     error::timed_out,
+    health::{claim_probe, put_health},
     sequence::Sequence,
     sql_store::SqlStore,
 };
@@ -75,6 +76,12 @@ impl Backend for Postgres {
         VALUES (1, $1, $2 + floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
         WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
+    const PUT_HEALTH: &'static str =
+        put_health!("floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+
+    const CLAIM_PROBE: &'static str =
+        claim_probe!("floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
 
     async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         // A database may have a weaker setting of its own; a stronger one is left alone.

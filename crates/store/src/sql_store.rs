@@ -17,11 +17,11 @@ use tokio::{
 };
 
 use crate::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
-    StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow,
+    Store, StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Options, Row, Value},
     error::is_lost,
-    mapping,
+    health, mapping,
     prune::{self, first_kept},
     writer::{Answer, Job, QUEUE, Writer},
 };
@@ -395,6 +395,30 @@ impl<B: Backend> Store for SqlStore<B> {
 
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
         self.write(|answer| Job::MoveSinkCursor(name.to_owned(), next_index, answer)).await
+    }
+
+    async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutHealth(Box::new(row.clone()), answer)).await
+    }
+
+    async fn claim_probe(
+        &self,
+        credential: Uid,
+        since: Timestamp,
+        now: Timestamp,
+        lost: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(|answer| Job::ClaimProbe(credential, [since, now, lost], answer)).await
+    }
+
+    async fn healths(&self, changed_from: Timestamp) -> Result<Vec<HealthRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM credential_health WHERE changed_at >= $1";
+        self.all(SQL, &[changed_from.into()], health::read).await
+    }
+
+    async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM credential_health WHERE credential_uid = $1";
+        self.one(SQL, &[credential.as_ref().into()], health::read).await
     }
 
     async fn close(&self) {

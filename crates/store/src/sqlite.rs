@@ -15,6 +15,7 @@ use sqlx::{
 use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
+    health::{claim_probe, put_health},
     sequence::Sequence,
     sql_store::SqlStore,
 };
@@ -76,6 +77,12 @@ impl Backend for Sqlite {
         VALUES (1, $1, $2 + CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
         WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
+    const PUT_HEALTH: &'static str =
+        put_health!("CAST(round(unixepoch('subsec') * 1000) AS INTEGER)");
+
+    const CLAIM_PROBE: &'static str =
+        claim_probe!("CAST(round(unixepoch('subsec') * 1000) AS INTEGER)");
 
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
         options.connect().await

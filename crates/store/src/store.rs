@@ -6,7 +6,8 @@ use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
+    VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
@@ -184,6 +185,27 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Moves a sink's cursor forward, to the index of the first record that it has not acknowledged.
     /// Never back: a cursor that is further on already stays.
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
+
+    /// Keeps how a credential fares, for other brokers to learn of. What is kept of a later revision, or
+    /// of a rest that began later, stays. `Changed` when there is no such credential.
+    async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError>;
+
+    /// Claims, for one of all brokers, the one call that sees whether a credential works again after
+    /// the rest that began at `since`: false while that rest lasts, when it has ended or is not kept, and
+    /// when another claim was made after `lost`.
+    async fn claim_probe(
+        &self,
+        credential: Uid,
+        since: Timestamp,
+        now: Timestamp,
+        lost: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// How credentials fare of which that was written at or after a time by the database's clock.
+    async fn healths(&self, changed_from: Timestamp) -> Result<Vec<HealthRow>, StoreError>;
+
+    /// How one credential fares, if that was ever written.
+    async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError>;
 
     /// Finishes what is being written and lets go of the database; what comes later is refused as
     /// `Unavailable`. A store that is dropped does the same, but nobody can wait for it.

@@ -6,12 +6,12 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, Pending, PersonRow, StoreError,
+    Appended, Change, Head, HealthRow, Pending, PersonRow, StoreError,
     backend::{Backend, Options, Row, Value},
     change::carry_out,
     changes::Changes,
     error::{is_lost, is_timeout},
-    mapping, prune,
+    health, mapping, prune,
     sequence::Sequence,
 };
 
@@ -27,6 +27,8 @@ pub(crate) enum Job {
     Lead(Uid, Duration, Answer<bool>),
     Resign(Uid, Answer<()>),
     MoveSinkCursor(String, u64, Answer<()>),
+    PutHealth(Box<HealthRow>, Answer<()>),
+    ClaimProbe(Uid, [Timestamp; 3], Answer<bool>),
     Close,
 }
 
@@ -75,6 +77,10 @@ impl<B: Backend> Writer<B> {
                 Job::Resign(holder, answer) => tell(answer, self.resign(holder).await),
                 Job::MoveSinkCursor(name, next_index, answer) => {
                     tell(answer, self.move_sink_cursor(&name, next_index).await)
+                }
+                Job::PutHealth(row, answer) => tell(answer, self.put_health(&row).await),
+                Job::ClaimProbe(credential, times, answer) => {
+                    tell(answer, self.claim_probe(credential, times).await)
                 }
                 Job::Close => break,
             };
@@ -173,16 +179,38 @@ impl<B: Backend> Writer<B> {
         self.execute(SQL, &[name.into(), next_index.into()]).await.map(drop)
     }
 
+    async fn put_health(&mut self, row: &HealthRow) -> Result<(), StoreError> {
+        let mut connection = self.connected().await?;
+        let done = health::put::<B>(&mut connection, row).await;
+        if !done.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        done.map(drop).map_err(|error| StoreError::writing(error, "credential"))
+    }
+
+    async fn claim_probe(
+        &mut self,
+        credential: Uid,
+        [since, now, lost]: [Timestamp; 3],
+    ) -> Result<bool, StoreError> {
+        let values = [credential.as_ref().into(), since.into(), now.into(), lost.into()];
+        Ok(self.execute(B::CLAIM_PROBE, &values).await? > 0)
+    }
+
+    async fn connected(&mut self) -> Result<B::Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx),
+        }
+    }
+
     /// Runs one statement outside the log's transactions and says how many rows it touched.
     async fn execute(
         &mut self,
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<u64, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
-        };
+        let mut connection = self.connected().await?;
         let done = B::execute(&mut connection, sql, values).await;
         if !done.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);

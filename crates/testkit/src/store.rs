@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
-    StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow,
+    Store, StoreError, TenantRow, VersionRow, VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -37,6 +37,8 @@ pub enum Operation {
     Lead,
     /// `move_sink_cursor`.
     MoveSinkCursor,
+    /// `put_health` and `claim_probe`.
+    Health,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -338,6 +340,29 @@ impl Store for FailingStore {
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
         let moved = self.inner.move_sink_cursor(name, next_index);
         self.pass(Operation::MoveSinkCursor, moved).await
+    }
+
+    async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError> {
+        self.pass(Operation::Health, self.inner.put_health(row)).await
+    }
+
+    async fn claim_probe(
+        &self,
+        credential: Uid,
+        since: Timestamp,
+        now: Timestamp,
+        lost: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let claimed = self.inner.claim_probe(credential, since, now, lost);
+        self.pass(Operation::Health, claimed).await
+    }
+
+    async fn healths(&self, changed_from: Timestamp) -> Result<Vec<HealthRow>, StoreError> {
+        self.read(self.inner.healths(changed_from)).await
+    }
+
+    async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError> {
+        self.read(self.inner.health(credential)).await
     }
 
     async fn close(&self) {

@@ -1,3 +1,4 @@
+mod alone;
 mod fallback;
 mod roots;
 
@@ -116,6 +117,11 @@ impl Fixture {
     async fn disable(&self) {
         let admin = caller("Credentials/DisableCredential");
         self.core.switch(&admin, &name().to_string(), "", false).await.unwrap();
+    }
+
+    async fn enable(&self) {
+        let admin = caller("Credentials/EnableCredential");
+        self.core.switch(&admin, &name().to_string(), "", true).await.unwrap();
     }
 
     /// How many records of a kind are durable.

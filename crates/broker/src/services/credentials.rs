@@ -162,17 +162,17 @@ impl Core {
         name: &CredentialName,
         asked: &v1::Credential,
     ) -> Result<CredentialRow, Why> {
-        let known = self.catalogue.named(&asked.provider);
-        let known = known.ok_or_else(|| {
-            Why::InvalidField("provider is not one that this broker knows".into())
-        })?;
+        let known = self.catalogue.find(&asked.provider);
+        let known = known.map_err(|error| Why::InvalidField(error.to_string()))?;
         if permit.longest_lease(known.id()).is_none() {
             return Err(Why::NotPermitted);
         }
         let base_url = match (known.needs_base_url(), asked.base_url.is_empty()) {
             (true, false) => Some(self.custom_url(&asked.base_url)?),
             (false, true) => None,
-            (true, true) => return Err(Why::InvalidField("base_url is needed".into())),
+            (true, true) => {
+                return Err(Why::InvalidField("base_url is needed: an https address".into()));
+            }
             (false, false) => {
                 return Err(Why::InvalidField("base_url is for provider `custom` only".into()));
             }

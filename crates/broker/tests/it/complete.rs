@@ -162,6 +162,8 @@ async fn lend(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     let lease =
         answered!(calls, running.proxy, leases.acquire_lease, "Leases/AcquireLease", acquire());
     let (session_id, lease_id) = (session_id.clone(), lease.lease_id);
+    let request = v1::ReportFailuresRequest { session_id: session_id.clone(), reports: vec![] };
+    answered!(calls, running.proxy, leases.report_failures, "Leases/ReportFailures", request);
     let request = v1::RenewLeaseRequest {
         session_id: session_id.clone(),
         lease_id: lease_id.clone(),
@@ -312,6 +314,7 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table: one line for each method")]
 async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
     let mut calls = Calls::default();
@@ -362,6 +365,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
         open_session OpenSessionRequest "Leases/OpenSession",
         release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
         renew_lease RenewLeaseRequest "Leases/RenewLease",
+        report_failures ReportFailuresRequest "Leases/ReportFailures",
         revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
     );
     let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };

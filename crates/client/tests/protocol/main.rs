@@ -140,6 +140,55 @@ async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
 }
 
 #[tokio::test]
+async fn failures_that_nothing_stands_in_for_are_reported_without_a_call_for_each() {
+    let world = world(OnStreamLoss::Available).await;
+    let lease = world.cache.lease(&key(1)).await.unwrap();
+    let failed = |failure| FailedAttempt {
+        credential: lease.credential().clone(),
+        failure,
+        began: world.clock.elapsed(),
+    };
+    for _ in 0..100 {
+        world.cache.report(&key(1), failed(Failure::TimedOut));
+    }
+    world.until(|world| !world.peer.script().reported.is_empty()).await;
+    let told = world.peer.script().reported[0].clone();
+    assert_eq!(told.virtual_key_id, "aaaaaaaaaaaaaaaa");
+    assert_eq!(told.key_sha256, [1; 32].as_slice());
+    assert_eq!(told.attempt.unwrap().failure(), failed_attempt::Failure::TimedOut);
+    assert!(world.peer.script().reported.len() <= 8);
+    // It says nothing of the lease; that the credential is no good does.
+    assert!(Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
+    world.cache.report(&key(1), failed(Failure::CredentialRefused));
+    assert!(!Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
+    assert_eq!(world.asked(), 2);
+}
+
+#[tokio::test]
+async fn until_the_provider_wants_to_be_asked_again_the_answer_is_at_hand() {
+    let world = world(OnStreamLoss::Available).await;
+    let lease = world.cache.lease(&key(1)).await.unwrap();
+    let retry_after = Some(Duration::from_secs(7));
+    let failed = FailedAttempt {
+        credential: lease.credential().clone(),
+        failure: Failure::RateLimited { retry_after },
+        began: world.clock.elapsed(),
+    };
+    world.cache.report(&key(1), failed);
+    world.clock.advance(Duration::from_secs(2));
+    let Err(LeaseError::Refused { reason, metadata, retry_after, .. }) =
+        world.cache.lease(&key(1)).await
+    else {
+        panic!("it was lent")
+    };
+    assert_eq!((&*reason, &*metadata["failure"]), ("CREDENTIALS_EXHAUSTED", "rate_limited"));
+    assert_eq!(retry_after, Some(Duration::from_secs(5)));
+    world.clock.advance(Duration::from_secs(5));
+    assert!(Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
+    assert_eq!(world.asked(), 1);
+}
+
+#[tokio::test]
 async fn the_whole_virtual_key_decides_not_its_id() {
     let world = world(OnStreamLoss::Available).await;
     world.cache.lease(&key(1)).await.unwrap();

@@ -65,6 +65,7 @@ pub(crate) struct Script {
     pub(crate) checkpoint: String,
     pub(crate) echoed: Vec<String>,
     pub(crate) failed: Vec<v1::FailedAttempt>,
+    pub(crate) reported: Vec<v1::FailureReport>,
 }
 
 impl Peer {

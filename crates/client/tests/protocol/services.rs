@@ -89,6 +89,16 @@ impl leases_server::Leases for Peer {
         Ok(Response::new(v1::ReleaseLeaseResponse {}))
     }
 
+    async fn report_failures(
+        &self,
+        request: Request<v1::ReportFailuresRequest>,
+    ) -> Answer<v1::ReportFailuresResponse> {
+        let request = request.into_inner();
+        self.session(&request.session_id)?;
+        self.script().reported.extend(request.reports);
+        Ok(Response::new(v1::ReportFailuresResponse {}))
+    }
+
     async fn revoke_lease(
         &self,
         _: Request<v1::RevokeLeaseRequest>,

@@ -126,6 +126,21 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 );
 
+-- How credentials fare that have failed, for brokers to tell each other: without `until` the rest since
+-- `since` is over. It spares calls; no promise rests on it.
+CREATE TABLE credential_health (
+    credential_uid BYTEA   PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    revision       BIGINT  NOT NULL,
+    failures       BIGINT  NOT NULL,
+    since          BIGINT  NOT NULL,
+    until          BIGINT,
+    why            TEXT,
+    probe          BIGINT,
+    changed_at     BIGINT  NOT NULL
+);
+
+CREATE INDEX credential_health_changed ON credential_health (changed_at);
+
 CREATE TABLE virtual_key (
     id              TEXT COLLATE "C" PRIMARY KEY,
     tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),

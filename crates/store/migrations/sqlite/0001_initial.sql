@@ -126,6 +126,21 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 ) STRICT;
 
+-- How credentials fare that have failed, for brokers to tell each other: without `until` the rest since
+-- `since` is over. It spares calls; no promise rests on it.
+CREATE TABLE credential_health (
+    credential_uid BLOB    PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    revision       INTEGER NOT NULL,
+    failures       INTEGER NOT NULL,
+    since          INTEGER NOT NULL,
+    until          INTEGER,
+    why            TEXT,
+    probe          INTEGER,
+    changed_at     INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX credential_health_changed ON credential_health (changed_at);
+
 CREATE TABLE virtual_key (
     id              TEXT    PRIMARY KEY,
     tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),

@@ -10,6 +10,7 @@
 mod changes;
 mod faults;
 mod given;
+mod health;
 mod lead;
 mod log;
 mod place;
@@ -64,6 +65,9 @@ contract![
     log::the_checkpoint_of_the_largest_tree_stays,
     log::access_rules_are_kept_as_they_were_put_in,
     log::a_person_is_found_by_handle_and_by_commitment,
+    health::how_a_credential_fares_is_told_to_all,
+    health::what_is_known_of_a_later_rest_or_revision_stays,
+    health::one_of_all_brokers_claims_a_probe,
     lead::one_holder_leads_until_its_time_is_up_or_it_resigns,
     lead::the_clock_of_the_database_is_told,
     lead::changes_of_one_kind_are_found,

@@ -52,7 +52,7 @@ pub(super) fn dialect(dialect: v1::Dialect) -> Dialect {
 /// The most attempts at one call.
 const MOST_ATTEMPTS: usize = 16;
 
-fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Failed, Why> {
+pub(super) fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Failed, Why> {
     use v1::failed_attempt::Failure as Told;
 
     let failure = match attempt.failure() {

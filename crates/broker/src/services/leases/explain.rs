@@ -15,7 +15,7 @@ use crate::{
 
 impl Core {
     /// Plans a call and tells how the plan came about.
-    pub(super) async fn explain_route(
+    pub(crate) async fn explain_route(
         &self,
         caller: &Caller,
         request: v1::ExplainRouteRequest,
