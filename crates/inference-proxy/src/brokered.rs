@@ -37,6 +37,10 @@ impl Leases for Brokered {
         Ok(self.cache.fall_back(key, failed).await?)
     }
 
+    fn report(&self, key: &LeaseKey, failed: FailedAttempt) {
+        self.cache.report(key, failed);
+    }
+
     async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError> {
         let target = VirtualKeyTarget {
             virtual_key_id: key.virtual_key.to_string(),

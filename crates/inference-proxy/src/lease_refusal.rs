@@ -86,7 +86,9 @@ fn resting(failure: Option<&str>, retry_after: Option<Duration>) -> Refusal {
          {failure}); nothing was sent to a provider"
     );
     let refusal = Refusal::new(status, EXHAUSTED, message);
-    refusal.retry_after(retry_after.unwrap_or(SHORT_WAIT))
+    let refusal = refusal.retry_after(retry_after.unwrap_or(SHORT_WAIT));
+    // Only a person can mend it.
+    if status == StatusCode::BAD_GATEWAY { refusal.and_final() } else { refusal }
 }
 
 /// The code of an answer when all credentials that policy names have failed.

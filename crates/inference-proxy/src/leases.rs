@@ -19,6 +19,9 @@ pub trait Leases: fmt::Debug + Send + Sync {
         failed: &[FailedAttempt],
     ) -> Result<Arc<dyn Loan>, LeaseError>;
 
+    /// Tells of a failed call that no other credential stands in for; does not wait for anyone.
+    fn report(&self, key: &LeaseKey, failed: FailedAttempt);
+
     /// What a call would go out with and why; nothing is lent.
     async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError>;
 

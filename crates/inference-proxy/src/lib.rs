@@ -6,6 +6,7 @@
 //! caller sends could change where a credential goes.
 
 mod aim;
+mod beginning;
 mod body;
 mod brokered;
 mod busy;

@@ -7,7 +7,7 @@ use regex::Regex;
 use crate::{
     Answer, CatalogueError, CredentialForm, Endpoint, KeyHint, MintFacts, NativeCall, NativePath,
     Operation, Proof, Quirk, SettingForm, Settings, UsageShape,
-    answer::Told,
+    answer::{Told, status_of_error},
     facts::{ErrorFacts, Facts},
     key_test::TestForm,
     target::Place,
@@ -225,6 +225,20 @@ impl Provider {
             || Failure::of_status(answer.status, retry_after),
             |error| Some(error.means.failure(retry_after)),
         )
+    }
+
+    /// The status that an error stands for which came in an answer with status 200, or in the first event
+    /// of one; `None` when it is no error, and of a provider that does not do so.
+    pub fn error_in_success(&self, body: &[u8]) -> Option<u16> {
+        if !self.hides_errors() {
+            return None;
+        }
+        serde_json::from_slice(body).ok().as_ref().and_then(status_of_error)
+    }
+
+    /// Whether an error may come in an answer with status 200.
+    pub fn hides_errors(&self) -> bool {
+        self.quirks.contains(&Quirk::ErrorsInSuccess)
     }
 
     /// Whether the model's name is one of this provider's.

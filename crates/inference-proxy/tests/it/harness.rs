@@ -65,6 +65,8 @@ pub(crate) struct Script {
     pub(crate) next: Mutex<VecDeque<Next>>,
     /// What was reported, each time.
     pub(crate) reported: Mutex<Vec<Vec<(String, Failure)>>>,
+    /// Failures that nothing stood in for.
+    pub(crate) alone: Mutex<Vec<(String, Failure)>>,
 }
 
 /// The kind of a credential, and what it says beside its secret.
@@ -130,6 +132,7 @@ impl World {
             model: Mutex::default(),
             next: Mutex::default(),
             reported: Mutex::default(),
+            alone: Mutex::default(),
         });
         let config = config(extra);
         let shared = Arc::clone(&leases) as Arc<dyn Leases>;
@@ -267,6 +270,10 @@ impl Leases for Script {
                 Ok(Arc::new(lent))
             }
         }
+    }
+
+    fn report(&self, _: &LeaseKey, failed: FailedAttempt) {
+        self.alone.lock().unwrap().push((failed.credential.to_string(), failed.failure));
     }
 
     async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError> {
