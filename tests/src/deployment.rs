@@ -26,6 +26,8 @@ pub struct Deployment {
     admin: strongroom_client::Broker,
     broker: Server,
     proxy: Server,
+    /// Another broker of the same database, and a proxy of its own.
+    beside: Option<(Server, Server)>,
 }
 
 /// A server of this process, and how to end it.
@@ -58,7 +60,7 @@ impl Deployment {
         configure_proxy(&layout, broker.address, tls);
         let proxy = start_proxy(&layout, LOOPBACK).await;
         let admin = connect(&layout, broker.address, "admin");
-        Self { folder, layout, upstream, admin, broker, proxy }
+        Self { folder, layout, upstream, admin, broker, proxy, beside: None }
     }
 
     /// An administrator's connection to the broker.
@@ -79,6 +81,27 @@ impl Deployment {
     /// Where the proxy listens.
     pub fn proxy(&self) -> SocketAddr {
         self.proxy.address
+    }
+
+    /// Starts another broker on the same database, and a proxy that knows only that one. Says where the
+    /// proxy listens.
+    pub async fn start_beside(&mut self) -> SocketAddr {
+        let mut config: Table =
+            fs::read_to_string(&self.layout.broker_config).unwrap().parse().unwrap();
+        let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
+        // Each broker keeps the newest checkpoint in a file of its own.
+        log.insert("last_checkpoint".to_owned(), "beside-checkpoint".into());
+        let mut layout = self.layout.clone();
+        layout.broker_config = layout.broker_config.with_file_name("beside-broker.toml");
+        layout.proxy_config = layout.proxy_config.with_file_name("beside-proxy.toml");
+        fs::write(&layout.broker_config, config.to_string()).unwrap();
+        fs::copy(&self.layout.proxy_config, &layout.proxy_config).unwrap();
+        let broker = start_broker(&layout, LOOPBACK).await;
+        configure_proxy(&layout, broker.address, false);
+        let proxy = start_proxy(&layout, LOOPBACK).await;
+        let address = proxy.address;
+        self.beside = Some((broker, proxy));
+        address
     }
 
     /// Where everything is.
@@ -119,6 +142,10 @@ impl Deployment {
         let verifier = fs::read_to_string(&self.layout.log_verifier).unwrap();
         let export = export(&self.admin, verifier.trim()).await;
         export.verify().expect("the log verifies");
+        if let Some((broker, proxy)) = self.beside {
+            proxy.end().await;
+            broker.end().await;
+        }
         self.proxy.end().await;
         self.broker.end().await;
         export
