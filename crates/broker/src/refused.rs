@@ -1,7 +1,7 @@
 use std::{error::Error as _, fmt};
 
 use audit::{Kind, Reason, Record};
-use domain::{CredentialName, ProviderId, TenantId, VirtualKeyId};
+use domain::{CredentialName, ProviderId, RequestId, TenantId, VirtualKeyId};
 use envelope::KmsError;
 use store::StoreError;
 use tonic::Code;
@@ -42,6 +42,7 @@ pub(crate) enum Why {
     NoCredential(ProviderId),
     CredentialDisabled(ProviderId),
     CredentialsExhausted,
+    NoFallback,
     ModelAmbiguous(Vec<ProviderId>),
     SecretUnusable(String),
     DialectNotServed {
@@ -53,6 +54,9 @@ pub(crate) enum Why {
     IdentityBlocked,
     NoSuchIdentity,
     NoSuchPolicy,
+    NoSuchRotation,
+    /// Of which operation.
+    RotationRunning(RequestId),
     NameTaken(String),
     EtagMismatch,
     SecretEmpty,
@@ -154,6 +158,7 @@ impl Why {
             Self::NoCredential(_) => Reason::NoCredential,
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
             Self::CredentialsExhausted => Reason::CredentialsExhausted,
+            Self::NoFallback => Reason::NoFallback,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::LeaseEnded => Reason::LeaseEnded,
@@ -161,6 +166,8 @@ impl Why {
             Self::IdentityBlocked => Reason::IdentityIsBlocked,
             Self::NoSuchIdentity => Reason::NoSuchIdentity,
             Self::NoSuchPolicy => Reason::NoSuchPolicy,
+            Self::NoSuchRotation => Reason::NoSuchRotation,
+            Self::RotationRunning(_) => Reason::RotationIsRunning,
             Self::NameTaken(_) => Reason::NameTaken,
             Self::EtagMismatch => Reason::EtagMismatch,
             Self::SecretEmpty => Reason::SecretEmpty,

@@ -88,8 +88,8 @@ impl Gateway {
                 tried.tell_why_not(&mut attempt.response, &why);
                 return Ok(attempt.finish(asked));
             };
-            let credential = loan.credential().clone();
-            tried.push(FailedAttempt { credential, failure, began });
+            let (credential, version) = (loan.credential().clone(), loan.credential_version());
+            tried.push(FailedAttempt { credential, version, failure, began });
             match self.next_loan(&key, &tried).await {
                 Ok((next, opened)) => {
                     meters::fell_back(loan.provider(), failure);
@@ -147,7 +147,7 @@ impl Gateway {
                 Exhausted::NotNow("the broker could not lend another credential")
             }
         })?;
-        if tried.has(loan.credential()) {
+        if tried.has(loan.credential(), loan.credential_version()) {
             // Better one failed call than going round in circles.
             return Err(Exhausted::NotNow("the broker lent a credential that has failed"));
         }

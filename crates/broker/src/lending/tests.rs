@@ -1,5 +1,6 @@
 mod fallback;
 mod roots;
+mod rotation;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
