@@ -63,6 +63,26 @@ impl Deployment {
         self.admin().rotate_credential(&name, &secret, None, &request_id()).await.unwrap()
     }
 
+    /// Begins to put another secret in a credential's place, with this share of the leases.
+    pub async fn start_rotation(&self, name: &str, secret: &str, percent: u32) -> v1::Credential {
+        let name: CredentialName = name.parse().unwrap();
+        let secret = Secret::new(secret.as_bytes().to_vec());
+        let plan = v1::RotationPlan { canary_percent: percent, ..v1::RotationPlan::default() };
+        self.admin().start_rotation(&name, &secret, plan, None, &request_id()).await.unwrap()
+    }
+
+    /// Takes a rotation on by hand.
+    pub async fn promote(&self, name: &str) -> v1::Credential {
+        let request = v1::PromoteRotationRequest { name: name.to_owned(), etag: String::new() };
+        self.admin().credentials().promote_rotation(request).await.unwrap().into_inner()
+    }
+
+    /// A credential as it stands.
+    pub async fn credential(&self, name: &str) -> v1::Credential {
+        let request = v1::GetCredentialRequest { name: name.to_owned() };
+        self.admin().credentials().get_credential(request).await.unwrap().into_inner()
+    }
+
     /// Stops a credential from being lent.
     pub async fn disable(&self, name: &str) -> v1::Credential {
         let request = v1::DisableCredentialRequest { name: name.to_owned(), etag: String::new() };

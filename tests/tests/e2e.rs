@@ -17,6 +17,8 @@ mod providers;
 mod record;
 #[path = "e2e/revocation.rs"]
 mod revocation;
+#[path = "e2e/rotation.rs"]
+mod rotation;
 #[path = "e2e/sdks.rs"]
 mod sdks;
 

@@ -18,6 +18,10 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
         | Kind::CheckpointGivenUp => true,
@@ -51,9 +55,18 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         Kind::IdentityBlocked => Target::Identity(record.subject.clone()),
         // The new version's leases go on: its grants stand after this record, but an answer may
         // overtake the stream.
-        Kind::CredentialRotated => Target::CredentialVersions(CredentialVersions {
+        Kind::CredentialRotated | Kind::CredentialRotationFinished => {
+            Target::CredentialVersions(CredentialVersions {
+                credential: record.credential.clone(),
+                below: record.credential_version,
+                version: 0,
+            })
+        }
+        // And here those of the old one do.
+        Kind::CredentialRotationRolledBack => Target::CredentialVersions(CredentialVersions {
             credential: record.credential.clone(),
-            below: record.credential_version,
+            below: 0,
+            version: record.credential_version,
         }),
         Kind::CredentialDisabled | Kind::CredentialDeleted => {
             Target::Credential(record.credential.clone())
@@ -80,6 +93,8 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialEnabled
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
         | Kind::VirtualKeyCreated => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })

@@ -164,6 +164,7 @@ enum Required {
     Policy,
     TreeSize,
     TreeRoot,
+    RotationPercent,
 }
 
 impl Required {
@@ -182,6 +183,7 @@ impl Required {
             Self::Policy => record.policy_sha256.is_empty(),
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
+            Self::RotationPercent => record.rotation_percent == 0,
         }
     }
 
@@ -200,6 +202,7 @@ impl Required {
             Self::Policy => "policy_sha256",
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
+            Self::RotationPercent => "rotation_percent",
         }
     }
 }
@@ -230,9 +233,18 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::TenantCreated | Kind::TenantUpdated | Kind::TenantSuspended | Kind::TenantResumed => {
             &[Required::Tenant]
         }
-        Kind::CredentialCreated | Kind::CredentialRotated => {
+        Kind::CredentialCreated
+        | Kind::CredentialRotated
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack => {
             &[Required::Credential, Required::CredentialUid, Required::CredentialVersion]
         }
+        Kind::CredentialRotationStarted | Kind::CredentialRotationAdvanced => &[
+            Required::Credential,
+            Required::CredentialUid,
+            Required::CredentialVersion,
+            Required::RotationPercent,
+        ],
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }

@@ -114,6 +114,10 @@ impl Standing {
             | Kind::CredentialDisabled
             | Kind::CredentialEnabled
             | Kind::CredentialDeleted
+            | Kind::CredentialRotationStarted
+            | Kind::CredentialRotationAdvanced
+            | Kind::CredentialRotationFinished
+            | Kind::CredentialRotationRolledBack
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
             | Kind::Finding

@@ -30,6 +30,7 @@ use crate::{
     follower,
     guard::Guard,
     listener::Peer,
+    rotating,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
         leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
@@ -242,6 +243,8 @@ impl Broker {
         for exporter in self.exporters.drain(..) {
             self.tasks.spawn(exporter.run(self.leads.subscribe(), self.stop.clone()));
         }
+        let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
+        self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         if let Some(tiles) = self.tiles.take() {

@@ -13,6 +13,7 @@ use crate::{
     access::Access,
     bootstrap,
     caller::Caller,
+    canaries::Canaries,
     checkpoints::Checkpoints,
     custody::Custody,
     directory::{Directory, Tenant},
@@ -30,6 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) access: Arc<Access>,
+    pub(crate) canaries: Canaries,
     pub(crate) catalogue: Catalogue,
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -116,6 +118,7 @@ impl Core {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
             sinks: parts.sinks,
+            canaries: Canaries::default(),
             healths,
             lent: Lent::new(),
             access,

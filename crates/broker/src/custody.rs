@@ -5,7 +5,7 @@ use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
     CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow,
-    write_rules,
+    write_rotation, write_rules,
 };
 
 use crate::refused::Why;
@@ -149,11 +149,13 @@ impl Custody {
     }
 
     /// A stored version's ciphertext.
-    pub(crate) async fn version(&self, row: &CredentialRow) -> Result<VersionRow, Why> {
-        self.store
-            .version(row.uid, row.current_version)
-            .await?
-            .ok_or_else(|| Why::Corrupt(format!("{} has lost its version", row.name())))
+    pub(crate) async fn version(
+        &self,
+        row: &CredentialRow,
+        version: u64,
+    ) -> Result<VersionRow, Why> {
+        let found = self.store.version(row.uid, version).await?;
+        found.ok_or_else(|| Why::Corrupt(format!("{} has lost version {version}", row.name())))
     }
 
     async fn kek_of_row(&self, row: &KeyRow) -> Result<Arc<Kek>, Why> {
@@ -271,6 +273,7 @@ impl Sealed for CredentialRow {
             .field(14, self.updated_at.as_millis().to_be_bytes())
             .field(15, &self.kind)
             .field(16, list(self.settings.iter().flat_map(|(name, value)| [&**name, value])))
+            .field(20, write_rotation(self.rotation.as_ref()))
             .finish()
     }
 

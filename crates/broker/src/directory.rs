@@ -63,11 +63,13 @@ pub(crate) struct Tenant {
     pub(crate) credentials: Vec<Held>,
 }
 
-/// A credential, with its ciphertext once that was needed.
+/// A credential, with its versions' ciphertext once that was needed.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) row: CredentialRow,
-    version: OnceCell<VersionRow>,
+    current: OnceCell<VersionRow>,
+    /// The other one of a rotation.
+    spare: OnceCell<VersionRow>,
 }
 
 /// Tenants in memory; more are read again when they are needed.
@@ -241,7 +243,7 @@ impl Directory {
             for row in rows {
                 row.verify(&kek)?;
                 self.check_age(&Named::Credential(row.uid.as_bytes().to_vec()), row.revision)?;
-                credentials.push(Held { row, version: OnceCell::new() });
+                credentials.push(Held { row, current: OnceCell::new(), spare: OnceCell::new() });
             }
             if !full {
                 return Ok(Some(Tenant { row, keys, credentials }));
@@ -258,9 +260,15 @@ impl Tenant {
 }
 
 impl Held {
-    /// The current version's ciphertext.
-    pub(crate) async fn version(&self, custody: &Custody) -> Result<&VersionRow, Why> {
-        self.version.get_or_try_init(|| custody.version(&self.row)).await
+    /// The ciphertext of the current version, or of the other one of a rotation.
+    pub(crate) async fn version(
+        &self,
+        custody: &Custody,
+        version: u64,
+    ) -> Result<&VersionRow, Why> {
+        let is_current = version == self.row.current_version;
+        let place = if is_current { &self.current } else { &self.spare };
+        place.get_or_try_init(|| custody.version(&self.row, version)).await
     }
 }
 

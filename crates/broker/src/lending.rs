@@ -77,6 +77,8 @@ pub(crate) struct Loan {
 /// What a decision came to, as of one place in the log.
 struct Decision {
     route: Decided,
+    /// The version of the credential.
+    version: u64,
     tenant: Arc<Tenant>,
     virtual_key: Option<VirtualKeyName>,
     longest: Duration,
@@ -142,26 +144,6 @@ impl Core {
         Err(Refused::about(Why::LogUnavailable, &about))
     }
 
-    /// Takes note of the attempts that failed: once for each request, however often it is decided.
-    async fn note_report(
-        &self,
-        caller: &Caller,
-        session: &OpenSession,
-        ask: &Ask,
-    ) -> Result<(), Why> {
-        self.check_bars(caller, session)?;
-        let tenant = match &ask.target {
-            Target::VirtualKey { id, digest, .. } => {
-                self.check_virtual_key(id, digest).await?.tenant.clone()
-            }
-            Target::Provider { tenant, .. } => tenant.clone(),
-            // One that the caller names has no other in its place.
-            Target::Credential(_) => return Ok(()),
-        };
-        let tenant = self.tenant(caller, &tenant).await?;
-        self.note_failures(&tenant, &ask.failed).await
-    }
-
     async fn attempt(
         &self,
         caller: &Caller,
@@ -183,7 +165,7 @@ impl Core {
             return Err(Why::LeaseEnded);
         }
         let permit = self.access.permit(caller, &decision.tenant.row.id)?;
-        let version = match decision.route.held()?.version(&self.custody).await {
+        let version = match decision.route.held()?.version(&self.custody, decision.version).await {
             Ok(version) => version,
             // Gone because it was deleted a moment ago, elsewhere, is not corrupt.
             Err(why) => {
@@ -223,25 +205,30 @@ impl Core {
                 renewals: Arc::clone(&turn.begun),
                 released: loan.map(|loan| Arc::clone(&loan.released)).unwrap_or_default(),
                 credential: row.uid,
-                credential_version: row.current_version,
+                credential_version: decision.version,
                 sealed_at: now,
                 record,
                 expires_at,
             }),
         );
+        self.canaries.lent(row, decision.version);
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
         granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
     }
 
-    /// Whether a lease can be renewed with what was decided now.
+    /// Whether a lease can be renewed with what was decided now. While a rotation runs, it may be with
+    /// the other version.
     fn goes_on(&self, loan: &Loan, row: &CredentialRow) -> bool {
-        let same = loan.credential == row.uid && loan.credential_version == row.current_version;
-        same && loan.expires_at > self.clock.now() && !self.directory.lease_ended(&loan.hash)
+        let is_lent = row.lent_versions().any(|version| version == loan.credential_version);
+        loan.credential == row.uid
+            && is_lent
+            && loan.expires_at > self.clock.now()
+            && !self.directory.lease_ended(&loan.hash)
     }
 
     /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
-    fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
+    pub(crate) fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
         let barred = self.directory.barred();
         barred.admit(&caller.actor)?;
         if barred.ends(session) { Err(Why::NoSuchSession) } else { Ok(()) }
@@ -285,7 +272,7 @@ impl Core {
         let &Ask { ref target, dialect, ref failed, .. } = ask;
         let open = Scope::default();
         let mut key_ends = None;
-        let (tenant, route, virtual_key) = match target {
+        let (tenant, mut route, virtual_key) = match target {
             Target::VirtualKey { id, digest, model, provider } => {
                 let key = self.check_virtual_key(id, digest).await?;
                 key_ends = key.expires_at;
@@ -310,13 +297,17 @@ impl Core {
         if tenant.row.suspended || route.owner.row.suspended {
             return Err(Why::TenantSuspended);
         }
-        let provider = &route.held()?.row.provider;
+        let row = &route.held()?.row;
+        let has_failed = |version| failed.iter().any(|failed| failed.is_of(row, version));
+        let version = self.canaries.choose(row, has_failed);
+        let has_other = row.lent_versions().any(|other| other != version && !has_failed(other));
         let longest = self
             .access
             .permit(caller, &tenant.row.id)?
-            .longest_lease(provider)
+            .longest_lease(&row.provider)
             .ok_or(Why::NotPermitted)?;
-        Ok(Decision { route, tenant, virtual_key, longest, key_ends })
+        route.has_fallback |= has_other;
+        Ok(Decision { route, version, tenant, virtual_key, longest, key_ends })
     }
 }
 
@@ -330,7 +321,7 @@ impl Decision {
             tenant: self.tenant.row.id.to_string(),
             credential: row.name().to_string(),
             credential_uid: row.uid.as_bytes().to_vec().into(),
-            credential_version: row.current_version,
+            credential_version: self.version,
             revision: row.revision,
             provider: row.provider.to_string(),
             source: proto_source(self.route.source).into(),
@@ -401,7 +392,7 @@ impl Granted {
             renewals: self.renewals,
             tenant: &tenant,
             credential: &credential,
-            credential_version: row.current_version,
+            credential_version: decision.version,
             provider: row.provider.as_str(),
             source: route.source,
             origins: &origins,
@@ -425,7 +416,7 @@ impl Granted {
         Ok(v1::Lease {
             lease_id: self.id.as_bytes().to_vec().into(),
             lease_hash: self.hash.to_vec().into(),
-            credential_version: row.current_version,
+            credential_version: decision.version,
             provider: row.provider.to_string(),
             source: proto_source(route.source).into(),
             base_url: route.endpoint.base_url.clone(),

@@ -1,7 +1,7 @@
 use std::{error::Error as _, fmt, time::Duration};
 
 use audit::{Kind, Reason, Record};
-use domain::{CredentialName, Failure, ProviderId, TenantId, VirtualKeyId};
+use domain::{CredentialName, Failure, ProviderId, RequestId, TenantId, VirtualKeyId};
 use envelope::KmsError;
 use store::StoreError;
 use tonic::Code;
@@ -47,6 +47,7 @@ pub(crate) enum Why {
         /// When the first of them may be asked again, if time alone helps.
         retry_after: Option<Duration>,
     },
+    NoFallback,
     ModelAmbiguous(Vec<ProviderId>),
     SecretUnusable(String),
     DialectNotServed {
@@ -58,6 +59,9 @@ pub(crate) enum Why {
     IdentityBlocked,
     NoSuchIdentity,
     NoSuchPolicy,
+    NoSuchRotation,
+    /// Of which operation.
+    RotationRunning(RequestId),
     NameTaken(String),
     EtagMismatch,
     SecretEmpty,
@@ -159,6 +163,7 @@ impl Why {
             Self::NoCredential(_) => Reason::NoCredential,
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
             Self::CredentialsExhausted { .. } => Reason::CredentialsExhausted,
+            Self::NoFallback => Reason::NoFallback,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::LeaseEnded => Reason::LeaseEnded,
@@ -166,6 +171,8 @@ impl Why {
             Self::IdentityBlocked => Reason::IdentityIsBlocked,
             Self::NoSuchIdentity => Reason::NoSuchIdentity,
             Self::NoSuchPolicy => Reason::NoSuchPolicy,
+            Self::NoSuchRotation => Reason::NoSuchRotation,
+            Self::RotationRunning(_) => Reason::RotationIsRunning,
             Self::NameTaken(_) => Reason::NameTaken,
             Self::EtagMismatch => Reason::EtagMismatch,
             Self::SecretEmpty => Reason::SecretEmpty,

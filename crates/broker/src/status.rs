@@ -37,9 +37,12 @@ impl Why {
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
             | Self::CredentialsExhausted { .. }
+            | Self::NoFallback
             | Self::ModelAmbiguous(_)
             | Self::DialectNotServed { .. }
             | Self::LeaseEnded
+            | Self::NoSuchRotation
+            | Self::RotationRunning(_)
             | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
@@ -138,6 +141,9 @@ impl Why {
                 "every credential that the tenant's policy lists has failed or rests after failures; \
                  try again later, or check them"
             }
+            Self::NoFallback => {
+                "the tenant's policy lists no other credential for this call; list one, or check this one"
+            }
             Self::ModelAmbiguous(providers) => {
                 let names: Vec<&str> = providers.iter().map(ProviderId::as_str).collect();
                 return format!(
@@ -154,6 +160,14 @@ impl Why {
             Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
             Self::NoSuchIdentity => "that identity is not blocked",
             Self::NoSuchPolicy => "no record names such access rules",
+            Self::NoSuchRotation => "the credential is not being rotated",
+            Self::RotationRunning(operation) => {
+                return format!(
+                    "the credential is being rotated by operation `{}`; wait until that is done, or \
+                     promote or cancel it",
+                    operation.as_str()
+                );
+            }
             Self::NameTaken(name) | Self::Store(StoreError::Exists(name)) => {
                 return format!("`{name}` exists already");
             }
@@ -209,6 +223,9 @@ impl Why {
                 HashMap::from([pair("provider", provider.as_str())])
             }
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
+            Self::RotationRunning(operation) => {
+                HashMap::from([pair("operation_id", operation.as_str())])
+            }
             Self::DialectNotServed { provider, dialect } => {
                 HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
             }

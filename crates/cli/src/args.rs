@@ -158,6 +158,15 @@ mod tests {
         check("strongroom credentials put acme/openai --provider openai --priority 5", true);
         check("strongroom credentials get tenants/acme/credentials/openai", true);
         check("strongroom credentials delete acme/openai --yes", true);
+        check("strongroom credentials rotate acme/openai", true);
+        check("strongroom credentials rotate acme/openai --now", true);
+        check("strongroom credentials rotate acme/openai --canary 5%", true);
+        check("strongroom credentials rotate acme/openai --canary 50 --hold 1h --detach", true);
+        check("strongroom credentials rotate acme/openai --canary 5% --overlap 5m", true);
+        check("strongroom credentials rotation acme/openai", true);
+        check("strongroom credentials rotation acme/openai --watch --json", true);
+        check("strongroom credentials rotation acme/openai --promote", true);
+        check("strongroom credentials rotation acme/openai --cancel --etag r3", true);
         check("strongroom keys create acme --expires 30d --models gpt-4o,claude-*", true);
         check("strongroom keys revoke acme/aaaaaaaaaaaaaaaa", true);
         check("strongroom tenants suspend acme", true);
@@ -194,6 +203,11 @@ mod tests {
         check("strongroom tenants update acme --fallback openai", false);
         check("strongroom route explain gpt-4o", false);
         check("strongroom credentials put acme --provider openai", false);
+        check("strongroom credentials rotate acme/openai --canary 0%", false);
+        check("strongroom credentials rotate acme/openai --canary 100%", false);
+        check("strongroom credentials rotate acme/openai --canary 5% --now", false);
+        check("strongroom credentials rotate acme/openai --hold 2m", false);
+        check("strongroom credentials rotation acme/openai --promote --cancel", false);
         check("strongroom credentials put acme/openai", false);
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);
         check("strongroom keys create acme --expires never", false);

@@ -1,7 +1,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::{Args, Subcommand};
-use domain::ProviderId;
+use domain::{CredentialName, ProviderId};
 use serde_json::json;
 use strongroom_client::Broker;
 use strongroom_proto::v1::{
@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     names::{CredentialArg, TenantArg},
     output::{list, table},
+    rotation::{self, Rotate, Show},
     secret_input,
     views::CredentialView,
 };
@@ -30,8 +31,11 @@ pub(crate) enum Verb {
     },
     /// Shows one credential, without its secret.
     Get(Named),
-    /// Stores a new secret, from stdin or a prompt, and ends leases of the old one.
-    Rotate(Named),
+    /// Stores a new secret, from stdin or a prompt, and ends leases of the old one. With `--canary`,
+    /// step by step and without an outage.
+    Rotate(Rotate),
+    /// Shows how far a rotation is; or takes it on, or back, by hand.
+    Rotation(Show),
     /// Stops a credential from being lent and ends its leases.
     Disable(Named),
     /// Lets a disabled credential be lent again.
@@ -74,6 +78,16 @@ pub(crate) struct Named {
     etag: Option<String>,
 }
 
+impl Named {
+    pub(crate) fn name(&self) -> &CredentialName {
+        &self.credential.0
+    }
+
+    pub(crate) fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Delete {
     #[command(flatten)]
@@ -93,7 +107,8 @@ impl Verb {
                 let request = GetCredentialRequest { name: named.credential.0.to_string() };
                 broker.credentials().get_credential(request).await?.into_inner()
             }
-            Self::Rotate(named) => named.rotate(&broker).await?,
+            Self::Rotate(rotate) => return rotate.run(context, &broker).await,
+            Self::Rotation(show) => return show.run(context, &broker).await,
             Self::Disable(Named { credential, etag }) => {
                 let etag = etag.unwrap_or_default();
                 let request = DisableCredentialRequest { name: credential.0.to_string(), etag };
@@ -131,15 +146,6 @@ impl Put {
         let request_id = request_id()?;
         let (tenant, id) = (&name.tenant, &name.credential);
         Ok(broker.create_credential(tenant, id, spec, &secret, &request_id).await?)
-    }
-}
-
-impl Named {
-    async fn rotate(self, broker: &Broker) -> Result<Credential, Failure> {
-        let name = self.credential.0;
-        let secret = secret_input::read(&format!("The new secret of {name} (not shown): "))?;
-        let request_id = request_id()?;
-        Ok(broker.rotate_credential(&name, &secret, self.etag.as_deref(), &request_id).await?)
     }
 }
 
@@ -207,7 +213,7 @@ async fn list_all(context: &Context, broker: &Broker, tenant: &TenantArg) -> Res
     })
 }
 
-fn human(credential: &CredentialView) -> String {
+pub(crate) fn human(credential: &CredentialView) -> String {
     list([
         ("name", credential.name.clone()),
         ("provider", credential.provider.clone()),
@@ -219,6 +225,7 @@ fn human(credential: &CredentialView) -> String {
         ("models", credential.models.join(", ")),
         ("created", credential.create_time.clone()),
         ("updated", credential.update_time.clone()),
+        ("rotation", credential.rotation.as_ref().map(rotation::told).unwrap_or_default()),
         ("etag", credential.etag.clone()),
     ])
 }

@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     BadAnswer(&'static str),
     #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
+    #[error("the rotation of {name} was set back: {because}; the old key serves on")]
+    SetBack { name: String, because: String },
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -110,6 +112,9 @@ impl Failure {
             Self::Client(ClientError::Secret(_)) => Some("a secret has 1 to 16384 bytes"),
             Self::Setup(setup::SetupError::Exists(_)) => Some("choose a directory that is empty"),
             Self::NotConfirmed => Some("pass --yes to do it without being asked"),
+            Self::SetBack { .. } => {
+                Some("check the new key at the provider, then rotate again with one that works")
+            }
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")
@@ -189,6 +194,7 @@ impl Failure {
             | Self::Setup(_)
             | Self::BadAnswer(_)
             | Self::NotConfirmed
+            | Self::SetBack { .. }
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)

@@ -31,6 +31,7 @@ mod moment;
 mod names;
 mod output;
 mod people;
+mod rotation;
 mod route;
 mod secret_input;
 mod tenants;

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use serde::Serialize;
 use strongroom_proto::v1::{
-    Credential, LeaseInfo, Record, Source, Tenant, VirtualKey, credential, tenant, virtual_key,
+    Credential, LeaseInfo, Record, Rotation, Source, Tenant, VersionCounts, VirtualKey, credential,
+    rotation, tenant, virtual_key,
 };
 
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
@@ -34,9 +35,42 @@ pub(crate) struct CredentialView {
     pub(crate) models: Vec<String>,
     pub(crate) last_four: String,
     pub(crate) current_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotation: Option<RotationView>,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
+}
+
+#[derive(Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct RotationView {
+    pub(crate) operation_id: String,
+    pub(crate) state: &'static str,
+    /// Of 100 leases, so many are of the new version.
+    pub(crate) percent: u32,
+    pub(crate) candidate_version: u64,
+    pub(crate) previous_version: u64,
+    pub(crate) canary_percent: u32,
+    pub(crate) hold_seconds: i64,
+    pub(crate) overlap_seconds: i64,
+    pub(crate) keep_previous: bool,
+    pub(crate) start_time: String,
+    pub(crate) step_time: String,
+    pub(crate) next_step_time: String,
+    /// Why it was set back.
+    pub(crate) because: String,
+    pub(crate) test: String,
+    /// As the broker that answers has counted.
+    pub(crate) candidate: CountsView,
+    pub(crate) previous: CountsView,
+}
+
+#[derive(Debug, Default, Eq, PartialEq, Serialize)]
+pub(crate) struct CountsView {
+    pub(crate) leases: u64,
+    pub(crate) refused: u64,
+    pub(crate) no_quota: u64,
+    pub(crate) not_allowed: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,8 +133,12 @@ pub(crate) struct RecordView {
     pub(crate) tree_root: String,
     /// How many events it stands for, where it stands for more than it names.
     pub(crate) count: u32,
-    /// Why a lease is of this credential.
+    /// Why a lease is of this credential, or a rotation was set back.
     pub(crate) because: String,
+    /// Of 100 leases, so many are of `credential_version`.
+    pub(crate) rotation_percent: u32,
+    /// The version whose secret was deleted.
+    pub(crate) deleted_version: u64,
 }
 
 impl From<Tenant> for TenantView {
@@ -149,10 +187,50 @@ impl From<Credential> for CredentialView {
             models: credential.models,
             last_four: credential.last_four,
             current_version: credential.current_version,
+            rotation: credential.rotation.map(RotationView::from),
             create_time: time(credential.create_time),
             update_time: time(credential.update_time),
             etag: credential.etag,
         }
+    }
+}
+
+impl From<Rotation> for RotationView {
+    fn from(rotation: Rotation) -> Self {
+        let state = match rotation.state() {
+            rotation::State::Unspecified => "unknown",
+            rotation::State::Canary => "canary",
+            rotation::State::Overlap => "overlap",
+            rotation::State::Done => "done",
+            rotation::State::RolledBack => "rolled_back",
+        };
+        let plan = rotation.plan.unwrap_or_default();
+        let seconds = |time: Option<prost_types::Duration>| time.map_or(0, |time| time.seconds);
+        Self {
+            state,
+            operation_id: rotation.operation_id,
+            percent: rotation.percent,
+            candidate_version: rotation.candidate_version,
+            previous_version: rotation.previous_version,
+            canary_percent: plan.canary_percent,
+            hold_seconds: seconds(plan.hold),
+            overlap_seconds: seconds(plan.overlap),
+            keep_previous: plan.keep_previous,
+            start_time: time(rotation.start_time),
+            step_time: time(rotation.step_time),
+            next_step_time: time(rotation.next_step_time),
+            because: rotation.because,
+            test: rotation.test,
+            candidate: rotation.candidate.map(CountsView::from).unwrap_or_default(),
+            previous: rotation.previous.map(CountsView::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<VersionCounts> for CountsView {
+    fn from(counts: VersionCounts) -> Self {
+        let VersionCounts { leases, refused, no_quota, not_allowed } = counts;
+        Self { leases, refused, no_quota, not_allowed }
     }
 }
 
@@ -233,6 +311,8 @@ impl From<Record> for RecordView {
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
             because: record.because,
+            rotation_percent: record.rotation_percent,
+            deleted_version: record.deleted_version,
         }
     }
 }

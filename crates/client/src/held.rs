@@ -210,7 +210,7 @@ impl HeldLease {
         Some(&*self.wire.address).filter(|address| !address.is_empty())
     }
 
-    /// Whether the tenant's policy lists another credential for when this one fails.
+    /// Whether there is another credential, or another version of it, for when this one fails.
     pub fn has_fallback(&self) -> bool {
         self.wire.has_fallback
     }

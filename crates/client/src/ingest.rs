@@ -3,7 +3,8 @@ use std::sync::Arc;
 use domain::{CredentialId, CredentialName, Secret, TenantId};
 use sealing::{BoxContext, BoxId};
 use strongroom_proto::v1::{
-    CreateCredentialRequest, Credential, GetCredentialRequest, RotateCredentialRequest, SealedBox,
+    CreateCredentialRequest, Credential, GetCredentialRequest, RotateCredentialRequest,
+    RotationPlan, SealedBox, StartRotationRequest,
 };
 
 use crate::{Broker, ClientError, session::OpenSession};
@@ -59,6 +60,38 @@ impl Broker {
                     request_id: request_id.to_owned(),
                 };
                 Ok(self.credentials().rotate_credential(request).await?.into_inner())
+            }
+        })
+        .await
+    }
+}
+
+impl Broker {
+    /// Stores a new version of a credential's secret, sealed, and begins to lend it step by step. With
+    /// an `etag`, only if nothing changed since it was read. Safe to repeat with the same
+    /// `operation_id`.
+    pub async fn start_rotation(
+        &self,
+        name: &CredentialName,
+        secret: &Secret,
+        plan: RotationPlan,
+        etag: Option<&str>,
+        operation_id: &str,
+    ) -> Result<Credential, ClientError> {
+        let name = name.to_string();
+        let request = GetCredentialRequest { name: name.clone() };
+        let provider = self.credentials().get_credential(request).await?.into_inner().provider;
+        self.in_session(|session| {
+            let (name, provider) = (&name, &provider);
+            async move {
+                let request = StartRotationRequest {
+                    name: name.clone(),
+                    secret: Some(seal(&session, name, provider, secret)?),
+                    plan: Some(plan),
+                    etag: etag.unwrap_or_default().to_owned(),
+                    operation_id: operation_id.to_owned(),
+                };
+                Ok(self.credentials().start_rotation(request).await?.into_inner())
             }
         })
         .await

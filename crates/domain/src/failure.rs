@@ -41,6 +41,14 @@ impl Failure {
         }
     }
 
+    /// Whether it is the key's matter: with another key of the same account it might not have happened.
+    pub const fn is_the_keys(self) -> bool {
+        matches!(
+            self,
+            Self::CredentialRefused | Self::NoQuota | Self::NotAllowed | Self::RateLimited { .. }
+        )
+    }
+
     /// Whether another credential might do better.
     pub const fn may_fall_back(self) -> bool {
         !matches!(self, Self::CallersFault)

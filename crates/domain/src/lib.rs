@@ -14,6 +14,7 @@ mod lease;
 mod money;
 mod name;
 mod origin;
+mod rotation;
 mod routing;
 mod scope;
 mod secret;
@@ -44,6 +45,7 @@ pub use name::{
     VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
+pub use rotation::{Fare, Fares, Rotation, RotationPlan, RotationState, SetBack, Turns};
 pub use routing::{
     Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,
     NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, RoutingRules, Step,

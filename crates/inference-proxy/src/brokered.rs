@@ -121,6 +121,10 @@ impl Loan for HeldLease {
         self.credential()
     }
 
+    fn credential_version(&self) -> u64 {
+        self.credential_version()
+    }
+
     fn model(&self) -> &str {
         self.model()
     }

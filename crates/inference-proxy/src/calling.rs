@@ -82,7 +82,8 @@ impl Gateway {
                 tried.tell(&mut attempt.response);
                 return Ok(attempt.finish(asked));
             };
-            let failed = FailedAttempt { credential: loan.credential().clone(), failure, began };
+            let (credential, version) = (loan.credential().clone(), loan.credential_version());
+            let failed = FailedAttempt { credential, version, failure, began };
             let Some(body) = again else {
                 self.leases.report(&key, failed);
                 if goes_on {
@@ -151,7 +152,7 @@ impl Gateway {
                 Exhausted::NotNow("the broker could not lend another credential")
             }
         })?;
-        if tried.has(loan.credential()) {
+        if tried.has(loan.credential(), loan.credential_version()) {
             // Better one failed call than going round in circles.
             return Err(Exhausted::NotNow("the broker lent a credential that has failed"));
         }

@@ -58,6 +58,8 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn source(&self) -> Source;
     /// The credential's name.
     fn credential(&self) -> &CredentialName;
+    /// The credential's version.
+    fn credential_version(&self) -> u64;
     /// The model as the provider knows it; empty for calls that name none.
     fn model(&self) -> &str;
     /// The kind of the credential, as the catalogue calls it.
@@ -66,7 +68,7 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn settings(&self) -> &[(String, String)];
     /// The address in the place of the provider's own, if there is one.
     fn address(&self) -> Option<&str>;
-    /// Whether the tenant's policy lists another credential for when this one fails.
+    /// Whether there is another credential, or another version of it, for when this one fails.
     fn has_fallback(&self) -> bool;
     /// Why this credential, in a word.
     fn because(&self) -> &str;

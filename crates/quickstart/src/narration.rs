@@ -61,6 +61,16 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialRotated => {
             format!("{credential} rotated to v{}", record.credential_version)
         }
+        Kind::CredentialRotationStarted | Kind::CredentialRotationAdvanced => {
+            let percent = record.rotation_percent;
+            format!("{credential} v{} serves {percent} %", record.credential_version)
+        }
+        Kind::CredentialRotationFinished => {
+            format!("{credential} v{} serves alone", record.credential_version)
+        }
+        Kind::CredentialRotationRolledBack => {
+            format!("{credential} v{} set back: {}", record.credential_version, record.because)
+        }
         Kind::CredentialDisabled => format!("{credential} disabled"),
         Kind::CredentialEnabled => format!("{credential} enabled"),
         Kind::CredentialDeleted => format!("{credential} deleted"),

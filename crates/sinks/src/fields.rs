@@ -34,6 +34,8 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("credential", text(&record.credential)),
         ("credential_uid", bytes(&record.credential_uid)),
         ("credential_version", number(record.credential_version)),
+        ("deleted_version", number(record.deleted_version)),
+        ("rotation_percent", number(record.rotation_percent.into())),
         ("revision", number(record.revision)),
         ("provider", text(&record.provider)),
         ("source", text(source.unwrap_or_default())),

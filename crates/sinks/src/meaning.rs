@@ -41,6 +41,10 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialDisabled => "Credential disabled",
         Kind::CredentialEnabled => "Credential enabled",
         Kind::CredentialDeleted => "Credential deleted",
+        Kind::CredentialRotationStarted => "Credential rotation started",
+        Kind::CredentialRotationAdvanced => "Credential rotation advanced",
+        Kind::CredentialRotationFinished => "Credential rotation finished",
+        Kind::CredentialRotationRolledBack => "Credential rotation rolled back",
         Kind::VirtualKeyCreated => "Virtual key created",
         Kind::VirtualKeyRevoked => "Virtual key revoked",
         Kind::Finding => "Stored data or log found changed",
@@ -63,6 +67,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
+        | Kind::CredentialRotationRolledBack
         | Kind::VirtualKeyRevoked
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
@@ -79,6 +84,9 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantUpdated
         | Kind::CredentialCreated
         | Kind::CredentialRotated
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
         | Kind::VirtualKeyCreated => Weight::Routine,
     }
 }

@@ -129,6 +129,10 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::TenantSuspended
         | Kind::TenantResumed
         | Kind::CredentialRotated
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::IdentityBlocked

@@ -1,9 +1,10 @@
-use domain::{ModelPattern, ProviderId, RequestId, Timestamp};
+use domain::{ModelPattern, ProviderId, RequestId, Rotation, Timestamp};
 
 use crate::{
     Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
+    rotation::write_rotation,
     routing::write_rules,
 };
 
@@ -33,6 +34,11 @@ pub(crate) async fn carry_out<B: Backend>(
                 Some(version) => create_version::<B>(connection, version, &name).await,
                 None => Ok(()),
             }
+        }
+        Change::DropVersion(credential, version) => {
+            let name = credential.name().to_string();
+            update_credential::<B>(connection, credential, &name).await?;
+            drop_version::<B>(connection, credential, *version, &name).await
         }
         Change::DeleteCredential(credential) => {
             const SQL: &str = "DELETE FROM credential WHERE uid = $1 AND revision = $2";
@@ -124,8 +130,10 @@ async fn create_credential<B: Backend>(
     const SQL: &str = "\
         INSERT INTO credential (uid, tenant_uid, tenant, id, provider, enabled, priority, \
             base_url, models, last_four, current_version, revision, created_at, updated_at, \
-            row_mac, kind, settings) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+            row_mac, kind, settings, rotation, rotation_due) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+            $19)";
+    let rotation = write_rotation(credential.rotation.as_ref());
     let settings = serde_json::to_string(&credential.settings).unwrap_or_default();
     let models = list(&credential.models);
     let values = [
@@ -146,6 +154,8 @@ async fn create_credential<B: Backend>(
         Value::Bytes(&credential.row_mac),
         credential.kind.as_str().into(),
         settings.as_str().into(),
+        rotation.as_str().into(),
+        rotation_due(credential),
     ];
     insert::<B>(connection, SQL, &values, name).await
 }
@@ -158,8 +168,9 @@ async fn update_credential<B: Backend>(
     const SQL: &str = "\
         UPDATE credential SET provider = $1, enabled = $2, priority = $3, base_url = $4, \
             models = $5, last_four = $6, current_version = $7, revision = $8, updated_at = $9, \
-            row_mac = $10, kind = $11, settings = $12 \
-        WHERE uid = $13 AND revision = $14";
+            row_mac = $10, kind = $11, settings = $12, rotation = $13, rotation_due = $14 \
+        WHERE uid = $15 AND revision = $16";
+    let rotation = write_rotation(credential.rotation.as_ref());
     let settings = serde_json::to_string(&credential.settings).unwrap_or_default();
     let models = list(&credential.models);
     let values = [
@@ -175,9 +186,28 @@ async fn update_credential<B: Backend>(
         Value::Bytes(&credential.row_mac),
         credential.kind.as_str().into(),
         settings.as_str().into(),
+        rotation.as_str().into(),
+        rotation_due(credential),
         credential.uid.as_ref().into(),
         before(credential.revision),
     ];
+    replace::<B>(connection, SQL, &values, name).await
+}
+
+/// Finds a rotation whose next step is due; what is due, the rotation itself says.
+fn rotation_due(credential: &CredentialRow) -> Value<'static> {
+    let due = credential.rotation.as_ref().and_then(Rotation::due);
+    Value::Integer(due.map(Timestamp::as_millis))
+}
+
+async fn drop_version<B: Backend>(
+    connection: &mut B::Connection,
+    credential: &CredentialRow,
+    version: u64,
+    name: &str,
+) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM credential_version WHERE credential_uid = $1 AND version = $2";
+    let values = [credential.uid.as_ref().into(), version.into()];
     replace::<B>(connection, SQL, &values, name).await
 }
 

@@ -1,11 +1,11 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{OnMissing, Scope, Timestamp, Uid};
+use domain::{CredentialName, OnMissing, Scope, Timestamp, Uid};
 
 use crate::{
     CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
-    VirtualKeyRow, backend::Row, routing::read_rules,
+    VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
 };
 
 /// Reads the columns of one table.
@@ -229,7 +229,13 @@ pub(crate) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
         created_at: of.time("created_at")?,
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
+        rotation: read_rotation(&of.text("rotation")?)?,
     })
+}
+
+pub(crate) fn credential_name(row: &Row) -> Result<CredentialName, StoreError> {
+    let of = Columns { row, table: "credential" };
+    Ok(CredentialName { tenant: of.parsed("tenant")?, credential: of.parsed("id")? })
 }
 
 pub(crate) fn version(row: &Row) -> Result<VersionRow, StoreError> {

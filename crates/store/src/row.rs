@@ -1,6 +1,6 @@
 use domain::{
-    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, RoutingRules, Scope, TenantId,
-    Timestamp, Uid, VirtualKeyId,
+    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, Rotation, RoutingRules, Scope,
+    TenantId, Timestamp, Uid, VirtualKeyId,
 };
 
 /// A tenant as it is kept.
@@ -102,6 +102,8 @@ pub struct CredentialRow {
     pub last_four: String,
     /// The version that is leased.
     pub current_version: u64,
+    /// The rotation that runs, or the last that did.
+    pub rotation: Option<Rotation>,
     /// Rises by 1 with each change, from 1.
     pub revision: u64,
     /// When it was made.
@@ -116,6 +118,24 @@ impl CredentialRow {
     /// The resource name.
     pub fn name(&self) -> CredentialName {
         CredentialName { tenant: self.tenant.clone(), credential: self.id.clone() }
+    }
+
+    /// The rotation, while it runs.
+    pub fn live_rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref().filter(|rotation| rotation.is_live())
+    }
+
+    /// The versions that may be lent: the current one, and beside it another while a rotation runs.
+    pub fn lent_versions(&self) -> impl Iterator<Item = u64> {
+        let spare = self.rotation.as_ref().and_then(Rotation::spare);
+        [Some(self.current_version), spare].into_iter().flatten()
+    }
+
+    /// The number of the next new version: no number is used twice, not even that of a version that a
+    /// rotation dropped.
+    pub fn next_version(&self) -> u64 {
+        let highest = self.rotation.as_ref().map_or(0, |rotation| rotation.candidate);
+        self.current_version.max(highest).saturating_add(1)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use audit::{BUNDLE_WIDTH, Entry, Hash, Kind, RecordDraft};
-use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use sqlx::Pool;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -186,6 +186,17 @@ impl<B: Backend> Store for SqlStore<B> {
             SELECT * FROM credential WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
         let values = [tenant.as_str().into(), page.after.into(), page.limit.into()];
         self.all(SQL, &values, mapping::credential).await
+    }
+
+    async fn rotations_due(
+        &self,
+        by: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CredentialName>, StoreError> {
+        const SQL: &str = "\
+            SELECT tenant, id FROM credential WHERE rotation_due <= $1 AND enabled \
+            ORDER BY rotation_due, uid LIMIT $2";
+        self.all(SQL, &[by.into(), limit.into()], mapping::credential_name).await
     }
 
     async fn version(

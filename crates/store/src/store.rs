@@ -2,7 +2,7 @@ use std::{fmt, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use audit::{Entry, Frontier, Hash, Kind, RecordDraft};
-use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
 use crate::{
@@ -69,6 +69,14 @@ pub trait Store: fmt::Debug + Send + Sync {
         tenant: &TenantId,
         page: Page<'_>,
     ) -> Result<Vec<CredentialRow>, StoreError>;
+
+    /// The names of credentials with a rotation of which a step is due by this time, the longest due
+    /// first. Of disabled credentials no step is due.
+    async fn rotations_due(
+        &self,
+        by: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CredentialName>, StoreError>;
 
     /// One version of a credential's secret.
     async fn version(
@@ -259,6 +267,8 @@ pub enum Change {
     CreateCredential(CredentialRow, VersionRow),
     /// A credential's new state, with a new version when it was rotated.
     UpdateCredential(CredentialRow, Option<VersionRow>),
+    /// A credential's new state, and the end of this version of its secret.
+    DropVersion(CredentialRow, u64),
     /// The end of a credential and of all its versions; of the row only the uid, the name and the
     /// revision count.
     DeleteCredential(CredentialRow),

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
-use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
     Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow,
     Store, StoreError, TenantRow, VersionRow, VirtualKeyRow,
@@ -208,6 +208,14 @@ impl Store for FailingStore {
         page: Page<'_>,
     ) -> Result<Vec<CredentialRow>, StoreError> {
         self.read(self.inner.credentials(tenant, page)).await
+    }
+
+    async fn rotations_due(
+        &self,
+        by: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CredentialName>, StoreError> {
+        self.read(self.inner.rotations_due(by, limit)).await
     }
 
     async fn version(

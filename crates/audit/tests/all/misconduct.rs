@@ -8,7 +8,7 @@ use crate::fixture::{
 /// Signs these records, as a log would that had done what they say, and verifies them. A broker's
 /// beginning stands before them, before time 0; indexes do not count it.
 #[track_caller]
-fn check(records: Vec<Record>, expected: Option<Finding>) {
+pub(crate) fn check(records: Vec<Record>, expected: Option<Finding>) {
     let found = found(&policy(300), records);
     assert_eq!(found, expected.map(|finding| shifted(&finding)));
 }

@@ -238,8 +238,11 @@ fn revocations_name_what_must_be_dropped() {
     for kind in [Kind::CredentialDisabled, Kind::CredentialDeleted] {
         assert_eq!(target(&change(kind, 1, 2, 2)), Some(credential.clone()));
     }
-    let versions =
-        CredentialVersions { below: 2, credential: "tenants/acme/credentials/c1".into() };
+    let versions = CredentialVersions {
+        below: 2,
+        credential: "tenants/acme/credentials/c1".into(),
+        version: 0,
+    };
     let rotated = change(Kind::CredentialRotated, 1, 2, 2);
     assert_eq!(target(&rotated), Some(Target::CredentialVersions(versions)));
     let key = Target::VirtualKey("tenants/acme/virtualKeys/k".to_owned());

@@ -1,6 +1,7 @@
 mod alone;
 mod fallback;
 mod roots;
+mod rotation;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -22,6 +22,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialService(pub(crate) Arc<Core>);
 
+mod rotation;
+
 /// The most models of one endpoint.
 const MOST_MODELS: usize = 100;
 
@@ -37,7 +39,8 @@ impl Credentials for CredentialService {
         request: Request<v1::CreateCredentialRequest>,
     ) -> Answer<v1::Credential> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.create_credential(&caller, request)).await
+        let work = Box::pin(self.0.create_credential(&caller, request));
+        self.0.answer(&caller, work).await
     }
 
     async fn get_credential(
@@ -50,7 +53,7 @@ impl Credentials for CredentialService {
             let about = about(&name);
             caller.concerns(about.clone());
             let found = self.0.found(&caller, &name).await;
-            found.map(|(_, row)| message(&row)).map_err(|why| Refused::about(why, &about))
+            found.map(|(_, row)| self.0.shown(&row)).map_err(|why| Refused::about(why, &about))
         };
         self.0.answer(&caller, work).await
     }
@@ -69,6 +72,32 @@ impl Credentials for CredentialService {
     ) -> Answer<v1::Credential> {
         let (caller, request) = accept(request)?;
         self.0.answer(&caller, self.0.rotate_credential(&caller, request)).await
+    }
+
+    async fn start_rotation(
+        &self,
+        request: Request<v1::StartRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.start_rotation(&caller, request)).await
+    }
+
+    async fn promote_rotation(
+        &self,
+        request: Request<v1::PromoteRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        let work = self.0.promote_rotation(&caller, &request.name, &request.etag);
+        self.0.answer(&caller, work).await
+    }
+
+    async fn cancel_rotation(
+        &self,
+        request: Request<v1::CancelRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        let work = self.0.cancel_rotation(&caller, &request.name, &request.etag);
+        self.0.answer(&caller, work).await
     }
 
     async fn disable_credential(
@@ -210,6 +239,7 @@ impl Core {
             models: asked.models.clone(),
             last_four: String::new(),
             current_version: 1,
+            rotation: None,
             revision: 1,
             created_at: now,
             updated_at: now,
@@ -315,53 +345,6 @@ impl Core {
         })
     }
 
-    pub(crate) async fn rotate_credential(
-        &self,
-        caller: &Caller,
-        request: v1::RotateCredentialRequest,
-    ) -> Result<v1::Credential, Refused> {
-        let name: CredentialName = parse(&request.name)?;
-        let about = about(&name);
-        caller.concerns(about.clone());
-        self.rotate(caller, &name, request).await.map_err(|why| Refused::about(why, &about))
-    }
-
-    async fn rotate(
-        &self,
-        caller: &Caller,
-        name: &CredentialName,
-        request: v1::RotateCredentialRequest,
-    ) -> Result<v1::Credential, Why> {
-        self.catch_up().await?;
-        let (tenant, mut row) = self.found(caller, name).await?;
-        let request_id = parse_optional::<RequestId>(&request.request_id)?;
-        if request_id.is_some() {
-            let made_by = self.custody.version(&row).await?;
-            if made_by.request_id == request_id {
-                return Ok(message(&row));
-            }
-        }
-        check_etag(&request.etag, row.revision)?;
-        let arrived = self.open_box(caller, name, row.provider.as_str(), request.secret)?;
-        self.check_usable(&row, &arrived.secret)?;
-        let secret = &arrived.secret;
-        row.current_version += 1;
-        row.last_four = secret.last_four();
-        let kek = self.custody.kek(&tenant.keys).await?;
-        self.touch(&mut row, &kek);
-        let version = VersionRow {
-            credential_uid: row.uid,
-            version: row.current_version,
-            envelope: self.custody.seal(&kek, &row, row.current_version, secret)?,
-            request_id,
-            created_at: row.updated_at,
-        };
-        let change = Change::UpdateCredential(row.clone(), Some(version));
-        self.change(caller, &change, record(Kind::CredentialRotated, &row)).await?;
-        self.sessions.use_up(arrived.session, arrived.box_id);
-        Ok(message(&row))
-    }
-
     pub(crate) async fn switch(
         &self,
         caller: &Caller,
@@ -420,7 +403,8 @@ impl Core {
         self.directory.catch_up(entry.index + 1).await
     }
 
-    fn touch(&self, row: &mut CredentialRow, kek: &envelope::Kek) {
+    /// Makes the row's next revision.
+    pub(crate) fn touch(&self, row: &mut CredentialRow, kek: &envelope::Kek) {
         row.revision += 1;
         row.updated_at = self.clock.now();
         row.row_mac = row.mac_under(kek);
@@ -464,7 +448,8 @@ fn about(name: &CredentialName) -> About {
     About { tenant: Some(name.tenant.clone()), credential: Some(name.clone()), ..About::default() }
 }
 
-fn record(kind: Kind, row: &CredentialRow) -> Record {
+/// The record of a change of a credential.
+pub(crate) fn record(kind: Kind, row: &CredentialRow) -> Record {
     Record {
         kind: kind.into(),
         tenant: row.tenant.to_string(),
@@ -492,5 +477,6 @@ fn message(row: &CredentialRow) -> v1::Credential {
         etag: etag(row.revision),
         kind: row.kind.clone(),
         settings: settings(row),
+        rotation: row.rotation.as_ref().map(rotation::message),
     }
 }

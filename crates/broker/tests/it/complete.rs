@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
 use audit::{Kind, PolicyDocument, Record};
-use domain::{Clock as _, ManualClock, SystemClock, VirtualKey};
+use domain::{Clock as _, CredentialName, ManualClock, SystemClock, VirtualKey};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use sealing::ClientKeys;
@@ -96,6 +96,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
+    rotate(&mut calls, &running, &credential).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
@@ -262,6 +263,21 @@ async fn audit(calls: &mut Calls, running: &Running) {
     answered!(calls, admin, audit.prove_consistency, "Audit/ProveConsistency", request);
 }
 
+async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialName) {
+    let admin = &running.admin;
+    let secret = domain::Secret::new(b"sk-proj-a-third-0123456789".to_vec());
+    for _ in 0..2 {
+        let plan = v1::RotationPlan::default();
+        admin.start_rotation(credential, &secret, plan, None, "op-1").await.unwrap();
+    }
+    let (name, etag) = (credential.to_string(), String::new());
+    let request = v1::PromoteRotationRequest { name: name.clone(), etag: etag.clone() };
+    answered!(calls, admin, credentials.promote_rotation, "Credentials/PromoteRotation", request);
+    let request = v1::CancelRotationRequest { name, etag };
+    answered!(calls, admin, credentials.cancel_rotation, "Credentials/CancelRotation", request);
+    calls.answered.insert("Credentials/StartRotation".to_owned());
+}
+
 async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
     let admin = &running.admin;
     let (name, etag) = (|| credential.to_owned(), String::new);
@@ -314,7 +330,7 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "a table: one line for each method")]
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each method")]
 async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
     let mut calls = Calls::default();
@@ -335,6 +351,9 @@ async fn every_method_that_is_refused_leaves_a_record() {
         get_credential GetCredentialRequest "Credentials/GetCredential",
         list_credentials ListCredentialsRequest "Credentials/ListCredentials",
         rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
+        start_rotation StartRotationRequest "Credentials/StartRotation",
+        promote_rotation PromoteRotationRequest "Credentials/PromoteRotation",
+        cancel_rotation CancelRotationRequest "Credentials/CancelRotation",
     );
     refused!(calls, running.proxy, virtual_keys:
         create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",

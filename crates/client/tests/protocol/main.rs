@@ -14,7 +14,7 @@ use strongroom_client::{
     Broker, ClientConfig, FailedAttempt, LeaseCache, LeaseCacheConfig, LeaseError, LeaseKey,
     OnStreamLoss, UnsealError, WatchState,
 };
-use strongroom_proto::v1::{Credential, failed_attempt, revocation::Target};
+use strongroom_proto::v1::{Credential, RotationPlan, failed_attempt, revocation::Target};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 
@@ -119,6 +119,7 @@ async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
 
     let failed = FailedAttempt {
         credential: first.credential().clone(),
+        version: first.credential_version(),
         failure: Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) },
         began: world.clock.elapsed(),
     };
@@ -128,6 +129,7 @@ async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
     let told = world.peer.script().failed.clone();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].credential, "tenants/acme/credentials/openai");
+    assert_eq!(told[0].credential_version, first.credential_version());
     assert_eq!(told[0].failure(), failed_attempt::Failure::RateLimited);
     assert_eq!(told[0].retry_after.unwrap().seconds, 7);
     assert_eq!(told[0].began_ago.unwrap().seconds, 2);
@@ -145,6 +147,7 @@ async fn failures_that_nothing_stands_in_for_are_reported_without_a_call_for_eac
     let lease = world.cache.lease(&key(1)).await.unwrap();
     let failed = |failure| FailedAttempt {
         credential: lease.credential().clone(),
+        version: lease.credential_version(),
         failure,
         began: world.clock.elapsed(),
     };
@@ -171,6 +174,7 @@ async fn until_the_provider_wants_to_be_asked_again_the_answer_is_at_hand() {
     let retry_after = Some(Duration::from_secs(7));
     let failed = FailedAttempt {
         credential: lease.credential().clone(),
+        version: lease.credential_version(),
         failure: Failure::RateLimited { retry_after },
         began: world.clock.elapsed(),
     };
@@ -451,8 +455,12 @@ async fn a_secret_goes_in_sealed_and_arrives_whole() {
     let name = made.name.parse().unwrap();
     world.broker.rotate_credential(&name, &secret, None, "r-2").await.unwrap();
 
+    let plan = RotationPlan { canary_percent: 7, ..RotationPlan::default() };
+    let started = world.broker.start_rotation(&name, &secret, plan, None, "op-1").await.unwrap();
+    assert_eq!(started.rotation.unwrap().plan, Some(plan));
+
     let stored = (made.name, SECRET.to_vec());
-    assert_eq!(world.peer.script().stored, [stored.clone(), stored]);
+    assert_eq!(world.peer.script().stored, [stored.clone(), stored.clone(), stored]);
 }
 
 #[tokio::test]

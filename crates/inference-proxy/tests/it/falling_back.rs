@@ -270,6 +270,22 @@ async fn a_credential_that_has_failed_is_not_used_twice_for_one_call() {
 }
 
 #[tokio::test]
+async fn the_other_version_of_a_credential_is_another_key() {
+    let world = World::start().await;
+    let second = Upstream::start().await.unwrap();
+    let (credential, provider) = ("openai-prod@2", "openai");
+    world.then(Next::Lend { credential, provider, base: second.url(), secret: OTHER });
+    world.upstream.answer(PATH, 401, &[], "{}");
+    second.answer(PATH, 200, &[], r#"{"id":"c2"}"#);
+    let (status, headers, body) = world.call(PATH, BODY).await;
+    assert_eq!((status, body), (StatusCode::OK, json!({"id": "c2"})));
+    assert_eq!(headers["x-strongroom-credential"], FIRST);
+    check_reported(&world, &[(FIRST, Failure::CredentialRefused)]);
+    assert_eq!(*world.leases.versions.lock().unwrap(), [1]);
+    assert_eq!(second.seen()[0].headers["authorization"], format!("Bearer {OTHER}"));
+}
+
+#[tokio::test]
 async fn another_provider_gets_the_call_as_it_wants_it() {
     let world = World::start().await;
     let base = world.upstream.url();

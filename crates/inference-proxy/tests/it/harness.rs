@@ -67,6 +67,8 @@ pub(crate) struct Script {
     pub(crate) reported: Mutex<Vec<Vec<(String, Failure)>>>,
     /// Failures that nothing stood in for.
     pub(crate) alone: Mutex<Vec<(String, Failure)>>,
+    /// The versions that were reported last.
+    pub(crate) versions: Mutex<Vec<u64>>,
 }
 
 /// The kind of a credential, and what it says beside its secret.
@@ -75,7 +77,8 @@ type Kept = (CredentialKind, Vec<(String, String)>);
 /// What a test's broker does when it hears of a failure.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Lends this credential of this provider, at this address, with this secret.
+    /// Lends this credential of this provider, at this address, with this secret. It is of version 1
+    /// unless the name says another: `name@2`.
     Lend { credential: &'static str, provider: &'static str, base: String, secret: &'static str },
     /// Lends nothing.
     Refuse(LeaseError),
@@ -89,6 +92,7 @@ struct Lent {
     prefix: String,
     provider: ProviderId,
     credential: CredentialName,
+    version: u64,
     model: String,
     live: Arc<AtomicBool>,
     kind: CredentialKind,
@@ -133,6 +137,7 @@ impl World {
             next: Mutex::default(),
             reported: Mutex::default(),
             alone: Mutex::default(),
+            versions: Mutex::default(),
         });
         let config = config(extra);
         let shared = Arc::clone(&leases) as Arc<dyn Leases>;
@@ -254,13 +259,16 @@ impl Leases for Script {
     ) -> Result<Arc<dyn Loan>, LeaseError> {
         let told = failed.iter().map(|one| (one.credential.to_string(), one.failure)).collect();
         self.reported.lock().unwrap().push(told);
+        *self.versions.lock().unwrap() = failed.iter().map(|one| one.version).collect();
         let next = self.next.lock().unwrap().pop_front();
         match next.unwrap_or_else(|| Next::Refuse(refused("CREDENTIALS_EXHAUSTED"))) {
             Next::Refuse(error) => Err(error),
             Next::Lend { credential, provider, base, secret } => {
                 let catalogue = Catalogue::builtin().unwrap();
                 let known = catalogue.named(provider).unwrap();
+                let (credential, version) = credential.split_once('@').unwrap_or((credential, "1"));
                 let lent = Lent {
+                    version: version.parse().unwrap(),
                     credential: format!("tenants/acme/credentials/{credential}").parse().unwrap(),
                     model: catalogue.split_model(&key.model).1.to_owned(),
                     because: "fallback",
@@ -334,6 +342,7 @@ impl Script {
         let header = if wrong { "x-other-key".parse().unwrap() } else { header };
         let origin = Origin::of_url(base).unwrap();
         Lent {
+            version: 1,
             base: base.parse().unwrap(),
             origins: self.origins.lock().unwrap().clone().unwrap_or_else(|| vec![origin]),
             header,
@@ -419,6 +428,10 @@ impl Loan for Lent {
 
     fn credential(&self) -> &CredentialName {
         &self.credential
+    }
+
+    fn credential_version(&self) -> u64 {
+        self.version
     }
 
     fn model(&self) -> &str {

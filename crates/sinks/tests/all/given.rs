@@ -66,6 +66,7 @@ fn disclose(commitment: &[u8]) -> Option<String> {
     (commitment[0] == KNOWN).then(|| "spiffe://acme.internal/people/ann=b|c\\d\ne".to_owned())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each kind")]
 fn full(kind: Kind) -> Record {
     let by = Record {
         kind: kind.into(),
@@ -117,6 +118,14 @@ fn full(kind: Kind) -> Record {
         | Kind::CredentialDeleted => {
             credential(Record { method: "Credentials/UpdateCredential".to_owned(), ..by })
         }
+        Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack => Record {
+            rotation_percent: 25,
+            deleted_version: 2,
+            ..credential(Record { method: "Credentials/StartRotation".to_owned(), ..by })
+        },
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => Record {
             method: "VirtualKeys/RevokeVirtualKey".to_owned(),
             tenant: "acme".to_owned(),

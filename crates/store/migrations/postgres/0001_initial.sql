@@ -110,12 +110,17 @@ CREATE TABLE credential (
     models          TEXT    NOT NULL,
     last_four       TEXT    NOT NULL,
     current_version BIGINT  NOT NULL,
+    rotation        TEXT    NOT NULL,
+    rotation_due    BIGINT,
     revision        BIGINT  NOT NULL,
     created_at      BIGINT  NOT NULL,
     updated_at      BIGINT  NOT NULL,
     row_mac         BYTEA   NOT NULL,
     UNIQUE (tenant, id)
 );
+
+-- `rotation` is under the row's MAC and says what is due; `rotation_due` only finds it.
+CREATE INDEX credential_rotating ON credential (rotation_due) WHERE rotation_due IS NOT NULL;
 
 CREATE TABLE credential_version (
     credential_uid BYTEA   NOT NULL REFERENCES credential (uid) ON DELETE CASCADE,

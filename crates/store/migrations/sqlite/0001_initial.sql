@@ -110,12 +110,17 @@ CREATE TABLE credential (
     models          TEXT    NOT NULL,
     last_four       TEXT    NOT NULL,
     current_version INTEGER NOT NULL,
+    rotation        TEXT    NOT NULL,
+    rotation_due    INTEGER,
     revision        INTEGER NOT NULL,
     created_at      INTEGER NOT NULL,
     updated_at      INTEGER NOT NULL,
     row_mac         BLOB    NOT NULL,
     UNIQUE (tenant, id)
 ) STRICT;
+
+-- `rotation` is under the row's MAC and says what is due; `rotation_due` only finds it.
+CREATE INDEX credential_rotating ON credential (rotation_due) WHERE rotation_due IS NOT NULL;
 
 CREATE TABLE credential_version (
     credential_uid BLOB    NOT NULL REFERENCES credential (uid) ON DELETE CASCADE,

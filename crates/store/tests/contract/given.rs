@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use audit::{Kind, Reason, Record, RecordDraft, proto_time};
 use domain::{
-    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingRules, Scope, Timestamp, Uid,
+    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, Rotation, RotationPlan,
+    RoutingRules, Scope, SetBack, Timestamp, Uid,
 };
 use store::{
     Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, Store, TenantRow, VersionRow,
@@ -157,11 +160,20 @@ pub(crate) fn credential(number: u8, of: &TenantRow, name: &str) -> CredentialRo
         models: vec!["a model, with a comma".to_owned(), "b\"\n".to_owned()],
         last_four: "wxyz".to_owned(),
         current_version: 1,
+        rotation: Some(rotation()),
         revision: 1,
         created_at: at(13),
         updated_at: at(14),
         row_mac: [8; 32],
     }
+}
+
+/// One that is over.
+pub(crate) fn rotation() -> Rotation {
+    let plan = RotationPlan::new(5, Duration::from_millis(1500), Duration::ZERO, true).unwrap();
+    let operation = "op-1".parse().unwrap();
+    let begun = Rotation::begin(operation, (1, 2), plan, "\"x\\y".to_owned(), at(20));
+    begun.set_back(SetBack::NoQuota, at(21)).unwrap()
 }
 
 pub(crate) fn version(of: &CredentialRow, version: u64) -> VersionRow {

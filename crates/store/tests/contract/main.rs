@@ -17,6 +17,7 @@ mod place;
 mod postgres_only;
 mod proxy;
 mod prune;
+mod rotations;
 mod sequencing;
 mod sqlite_only;
 mod stale;
@@ -88,6 +89,9 @@ contract![
     changes::a_name_is_taken_once,
     changes::an_update_needs_the_revision_before,
     changes::a_deleted_credential_takes_its_versions_along,
+    rotations::a_rotation_reads_back_in_each_of_its_states,
+    rotations::what_is_due_is_found_the_longest_due_first,
+    rotations::a_version_is_dropped_with_the_change_that_says_so,
     changes::a_failing_change_leaves_nothing_behind,
     changes::a_failing_record_leaves_no_change_behind,
     changes::lists_are_ordered_by_the_bytes_of_names,

@@ -19,7 +19,7 @@ impl Fixture {
     /// A call with the one credential fails.
     async fn fails(&self, failure: Failure) {
         let tenant = self.core.directory.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
-        let failed = Failed { credential: name(), failure, begun: self.clock_now() };
+        let failed = Failed { credential: name(), version: 1, failure, begun: self.clock_now() };
         self.clock.advance(Duration::from_millis(10));
         self.core.note_failures(&tenant, &[failed]).await.unwrap();
     }

@@ -47,6 +47,7 @@ impl Three {
         let begun = self.0.clock_now();
         let failed = failed.iter().map(|(name, failure)| Failed {
             credential: named(name),
+            version: 0,
             failure: *failure,
             begun,
         });
@@ -111,7 +112,7 @@ async fn a_report_about_anothers_credential_is_no_report() {
     let begun = three.0.clock_now();
     let credential: CredentialName = "tenants/globex/credentials/openai".parse().unwrap();
     let tenant = three.0.core.directory.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
-    let failed = [Failed { credential, failure: Failure::CredentialRefused, begun }];
+    let failed = [Failed { credential, version: 0, failure: Failure::CredentialRefused, begun }];
     three.0.clock.advance(Duration::from_millis(10));
     three.0.core.note_failures(&tenant, &failed).await.unwrap();
     let globex = three.0.core.directory.tenant(&"globex".parse().unwrap()).await.unwrap().unwrap();
@@ -142,8 +143,12 @@ async fn a_report_counts_once_however_often_the_lease_is_decided() {
     let credential = named("openai");
     let openai = Target::Provider { tenant: "acme".parse().unwrap(), provider: "openai".into() };
     let report = |begun| {
-        let failed =
-            Failed { credential: named("openai"), failure: Failure::ProviderTrouble, begun };
+        let failed = Failed {
+            credential: named("openai"),
+            version: 0,
+            failure: Failure::ProviderTrouble,
+            begun,
+        };
         Ask { target: openai.clone(), failed: vec![failed], ..ask() }
     };
     other.lend(&fixture.caller, &session, ask(), None).await.unwrap();

@@ -70,7 +70,8 @@ pub(super) fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Fail
     let ago = ttl(attempt.began_ago)?.unwrap_or_default();
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     let begun = Timestamp::from_millis(now.as_millis().saturating_sub(ago));
-    Ok(Failed { credential: parse(&attempt.credential)?, failure, begun })
+    let (credential, version) = (parse(&attempt.credential)?, attempt.credential_version);
+    Ok(Failed { credential, version, failure, begun })
 }
 
 /// What proves that the caller has seen a virtual key. A malformed proof is as wrong as any other.
