@@ -20,6 +20,7 @@ const EXPOSED: &[(&str, usize)] = &[
     ("crates/exchange/src/aws/sign.rs", 2),
     ("crates/exchange/src/google.rs", 3),
     ("crates/exchange/src/order.rs", 1),
+    ("crates/exchange/src/trial.rs", 5),
     ("crates/inference-proxy/src/leak.rs", 1),
     ("crates/inference-proxy/src/listener_tls.rs", 1),
     ("crates/inference-proxy/src/outgoing.rs", 1),
