@@ -86,6 +86,7 @@ impl Custody {
             | Kind::TenantUpdated
             | Kind::TenantSuspended
             | Kind::TenantResumed
+            | Kind::CredentialTested
             | Kind::VirtualKeyCreated => Ok(()),
         }
     }

@@ -32,7 +32,8 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LogPruned
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
-        | Kind::LeaseReleased => false,
+        | Kind::LeaseReleased
+        | Kind::CredentialTested => false,
     }
 }
 
@@ -80,6 +81,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialEnabled
+        | Kind::CredentialTested
         | Kind::VirtualKeyCreated => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })

@@ -2,7 +2,7 @@ use domain::Timestamp;
 use prost::Message as _;
 use thiserror::Error;
 
-use crate::{Kind, Reason, Record};
+use crate::{Kind, Reason, Record, Verdict};
 use strongroom_proto::v1::Source;
 
 /// Why bytes or a draft cannot be a record. The offending value is never repeated.
@@ -63,6 +63,7 @@ pub(crate) fn check(record: &Record) -> Result<Kind, InvalidRecord> {
         (true, false) | (false, true) => {}
     }
     Source::try_from(record.source).map_err(|_| InvalidRecord::Field("source"))?;
+    Verdict::try_from(record.verdict).map_err(|_| InvalidRecord::Field("verdict"))?;
     check_values(record)?;
     for field in required(kind) {
         if field.is_unset(record) {
@@ -164,6 +165,7 @@ enum Required {
     Policy,
     TreeSize,
     TreeRoot,
+    Verdict,
 }
 
 impl Required {
@@ -182,6 +184,7 @@ impl Required {
             Self::Policy => record.policy_sha256.is_empty(),
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
+            Self::Verdict => record.verdict == 0,
         }
     }
 
@@ -200,6 +203,7 @@ impl Required {
             Self::Policy => "policy_sha256",
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
+            Self::Verdict => "verdict",
         }
     }
 }
@@ -236,6 +240,12 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }
+        Kind::CredentialTested => &[
+            Required::Credential,
+            Required::CredentialUid,
+            Required::CredentialVersion,
+            Required::Verdict,
+        ],
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => {
             &[Required::Tenant, Required::VirtualKey]
         }

@@ -114,6 +114,7 @@ impl Standing {
             | Kind::CredentialDisabled
             | Kind::CredentialEnabled
             | Kind::CredentialDeleted
+            | Kind::CredentialTested
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
             | Kind::Finding

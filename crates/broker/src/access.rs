@@ -33,6 +33,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Credentials/GetCredential", Class::Plain),
     ("Credentials/ListCredentials", Class::Plain),
     ("Credentials/RotateCredential", Class::First),
+    ("Credentials/TestCredential", Class::Plain),
     ("Identities/BlockIdentity", Class::First),
     ("Identities/ListBlockedIdentities", Class::Plain),
     ("Identities/RevokeSession", Class::First),

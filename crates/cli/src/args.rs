@@ -195,6 +195,10 @@ mod tests {
         check("strongroom route explain gpt-4o", false);
         check("strongroom credentials put acme --provider openai", false);
         check("strongroom credentials put acme/openai", false);
+        check("strongroom credentials put acme/openai --provider openai --no-test", true);
+        check("strongroom credentials rotate acme/openai --no-test", true);
+        check("strongroom credentials test acme/openai", true);
+        check("strongroom credentials test acme", false);
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);

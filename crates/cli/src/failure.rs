@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     BadAnswer(&'static str),
     #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
+    #[error("the test did not show that the credential works: {0}")]
+    NotValid(String),
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -122,6 +124,7 @@ impl Failure {
                 "check the name, look further back with --since, or in an older export: --from",
             ),
             Self::Client(_)
+            | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
             | Self::Key(_)
@@ -182,6 +185,7 @@ impl Failure {
             Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
             Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
             Self::Client(_)
+            | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
             | Self::Key(_)

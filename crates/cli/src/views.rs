@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use serde::Serialize;
 use strongroom_proto::v1::{
-    Credential, LeaseInfo, Record, Source, Tenant, VirtualKey, credential, tenant, virtual_key,
+    Credential, CredentialTest, LeaseInfo, Record, Source, Tenant, VirtualKey, credential,
+    credential_test::Verdict, tenant, virtual_key,
 };
 
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
@@ -34,9 +35,21 @@ pub(crate) struct CredentialView {
     pub(crate) models: Vec<String>,
     pub(crate) last_four: String,
     pub(crate) current_version: u64,
+    /// What the last test has shown; none if there was none.
+    pub(crate) test: Option<TestView>,
+    /// What is odd about the secret that was just stored.
+    pub(crate) warnings: Vec<String>,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TestView {
+    pub(crate) verdict: String,
+    pub(crate) test_time: String,
+    /// The version that was tested.
+    pub(crate) version: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +114,8 @@ pub(crate) struct RecordView {
     pub(crate) count: u32,
     /// Why a lease is of this credential.
     pub(crate) because: String,
+    /// What a test of the credential has shown.
+    pub(crate) verdict: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -149,11 +164,41 @@ impl From<Credential> for CredentialView {
             models: credential.models,
             last_four: credential.last_four,
             current_version: credential.current_version,
+            test: credential.test.map(TestView::from),
+            warnings: credential.warnings,
             create_time: time(credential.create_time),
             update_time: time(credential.update_time),
             etag: credential.etag,
         }
     }
+}
+
+impl CredentialView {
+    /// What the last test has shown, and when, in one line.
+    pub(crate) fn tested(&self) -> String {
+        let Some(test) = &self.test else { return String::new() };
+        let old = if test.version == self.current_version {
+            String::new()
+        } else {
+            format!(" (version {})", test.version)
+        };
+        format!("{} {}{old}", test.verdict, test.test_time)
+    }
+}
+
+impl From<CredentialTest> for TestView {
+    fn from(test: CredentialTest) -> Self {
+        Self {
+            verdict: verdict_word(test.verdict()),
+            test_time: time(test.test_time),
+            version: test.version,
+        }
+    }
+}
+
+/// A verdict as programs see it.
+pub(crate) fn verdict_word(verdict: Verdict) -> String {
+    verdict.as_str_name().to_lowercase()
 }
 
 impl From<VirtualKey> for KeyView {
@@ -199,6 +244,8 @@ impl From<Record> for RecordView {
             _ => record.reason().as_str_name(),
         };
         let source = source(&record);
+        let tested = record.verdict() != Verdict::Unspecified;
+        let verdict = if tested { verdict_word(record.verdict()) } else { String::new() };
         let nobody = audit::Names::default();
         let (actor, subject) = (nobody.show_actor(&record), nobody.show_subject(&record));
         Self {
@@ -232,6 +279,7 @@ impl From<Record> for RecordView {
             tree_size: record.tree_size,
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
+            verdict,
             because: record.because,
         }
     }

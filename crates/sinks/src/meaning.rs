@@ -41,6 +41,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialDisabled => "Credential disabled",
         Kind::CredentialEnabled => "Credential enabled",
         Kind::CredentialDeleted => "Credential deleted",
+        Kind::CredentialTested => "Credential tested",
         Kind::VirtualKeyCreated => "Virtual key created",
         Kind::VirtualKeyRevoked => "Virtual key revoked",
         Kind::Finding => "Stored data or log found changed",
@@ -79,6 +80,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantUpdated
         | Kind::CredentialCreated
         | Kind::CredentialRotated
+        | Kind::CredentialTested
         | Kind::VirtualKeyCreated => Weight::Routine,
     }
 }

@@ -10,7 +10,7 @@ use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
     Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
-    StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    StoreError, TenantRow, TestRow, VersionRow, VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -214,6 +214,10 @@ impl Store for FailingStore {
         version: u64,
     ) -> Result<Option<VersionRow>, StoreError> {
         self.read(self.inner.version(credential, version)).await
+    }
+
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError> {
+        self.read(self.inner.credential_tests(tenant)).await
     }
 
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {

@@ -7,7 +7,7 @@ use crate::sources::{self, Source};
 const EXPOSED: &[(&str, usize)] = &[
     ("crates/bench/src/deployment.rs", 1),
     ("crates/broker/src/custody.rs", 1),
-    ("crates/broker/src/services/credentials.rs", 1),
+    ("crates/broker/src/services/credentials/testing.rs", 1),
     ("crates/cli/src/keys.rs", 2),
     ("crates/domain/src/secret.rs", 1),
     ("crates/envelope/src/derive.rs", 1),

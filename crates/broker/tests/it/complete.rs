@@ -209,6 +209,8 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     );
     let request = v1::GetCredentialRequest { name: name() + "/credentials/openai" };
     answered!(calls, admin, credentials.get_credential, "Credentials/GetCredential", request);
+    let request = v1::TestCredentialRequest { name: name() + "/credentials/openai" };
+    answered!(calls, admin, credentials.test_credential, "Credentials/TestCredential", request);
     let request = v1::ListCredentialsRequest { parent: name(), ..Default::default() };
     answered!(calls, admin, credentials.list_credentials, "Credentials/ListCredentials", request);
     let key = format!("{}/virtualKeys/{}", name(), virtual_key.id());
@@ -311,6 +313,19 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
+async fn refuse_credentials(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, credentials:
+        create_credential CreateCredentialRequest "Credentials/CreateCredential",
+        delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
+        disable_credential DisableCredentialRequest "Credentials/DisableCredential",
+        enable_credential EnableCredentialRequest "Credentials/EnableCredential",
+        get_credential GetCredentialRequest "Credentials/GetCredential",
+        list_credentials ListCredentialsRequest "Credentials/ListCredentials",
+        rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
+        test_credential TestCredentialRequest "Credentials/TestCredential",
+    );
+}
+
 #[tokio::test]
 async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
@@ -324,15 +339,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
         suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
         update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
     );
-    refused!(calls, running.proxy, credentials:
-        create_credential CreateCredentialRequest "Credentials/CreateCredential",
-        delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
-        disable_credential DisableCredentialRequest "Credentials/DisableCredential",
-        enable_credential EnableCredentialRequest "Credentials/EnableCredential",
-        get_credential GetCredentialRequest "Credentials/GetCredential",
-        list_credentials ListCredentialsRequest "Credentials/ListCredentials",
-        rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
-    );
+    refuse_credentials(&mut calls, &running).await;
     refused!(calls, running.proxy, virtual_keys:
         create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
         get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",

@@ -198,6 +198,13 @@ impl credentials_server::Credentials for Peer {
         Ok(Response::new(v1::Credential { name: request.name, ..Default::default() }))
     }
 
+    async fn test_credential(
+        &self,
+        _: Request<v1::TestCredentialRequest>,
+    ) -> Answer<v1::Credential> {
+        Err(Status::unimplemented("not part of the script"))
+    }
+
     async fn disable_credential(
         &self,
         _: Request<v1::DisableCredentialRequest>,

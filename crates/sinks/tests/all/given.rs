@@ -1,4 +1,4 @@
-use audit::{Entry, Kind, Reason, Record, RecordDraft, proto_time};
+use audit::{Entry, Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::Timestamp;
 use sinks::{Destination, Event};
 use strongroom_proto::v1::Source;
@@ -66,6 +66,7 @@ fn disclose(commitment: &[u8]) -> Option<String> {
     (commitment[0] == KNOWN).then(|| "spiffe://acme.internal/people/ann=b|c\\d\ne".to_owned())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each kind")]
 fn full(kind: Kind) -> Record {
     let by = Record {
         kind: kind.into(),
@@ -117,6 +118,11 @@ fn full(kind: Kind) -> Record {
         | Kind::CredentialDeleted => {
             credential(Record { method: "Credentials/UpdateCredential".to_owned(), ..by })
         }
+        Kind::CredentialTested => Record {
+            method: "Credentials/TestCredential".to_owned(),
+            verdict: Verdict::NoQuota.into(),
+            ..credential(by)
+        },
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => Record {
             method: "VirtualKeys/RevokeVirtualKey".to_owned(),
             tenant: "acme".to_owned(),

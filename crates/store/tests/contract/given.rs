@@ -1,4 +1,4 @@
-use audit::{Kind, Reason, Record, RecordDraft, proto_time};
+use audit::{Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::{
     CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingRules, Scope, Timestamp, Uid,
 };
@@ -44,6 +44,19 @@ pub(crate) fn granted(tenant: &str, lease: u8, end: Timestamp) -> RecordDraft {
         credential_version: 1,
         lease_hash: vec![lease; 32].into(),
         lease_expire_time: Some(proto_time(end)),
+        ..Record::default()
+    })
+}
+
+/// A record of a test.
+pub(crate) fn tested(credential: &CredentialRow) -> RecordDraft {
+    draft(Record {
+        kind: Kind::CredentialTested.into(),
+        tenant: credential.tenant.to_string(),
+        credential: credential.name().to_string(),
+        credential_uid: credential.uid.as_bytes().to_vec().into(),
+        credential_version: 1,
+        verdict: Verdict::Valid.into(),
         ..Record::default()
     })
 }

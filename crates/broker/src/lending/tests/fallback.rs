@@ -11,7 +11,7 @@ use store::Store as _;
 use strongroom_proto::v1;
 use tonic::Code;
 
-use super::{Ask, Failed, Fixture, Refused, Target, ask, caller, check, core};
+use super::{Ask, Failed, Fixture, Refused, Target, ask, caller, check, core, named};
 
 const LIMITED: Failure = Failure::RateLimited { retry_after: Some(Duration::from_secs(20)) };
 
@@ -63,10 +63,6 @@ impl Three {
         self.0.clock.advance(Duration::from_millis(10));
         self.0.core.lend(&self.0.caller, &self.0.session, ask, None).await
     }
-}
-
-fn named(name: &str) -> CredentialName {
-    format!("tenants/acme/credentials/{name}").parse().unwrap()
 }
 
 #[tokio::test]
