@@ -68,7 +68,7 @@ impl Deployment {
         let name: CredentialName = name.parse().unwrap();
         let secret = Secret::new(secret.as_bytes().to_vec());
         let plan = v1::RotationPlan { canary_percent: percent, ..v1::RotationPlan::default() };
-        self.admin().start_rotation(&name, &secret, plan, None, &request_id()).await.unwrap()
+        self.admin().start_rotation(&name, &secret, plan, None, &request_id(), false).await.unwrap()
     }
 
     /// Takes a rotation on by hand.

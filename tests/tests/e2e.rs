@@ -9,6 +9,8 @@
 
 #[path = "e2e/certificates.rs"]
 mod certificates;
+#[path = "e2e/exchange.rs"]
+mod exchange;
 #[path = "e2e/plaintext.rs"]
 mod plaintext;
 #[path = "e2e/providers.rs"]

@@ -98,6 +98,7 @@ impl Custody {
             | Kind::TenantUpdated
             | Kind::TenantSuspended
             | Kind::TenantResumed
+            | Kind::CredentialTested
             | Kind::VirtualKeyCreated => Ok(()),
         }
     }

@@ -36,7 +36,8 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LogPruned
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
-        | Kind::LeaseReleased => false,
+        | Kind::LeaseReleased
+        | Kind::CredentialTested => false,
     }
 }
 
@@ -95,6 +96,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::CredentialEnabled
         | Kind::CredentialRotationStarted
         | Kind::CredentialRotationAdvanced
+        | Kind::CredentialTested
         | Kind::VirtualKeyCreated => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })

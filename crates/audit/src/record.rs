@@ -2,7 +2,7 @@ use domain::Timestamp;
 use prost::Message as _;
 use thiserror::Error;
 
-use crate::{Kind, Reason, Record};
+use crate::{Kind, Reason, Record, Verdict};
 use strongroom_proto::v1::Source;
 
 /// Why bytes or a draft cannot be a record. The offending value is never repeated.
@@ -63,6 +63,7 @@ pub(crate) fn check(record: &Record) -> Result<Kind, InvalidRecord> {
         (true, false) | (false, true) => {}
     }
     Source::try_from(record.source).map_err(|_| InvalidRecord::Field("source"))?;
+    Verdict::try_from(record.verdict).map_err(|_| InvalidRecord::Field("verdict"))?;
     check_values(record)?;
     for field in required(kind) {
         if field.is_unset(record) {
@@ -165,6 +166,7 @@ enum Required {
     TreeSize,
     TreeRoot,
     RotationPercent,
+    Verdict,
 }
 
 impl Required {
@@ -184,6 +186,7 @@ impl Required {
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
             Self::RotationPercent => record.rotation_percent == 0,
+            Self::Verdict => record.verdict == 0,
         }
     }
 
@@ -203,6 +206,7 @@ impl Required {
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
             Self::RotationPercent => "rotation_percent",
+            Self::Verdict => "verdict",
         }
     }
 }
@@ -248,6 +252,12 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }
+        Kind::CredentialTested => &[
+            Required::Credential,
+            Required::CredentialUid,
+            Required::CredentialVersion,
+            Required::Verdict,
+        ],
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => {
             &[Required::Tenant, Required::VirtualKey]
         }

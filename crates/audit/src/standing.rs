@@ -118,6 +118,7 @@ impl Standing {
             | Kind::CredentialRotationAdvanced
             | Kind::CredentialRotationFinished
             | Kind::CredentialRotationRolledBack
+            | Kind::CredentialTested
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
             | Kind::Finding

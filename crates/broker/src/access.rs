@@ -36,6 +36,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Credentials/PromoteRotation", Class::First),
     ("Credentials/RotateCredential", Class::First),
     ("Credentials/StartRotation", Class::Plain),
+    ("Credentials/TestCredential", Class::Plain),
     ("Identities/BlockIdentity", Class::First),
     ("Identities/ListBlockedIdentities", Class::Plain),
     ("Identities/RevokeSession", Class::First),

@@ -3,6 +3,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
+use egress::{Client, Exit};
 use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
@@ -24,13 +25,14 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::Access,
     bootstrap,
-    config::{Config, Limits},
+    config::{Config, KeyTests, Limits},
     core::{Core, Parts},
     export::{Exporter, Pace},
     follower,
     guard::Guard,
+    key_tests,
     listener::Peer,
-    rotating,
+    rotating, outside,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
         leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
@@ -38,6 +40,7 @@ use crate::{
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
     tiles::TileServer,
+    tokens,
     witnesses::{Published, Remote},
 };
 
@@ -55,6 +58,9 @@ pub struct Broker {
     tiles: Option<TileServer>,
     leads: watch::Sender<bool>,
     witnesses: Vec<Remote>,
+    /// The way to providers.
+    exit: Arc<Exit>,
+    key_tests: KeyTests,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -94,13 +100,7 @@ impl Broker {
         let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
-        let tiles = match &config.log.tiles {
-            Some(tiles) => {
-                let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
-                Some(TileServer::open(tiles, files, domains, Arc::clone(&clock)).await?)
-            }
-            None => None,
-        };
+        let tiles = open_tiles(&config, &clock).await?;
         // Before anything is added to it, the log must be the one that was signed.
         let last = config.log.last_checkpoint;
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
@@ -108,12 +108,15 @@ impl Broker {
         let witnesses = config.log.witnesses.iter().map(Remote::open);
         let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let exit = outside::exit(&config.egress)?;
         let parts = Parts {
             access,
+            aws: outside::aws(config.aws.as_ref()).await?,
             catalogue,
             checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
+            courier: Arc::new(Client::new(Arc::clone(&exit))),
             keep: bootstrap::keep(config.log.keep)?,
             kek_ttl: config.limits.kek_ttl,
             people: config.log.people,
@@ -139,6 +142,8 @@ impl Broker {
             tiles,
             leads: watch::Sender::new(false),
             witnesses,
+            exit,
+            key_tests: config.key_tests,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -175,6 +180,7 @@ impl Broker {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
+        self.exit.rules.listening_on(listener.local_addr().context("reading the own address")?);
         self.start_tasks(health);
         let Self { core, tls, limits, reflection, tasks, stop, signer, leads, .. } = self;
         let signing = Signing::start(&core, signer, leads);
@@ -247,6 +253,13 @@ impl Broker {
         self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
+        self.tasks.spawn(tokens::look_after(Arc::clone(core), self.stop.clone()));
+        self.tasks.spawn(key_tests::test_regularly(
+            Arc::clone(core),
+            self.key_tests.clone(),
+            self.leads.subscribe(),
+            self.stop.clone(),
+        ));
         if let Some(tiles) = self.tiles.take() {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
         }
@@ -264,6 +277,12 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {
+    let Some(tiles) = &config.log.tiles else { return Ok(None) };
+    let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+    TileServer::open(tiles, files, domains, Arc::clone(clock)).await.map(Some)
 }
 
 /// Says in the log that this broker runs, and by which rules it decides.

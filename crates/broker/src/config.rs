@@ -17,6 +17,10 @@ use telemetry::TelemetryConfig;
 use thiserror::Error;
 use url::Url;
 
+mod outside;
+
+pub use outside::{AwsConfig, EgressConfig, KeyTests};
+
 /// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +51,15 @@ pub struct Config {
     /// What a `custom` endpoint may be.
     #[serde(default)]
     pub custom_endpoints: CustomEndpoints,
+    /// The way to providers.
+    #[serde(default)]
+    pub egress: EgressConfig,
+    /// Who the broker is at AWS, to take the roles that customers give it.
+    #[serde(default)]
+    pub aws: Option<AwsConfig>,
+    /// When credentials are tested without anybody asking.
+    #[serde(default)]
+    pub key_tests: KeyTests,
     /// What bounds the work in hand.
     #[serde(default)]
     pub limits: Limits,
@@ -120,7 +133,12 @@ pub struct TilesConfig {
 #[serde(deny_unknown_fields)]
 pub struct ProviderOverride {
     /// Replaces scheme, host and port of the provider's addresses: `https://eu.api.openai.com`.
-    pub origin: String,
+    #[serde(default)]
+    pub origin: Option<String>,
+    /// The same for the addresses where short-lived tokens are asked for, such as an endpoint of AWS
+    /// STS in the own network.
+    #[serde(default)]
+    pub token_origin: Option<String>,
 }
 
 /// What a `custom` endpoint may be.
@@ -209,6 +227,10 @@ impl Config {
             .log
             .check_sinks()
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
+        config
+            .key_tests
+            .check()
+            .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         Roots::check_config(&config.kms_roots).map_err(|error| ConfigError::Malformed {
             path: path.to_owned(),
             message: error.to_string(),
@@ -223,6 +245,10 @@ impl Config {
             root.kms.resolve(folder);
         }
         self.store.resolve(folder);
+        self.egress.resolve(folder);
+        for path in self.aws.iter_mut().map(|aws| &mut aws.identity_file) {
+            *path = folder.join(&*path);
+        }
         for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
             *path = folder.join(&*path);
         }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use audit::Record;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
 use envelope::{Keyring, KeyringSettings, Kms, Roots};
+use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
 use store::Store;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ use crate::{
     refused::{Refused, Why},
     session::{OpenSession, Sessions},
     tally::Tally,
+    tokens::Tokens,
 };
 
 /// What every service works with. Built once, in `Broker::open`.
@@ -51,6 +53,7 @@ pub(crate) struct Core {
     pub(crate) sinks: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) tokens: Arc<Tokens>,
     /// The text form of the key that verifies checkpoints.
     pub(crate) verifier_key: String,
 }
@@ -58,10 +61,13 @@ pub(crate) struct Core {
 /// What a [`Core`] is made of.
 pub(crate) struct Parts {
     pub(crate) access: Arc<Access>,
+    pub(crate) aws: Option<Arc<dyn AwsIdentity>>,
     pub(crate) catalogue: Catalogue,
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
+    /// What goes to providers and token services.
+    pub(crate) courier: Arc<dyn Courier>,
     pub(crate) keep: Option<Duration>,
     pub(crate) kek_ttl: Duration,
     /// Whose SPIFFE IDs are people's.
@@ -81,9 +87,11 @@ impl Core {
     pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let Parts {
             access,
+            aws,
             catalogue,
             checkpoints,
             clock,
+            courier,
             people,
             roots,
             plain_http_origins,
@@ -99,7 +107,9 @@ impl Core {
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
         let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
-        let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
+        let tokens = Arc::new(Tokens::new(courier, &clock, aws));
+        let directory = Directory::new(&store, &custody, Arc::clone(&tokens));
+        let directory = Arc::new(directory);
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
         let healths = Healths::new(Arc::clone(&store));
@@ -132,6 +142,7 @@ impl Core {
             plain_http_origins,
             store,
             tally: Arc::default(),
+            tokens,
             verifier_key,
         })
     }

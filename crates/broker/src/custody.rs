@@ -4,8 +4,7 @@ use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow,
-    write_rotation, write_rules,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow, write_rotation, write_rules, TestRow,
 };
 
 use crate::refused::Why;
@@ -95,6 +94,25 @@ impl Custody {
     pub(crate) async fn open(
         &self,
         _permit: &Permit,
+        keys: &[KeyRow],
+        row: &CredentialRow,
+        version: &VersionRow,
+    ) -> Result<(Secret, Arc<Kek>), Why> {
+        self.opened(keys, row, version).await
+    }
+
+    /// Opens a stored version for what the broker itself does at the provider: it goes into no answer.
+    pub(crate) async fn open_here(
+        &self,
+        keys: &[KeyRow],
+        row: &CredentialRow,
+        version: &VersionRow,
+    ) -> Result<Secret, Why> {
+        self.opened(keys, row, version).await.map(|(secret, _)| secret)
+    }
+
+    async fn opened(
+        &self,
         keys: &[KeyRow],
         row: &CredentialRow,
         version: &VersionRow,
@@ -283,6 +301,25 @@ impl Sealed for CredentialRow {
 
     fn called(&self) -> String {
         self.name().to_string()
+    }
+}
+
+impl Sealed for TestRow {
+    fn columns(&self) -> Vec<u8> {
+        Fields::new("strongroom credential test row v1")
+            .field(1, self.credential_uid)
+            .number(2, self.version)
+            .field(3, &self.verdict)
+            .field(4, self.tested_at.as_millis().to_be_bytes())
+            .finish()
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.row_mac
+    }
+
+    fn called(&self) -> String {
+        format!("the test of credential {}", self.credential_uid)
     }
 }
 

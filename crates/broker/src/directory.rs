@@ -16,6 +16,7 @@ use crate::{
     barred::Barred,
     custody::{Custody, Sealed as _},
     refused::Why,
+    tokens::Tokens,
 };
 
 /// Tenants, credentials and virtual keys as of a known place in the log.
@@ -44,6 +45,8 @@ pub(crate) struct Directory {
     /// Leases that were revoked one by one; kept for as long as one can live.
     ended_leases: Cache<Vec<u8>, ()>,
     barred: Arc<Barred>,
+    /// Told of every change, too: what was made of credentials that have ended is over.
+    tokens: Arc<Tokens>,
 }
 
 /// What has revisions.
@@ -83,10 +86,11 @@ const PAGE: u32 = 1000;
 
 impl Directory {
     /// An empty directory that has applied nothing yet.
-    pub(crate) fn new(store: Arc<dyn Store>, custody: Arc<Custody>) -> Self {
+    pub(crate) fn new(store: &Arc<dyn Store>, custody: &Arc<Custody>, tokens: Arc<Tokens>) -> Self {
         Self {
-            store,
-            custody,
+            store: Arc::clone(store),
+            custody: Arc::clone(custody),
+            tokens,
             applied: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             revisions: Mutex::default(),
@@ -126,6 +130,7 @@ impl Directory {
             for record in &records {
                 self.raise(record);
                 self.barred.apply(record);
+                self.tokens.apply(record);
                 if let Ok(tenant) = record.tenant.parse::<TenantId>() {
                     self.tenants.invalidate(&tenant);
                 }

@@ -1,8 +1,5 @@
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -26,7 +23,12 @@ use crate::{
     refused::{About, Refused, Why},
     route::{Decided, Failed, Wanted},
     session::OpenSession,
+    tokens::Lendable,
 };
+
+mod turn;
+
+use turn::Turn;
 
 /// What a lease is asked for: parsed, but not yet held against any state.
 #[derive(Clone, Debug)]
@@ -113,12 +115,13 @@ impl Lent {
 impl Core {
     /// Lends a credential. `renewed` is the lease that this one continues.
     ///
-    /// The order is the promise: decide, open, record, and only when the record is durable, seal.
+    /// The order is the promise: decide, open, exchange if need be, record, and only when the record is
+    /// durable, seal.
     pub(crate) async fn lend(
         &self,
         caller: &Caller,
         session: &OpenSession,
-        ask: Ask,
+        mut ask: Ask,
         renewed: Option<(LeaseId, &Loan)>,
     ) -> Result<v1::Lease, Refused> {
         let about = ask.target.about();
@@ -139,6 +142,7 @@ impl Core {
                     return Ok(*lease);
                 }
                 Attempt::Stale(changed) => self.directory.catch_up(changed).await?,
+                Attempt::PassedOver(failed) => ask.failed.push(failed),
             }
         }
         Err(Refused::about(Why::LogUnavailable, &about))
@@ -167,19 +171,18 @@ impl Core {
         let permit = self.access.permit(caller, &decision.tenant.row.id)?;
         let version = match decision.route.held()?.version(&self.custody, decision.version).await {
             Ok(version) => version,
-            // Gone because it was deleted a moment ago, elsewhere, is not corrupt.
-            Err(why) => {
-                let changed = self.store.head().await?.changed;
-                return if changed > as_of { Ok(Attempt::Stale(changed)) } else { Err(why) };
-            }
+            Err(why) => return self.gone(why, as_of).await,
         };
-        let keys = &decision.route.owner.keys;
-        let (secret, kek) = self.custody.open(&permit, keys, row, version).await?;
+        let instead = loan.is_none() && decision.route.has_fallback;
+        let instead = instead.then_some(&decision.tenant);
+        let opened = self.opened((&permit, instead), &decision.route.owner, row, version).await?;
+        let (lendable, kek) = match opened {
+            Ok(opened) => opened,
+            Err(failed) => return Ok(Attempt::PassedOver(failed)),
+        };
 
+        let ttl = granted_ttl(ask.ttl, self.longest(&decision, &lendable));
         let now = self.clock.now();
-        let ends = [decision.key_ends, decision.route.until].into_iter().flatten().min();
-        let left = ends.map_or(LONGEST_TTL, |end| end.since(now));
-        let ttl = granted_ttl(ask.ttl, decision.longest.min(left));
         let expires_at = now + ttl;
         let record = caller.stamp(Record {
             session_key_sha256: session.key_sha256.to_vec().into(),
@@ -214,7 +217,22 @@ impl Core {
         self.canaries.lent(row, decision.version);
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
-        granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
+        granted
+            .seal(session, &decision, lendable.secret())
+            .map(|lease| Attempt::Lent(Box::new(lease)))
+    }
+
+    /// A version that is gone because it was deleted a moment ago, elsewhere, is not corrupt.
+    async fn gone(&self, why: Why, as_of: u64) -> Result<Attempt, Why> {
+        let changed = self.store.head().await?.changed;
+        if changed > as_of { Ok(Attempt::Stale(changed)) } else { Err(why) }
+    }
+
+    /// How long a lease may last: within the policy, and no longer than what it rests on.
+    fn longest(&self, decision: &Decision, lendable: &Lendable) -> Duration {
+        let ends = [decision.key_ends, decision.route.until].into_iter().flatten().min();
+        let left = ends.map_or(LONGEST_TTL, |end| end.since(self.clock.now()));
+        decision.longest.min(left).min(lendable.lasts(&*self.clock))
     }
 
     /// Whether a lease can be renewed with what was decided now. While a rotation runs, it may be with
@@ -334,32 +352,12 @@ impl Decision {
     }
 }
 
-/// Which seal of which lease this is.
-struct Turn<'a> {
-    id: LeaseId,
-    loan: Option<&'a Loan>,
-    renewals: u32,
-    begun: Arc<AtomicU32>,
-}
-
-impl<'a> Turn<'a> {
-    fn take(renewed: Option<(LeaseId, &'a Loan)>) -> Result<Self, Why> {
-        let Some((id, loan)) = renewed else {
-            let begun = Arc::default();
-            return Ok(Self { id: LeaseId::random()?, loan: None, renewals: 0, begun });
-        };
-        let begun = Arc::clone(&loan.renewals);
-        // At the end of the numbers the lease ends; the first one to seal took 0.
-        let before = begun.fetch_update(Relaxed, Relaxed, |before| before.checked_add(1));
-        let renewals = before.map_err(|_| Why::LeaseEnded)? + 1;
-        Ok(Self { id, loan: Some(loan), renewals, begun })
-    }
-}
-
 enum Attempt {
     Lent(Box<v1::Lease>),
     /// State changed between the decision and the record: decide again as of then.
     Stale(u64),
+    /// No token could be had, and the policy lists another credential.
+    PassedOver(Failed),
 }
 
 /// A lease whose record is durable.

@@ -18,11 +18,13 @@ mod follower;
 mod give_up;
 mod guard;
 mod healths;
+mod key_tests;
 mod leadership;
 mod lending;
 mod listener;
 mod live;
 mod log;
+mod outside;
 mod people;
 mod refused;
 mod rotating;
@@ -34,12 +36,13 @@ mod signing;
 mod status;
 mod tally;
 mod tiles;
+mod tokens;
 mod witnesses;
 
 pub use access::AccessError;
 pub use broker::Broker;
 pub use config::{
-    Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
-    WitnessConfig,
+    AwsConfig, Config, ConfigError, CustomEndpoints, EgressConfig, KeyTests, Limits, LogConfig,
+    ProviderOverride, TilesConfig, WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;

@@ -3,6 +3,8 @@ use std::{error::Error as _, fmt, time::Duration};
 use audit::{Kind, Reason, Record};
 use domain::{CredentialName, Failure, ProviderId, RequestId, TenantId, VirtualKeyId};
 use envelope::KmsError;
+use exchange::ExchangeError;
+use providers::Verdict;
 use store::StoreError;
 use tonic::Code;
 
@@ -54,6 +56,13 @@ pub(crate) enum Why {
         provider: ProviderId,
         dialect: &'static str,
     },
+    /// No token could be had of the credential.
+    NotExchanged {
+        provider: ProviderId,
+        error: ExchangeError,
+    },
+    /// The provider does not accept the secret that is to be stored.
+    SecretRefused(Verdict),
     LeaseEnded,
     TenantSuspended,
     IdentityBlocked,
@@ -166,6 +175,11 @@ impl Why {
             Self::NoFallback => Reason::NoFallback,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
+            Self::NotExchanged { error, .. } if error.is_passing() => {
+                Reason::TokenServiceUnavailable
+            }
+            Self::NotExchanged { .. } => Reason::CredentialNotExchanged,
+            Self::SecretRefused(_) => Reason::SecretRefused,
             Self::LeaseEnded => Reason::LeaseEnded,
             Self::TenantSuspended => Reason::TenantIsSuspended,
             Self::IdentityBlocked => Reason::IdentityIsBlocked,

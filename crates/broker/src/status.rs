@@ -33,6 +33,7 @@ impl Why {
             | Self::NoSuchIdentity
             | Self::NoSuchPolicy
             | Self::NoCheckpoint => Code::NotFound,
+            Self::NotExchanged { error, .. } if error.is_passing() => Code::Unavailable,
             Self::NoSuchSession
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
@@ -40,6 +41,7 @@ impl Why {
             | Self::NoFallback
             | Self::ModelAmbiguous(_)
             | Self::DialectNotServed { .. }
+            | Self::NotExchanged { .. }
             | Self::LeaseEnded
             | Self::NoSuchRotation
             | Self::RotationRunning(_)
@@ -51,6 +53,7 @@ impl Why {
             | Self::SecretTooLong
             | Self::SecretMalformed
             | Self::SecretUnusable(_)
+            | Self::SecretRefused(_)
             | Self::BoxDoesNotOpen
             | Self::PublicKeyMalformed
             | Self::InvalidField(_) => Code::InvalidArgument,
@@ -155,6 +158,12 @@ impl Why {
             Self::DialectNotServed { provider, dialect } => {
                 return format!("`{provider}` does not serve the {dialect} format");
             }
+            Self::NotExchanged { provider, error } => {
+                return format!("no token for `{provider}`: {error}");
+            }
+            Self::SecretRefused(verdict) => {
+                return format!("the secret was tried and not stored: {verdict}");
+            }
             Self::LeaseEnded => "the lease has ended; acquire another",
             Self::TenantSuspended => "the tenant is suspended: nothing is lent until it is resumed",
             Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
@@ -219,9 +228,11 @@ impl Why {
             }
             Self::ProviderNotInScope(provider)
             | Self::NoCredential(provider)
+            | Self::NotExchanged { provider, .. }
             | Self::CredentialDisabled(provider) => {
                 HashMap::from([pair("provider", provider.as_str())])
             }
+            Self::SecretRefused(verdict) => HashMap::from([pair("verdict", verdict.as_str())]),
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
             Self::RotationRunning(operation) => {
                 HashMap::from([pair("operation_id", operation.as_str())])

@@ -209,6 +209,10 @@ mod tests {
         check("strongroom credentials rotate acme/openai --hold 2m", false);
         check("strongroom credentials rotation acme/openai --promote --cancel", false);
         check("strongroom credentials put acme/openai", false);
+        check("strongroom credentials put acme/openai --provider openai --no-test", true);
+        check("strongroom credentials rotate acme/openai --no-test", true);
+        check("strongroom credentials test acme/openai", true);
+        check("strongroom credentials test acme", false);
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);

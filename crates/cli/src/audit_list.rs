@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 33] = [
+const HEADER: [&str; 34] = [
     "index",
     "time",
     "kind",
@@ -207,9 +207,10 @@ const HEADER: [&str; 33] = [
     "because",
     "rotation_percent",
     "deleted_version",
+    "verdict",
 ];
 
-fn cells(record: &RecordView) -> [String; 33] {
+fn cells(record: &RecordView) -> [String; 34] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -244,6 +245,7 @@ fn cells(record: &RecordView) -> [String; 33] {
         record.because.clone(),
         record.rotation_percent.to_string(),
         record.deleted_version.to_string(),
+        record.verdict.clone(),
     ]
 }
 

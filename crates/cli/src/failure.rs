@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     NotConfirmed,
     #[error("the rotation of {name} was set back: {because}; the old key serves on")]
     SetBack { name: String, because: String },
+    #[error("the test did not show that the credential works: {0}")]
+    NotValid(String),
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -127,6 +129,7 @@ impl Failure {
                 "check the name, look further back with --since, or in an older export: --from",
             ),
             Self::Client(_)
+            | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
             | Self::Key(_)
@@ -187,6 +190,7 @@ impl Failure {
             Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
             Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
             Self::Client(_)
+            | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
             | Self::Key(_)

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     context::Context,
-    credentials::{Named, human, request_id},
+    credentials::{Named, human, request_id, warned},
     expiry,
     failure::Failure,
     output::list,
@@ -44,6 +44,9 @@ pub(crate) struct Rotate {
     /// Do not wait until it is done.
     #[arg(long, requires = "canary")]
     detach: bool,
+    /// Store the secret without trying it out at its provider first.
+    #[arg(long)]
+    no_test: bool,
 }
 
 #[derive(Args, Debug)]
@@ -70,8 +73,12 @@ impl Rotate {
         let secret = secret_input::read(&format!("The new secret of {name} (not shown): "))?;
         let id = request_id()?;
         let Some(canary_percent) = self.canary else {
-            let rotated = broker.rotate_credential(name, &secret, etag, &id).await?;
-            return context.output.show(&CredentialView::from(rotated), human);
+            let rotated = if self.no_test {
+                broker.rotate_credential(name, &secret, etag, &id).await?
+            } else {
+                broker.rotate_tested_credential(name, &secret, etag, &id).await?
+            };
+            return context.output.show(&CredentialView::from(warned(context, rotated)), human);
         };
         let plan = RotationPlan {
             canary_percent,
@@ -79,8 +86,10 @@ impl Rotate {
             overlap: self.overlap.and_then(|overlap| overlap.try_into().ok()),
             keep_previous: self.keep_previous,
         };
-        let started = broker.start_rotation(name, &secret, plan, etag, &id).await?;
+        let test = !self.no_test;
+        let started = broker.start_rotation(name, &secret, plan, etag, &id, test).await?;
         drop(secret);
+        let started = warned(context, started);
         if self.detach {
             context.output.note(&how_to_watch(name));
             return show(context, name, started);
@@ -249,7 +258,6 @@ mod tests {
             step_time: "2023-11-14T22:13:20Z".to_owned(),
             next_step_time: "2023-11-14T22:15:20Z".to_owned(),
             because: "credential_refused".to_owned(),
-            test: "not_tested".to_owned(),
             candidate: CountsView { leases: 2, refused: 1, no_quota: 0, not_allowed: 1 },
             previous: CountsView { leases: 30, ..CountsView::default() },
         }

@@ -3,8 +3,7 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use serde::Serialize;
 use strongroom_proto::v1::{
-    Credential, LeaseInfo, Record, Rotation, Source, Tenant, VersionCounts, VirtualKey, credential,
-    rotation, tenant, virtual_key,
+    Credential, LeaseInfo, Record, Rotation, Source, Tenant, VersionCounts, VirtualKey, credential, rotation, tenant, virtual_key, CredentialTest, credential_test::Verdict,
 };
 
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
@@ -37,6 +36,10 @@ pub(crate) struct CredentialView {
     pub(crate) current_version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rotation: Option<RotationView>,
+    /// What the last test has shown; none if there was none.
+    pub(crate) test: Option<TestView>,
+    /// What is odd about the secret that was just stored.
+    pub(crate) warnings: Vec<String>,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
@@ -59,7 +62,6 @@ pub(crate) struct RotationView {
     pub(crate) next_step_time: String,
     /// Why it was set back.
     pub(crate) because: String,
-    pub(crate) test: String,
     /// As the broker that answers has counted.
     pub(crate) candidate: CountsView,
     pub(crate) previous: CountsView,
@@ -71,6 +73,14 @@ pub(crate) struct CountsView {
     pub(crate) refused: u64,
     pub(crate) no_quota: u64,
     pub(crate) not_allowed: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TestView {
+    pub(crate) verdict: String,
+    pub(crate) test_time: String,
+    /// The version that was tested.
+    pub(crate) version: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,6 +149,8 @@ pub(crate) struct RecordView {
     pub(crate) rotation_percent: u32,
     /// The version whose secret was deleted.
     pub(crate) deleted_version: u64,
+    /// What a test of the credential has shown.
+    pub(crate) verdict: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -188,6 +200,8 @@ impl From<Credential> for CredentialView {
             last_four: credential.last_four,
             current_version: credential.current_version,
             rotation: credential.rotation.map(RotationView::from),
+            test: credential.test.map(TestView::from),
+            warnings: credential.warnings,
             create_time: time(credential.create_time),
             update_time: time(credential.update_time),
             etag: credential.etag,
@@ -220,9 +234,31 @@ impl From<Rotation> for RotationView {
             step_time: time(rotation.step_time),
             next_step_time: time(rotation.next_step_time),
             because: rotation.because,
-            test: rotation.test,
             candidate: rotation.candidate.map(CountsView::from).unwrap_or_default(),
             previous: rotation.previous.map(CountsView::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl CredentialView {
+    /// What the last test has shown, and when, in one line.
+    pub(crate) fn tested(&self) -> String {
+        let Some(test) = &self.test else { return String::new() };
+        let old = if test.version == self.current_version {
+            String::new()
+        } else {
+            format!(" (version {})", test.version)
+        };
+        format!("{} {}{old}", test.verdict, test.test_time)
+    }
+}
+
+impl From<CredentialTest> for TestView {
+    fn from(test: CredentialTest) -> Self {
+        Self {
+            verdict: verdict_word(test.verdict()),
+            test_time: time(test.test_time),
+            version: test.version,
         }
     }
 }
@@ -232,6 +268,11 @@ impl From<VersionCounts> for CountsView {
         let VersionCounts { leases, refused, no_quota, not_allowed } = counts;
         Self { leases, refused, no_quota, not_allowed }
     }
+}
+
+/// A verdict as programs see it.
+pub(crate) fn verdict_word(verdict: Verdict) -> String {
+    verdict.as_str_name().to_lowercase()
 }
 
 impl From<VirtualKey> for KeyView {
@@ -277,6 +318,8 @@ impl From<Record> for RecordView {
             _ => record.reason().as_str_name(),
         };
         let source = source(&record);
+        let tested = record.verdict() != Verdict::Unspecified;
+        let verdict = if tested { verdict_word(record.verdict()) } else { String::new() };
         let nobody = audit::Names::default();
         let (actor, subject) = (nobody.show_actor(&record), nobody.show_subject(&record));
         Self {
@@ -310,6 +353,7 @@ impl From<Record> for RecordView {
             tree_size: record.tree_size,
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
+            verdict,
             because: record.because,
             rotation_percent: record.rotation_percent,
             deleted_version: record.deleted_version,

@@ -124,10 +124,11 @@ impl From<&Status> for LeaseError {
                 | Code::Unknown
         );
         let hinted = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        if passes {
+        let Problem { code, reason, message, metadata } = Problem::from_status(status);
+        // That one is well, and its words say who is not.
+        if passes && reason != "TOKEN_SERVICE_UNAVAILABLE" {
             return Self::Unavailable { retry_after: hinted.unwrap_or(RETRY_AFTER) };
         }
-        let Problem { code, reason, message, metadata } = Problem::from_status(status);
         Self::Refused { code, reason, message, metadata, retry_after: hinted }
     }
 }
@@ -203,6 +204,13 @@ mod tests {
         assert!(
             !LeaseError::from(&status(Code::FailedPrecondition, "NO_SUCH_SESSION")).is_decision()
         );
+    }
+
+    #[test]
+    fn a_token_service_that_is_down_is_told_and_no_decision() {
+        let error = LeaseError::from(&status(Code::Unavailable, "TOKEN_SERVICE_UNAVAILABLE"));
+        assert!(!error.is_decision());
+        assert!(matches!(error, LeaseError::Refused { message, .. } if message == "words"));
     }
 
     #[test]

@@ -48,6 +48,14 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
         "CREDENTIAL_IS_DISABLED" => {
             Refusal::new(StatusCode::FAILED_DEPENDENCY, "credential_disabled", told).and_final()
         }
+        "CREDENTIAL_NOT_EXCHANGED" => {
+            Refusal::new(StatusCode::FAILED_DEPENDENCY, "credential_not_exchanged", told)
+                .and_final()
+        }
+        "TOKEN_SERVICE_UNAVAILABLE" => {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "token_service_unavailable", told)
+                .retry_after(SHORT_WAIT)
+        }
         "DIALECT_NOT_SERVED" => Refusal::bad_request("dialect_not_served", told),
         "TENANT_IS_SUSPENDED" => {
             Refusal::new(StatusCode::FORBIDDEN, "tenant_suspended", told).and_final()
@@ -128,6 +136,8 @@ mod tests {
         check("NO_SUCH_PROVIDER", 404, "provider_not_found");
         check("NO_CREDENTIAL", 424, "no_credential");
         check("CREDENTIAL_IS_DISABLED", 424, "credential_disabled");
+        check("CREDENTIAL_NOT_EXCHANGED", 424, "credential_not_exchanged");
+        check("TOKEN_SERVICE_UNAVAILABLE", 503, "token_service_unavailable");
         check("DIALECT_NOT_SERVED", 400, "dialect_not_served");
         check("TENANT_IS_SUSPENDED", 403, "tenant_suspended");
         check("NOT_PERMITTED", 502, "gateway_not_permitted");

@@ -74,6 +74,9 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialDisabled => format!("{credential} disabled"),
         Kind::CredentialEnabled => format!("{credential} enabled"),
         Kind::CredentialDeleted => format!("{credential} deleted"),
+        Kind::CredentialTested => {
+            format!("{credential} tested: {}", record.verdict().as_str_name().to_lowercase())
+        }
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
     }

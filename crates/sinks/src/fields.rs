@@ -1,4 +1,4 @@
-use audit::{Reason, timestamp};
+use audit::{Reason, Verdict, timestamp};
 use strongroom_proto::v1::Source;
 
 use crate::{Event, event::rfc3339};
@@ -17,6 +17,8 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
     let record = &event.record;
     let reason = (event.reason != Reason::Unspecified).then(|| event.reason.as_str_name());
     let source = (record.source() != Source::Unspecified).then(|| record.source().as_str_name());
+    let verdict =
+        (record.verdict() != Verdict::Unspecified).then(|| record.verdict().as_str_name());
     let ends = record.lease_expire_time.as_ref().and_then(timestamp).map(rfc3339);
     let mut all = vec![
         ("index", Value::Number(event.index)),
@@ -40,6 +42,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("provider", text(&record.provider)),
         ("source", text(source.unwrap_or_default())),
         ("because", text(&record.because)),
+        ("verdict", text(verdict.unwrap_or_default())),
         ("virtual_key", text(&record.virtual_key)),
         ("lease_hash", bytes(&record.lease_hash)),
         ("lease_expire_time", text(&ends.unwrap_or_default())),

@@ -45,6 +45,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialRotationAdvanced => "Credential rotation advanced",
         Kind::CredentialRotationFinished => "Credential rotation finished",
         Kind::CredentialRotationRolledBack => "Credential rotation rolled back",
+        Kind::CredentialTested => "Credential tested",
         Kind::VirtualKeyCreated => "Virtual key created",
         Kind::VirtualKeyRevoked => "Virtual key revoked",
         Kind::Finding => "Stored data or log found changed",
@@ -87,6 +88,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialRotationStarted
         | Kind::CredentialRotationAdvanced
         | Kind::CredentialRotationFinished
+        | Kind::CredentialTested
         | Kind::VirtualKeyCreated => Weight::Routine,
     }
 }

@@ -144,6 +144,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::Refused
         | Kind::PolicyLoaded
         | Kind::Finding
+        | Kind::CredentialTested
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

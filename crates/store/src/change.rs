@@ -1,7 +1,7 @@
 use domain::{ModelPattern, ProviderId, RequestId, Rotation, Timestamp};
 
 use crate::{
-    Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Change, CredentialRow, KeyRow, StoreError, TenantRow, TestRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
     rotation::write_rotation,
@@ -46,6 +46,7 @@ pub(crate) async fn carry_out<B: Backend>(
             let name = credential.name().to_string();
             replace::<B>(connection, SQL, &values, &name).await
         }
+        Change::KeepTest(test) => keep_test::<B>(connection, test).await,
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
     }
@@ -227,6 +228,25 @@ async fn create_version<B: Backend>(
         version.created_at.into(),
     ];
     insert::<B>(connection, SQL, &values, name).await
+}
+
+async fn keep_test<B: Backend>(
+    connection: &mut B::Connection,
+    test: &TestRow,
+) -> Result<(), StoreError> {
+    const SQL: &str = "\
+        INSERT INTO credential_test (credential_uid, version, verdict, tested_at, row_mac) \
+        SELECT uid, $2, $3, $4, $5 FROM credential WHERE uid = $1 \
+        ON CONFLICT (credential_uid) DO UPDATE SET version = excluded.version, \
+            verdict = excluded.verdict, tested_at = excluded.tested_at, row_mac = excluded.row_mac";
+    let values = [
+        test.credential_uid.as_ref().into(),
+        test.version.into(),
+        test.verdict.as_str().into(),
+        test.tested_at.into(),
+        Value::Bytes(&test.row_mac),
+    ];
+    replace::<B>(connection, SQL, &values, "the credential").await
 }
 
 async fn create_virtual_key<B: Backend>(

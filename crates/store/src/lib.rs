@@ -27,7 +27,9 @@ pub use health::HealthRow;
 pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
-pub use row::{CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, VersionRow, VirtualKeyRow};
+pub use row::{
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, TestRow, VersionRow, VirtualKeyRow,
+};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;

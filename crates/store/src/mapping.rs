@@ -4,8 +4,7 @@ use audit::{Entry, Frontier};
 use domain::{CredentialName, OnMissing, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
-    VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules, TestRow,
 };
 
 /// Reads the columns of one table.
@@ -246,6 +245,17 @@ pub(crate) fn version(row: &Row) -> Result<VersionRow, StoreError> {
         envelope: of.bytes("envelope")?,
         request_id: of.optional_parsed("request_id")?,
         created_at: of.time("created_at")?,
+    })
+}
+
+pub(crate) fn test(row: &Row) -> Result<TestRow, StoreError> {
+    let of = Columns { row, table: "credential_test" };
+    Ok(TestRow {
+        credential_uid: of.uid("credential_uid")?,
+        version: of.number("version")?,
+        verdict: of.text("verdict")?,
+        tested_at: of.time("tested_at")?,
+        row_mac: of.array("row_mac")?,
     })
 }
 

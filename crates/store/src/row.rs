@@ -154,6 +154,21 @@ pub struct VersionRow {
     pub created_at: Timestamp,
 }
 
+/// What the last test of a credential has shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TestRow {
+    /// Of which credential.
+    pub credential_uid: Uid,
+    /// Which version was tested.
+    pub version: u64,
+    /// What was found, a word of `providers`.
+    pub verdict: String,
+    /// When.
+    pub tested_at: Timestamp,
+    /// The MAC over all of the above.
+    pub row_mac: [u8; 32],
+}
+
 /// A virtual key as it is kept: never the key itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VirtualKeyRow {

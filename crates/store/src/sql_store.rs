@@ -17,8 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow,
-    Store, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, VersionRow, VirtualKeyRow, TestRow,
     backend::{Backend, Options, Row, Value},
     error::is_lost,
     health, mapping,
@@ -207,6 +206,13 @@ impl<B: Backend> Store for SqlStore<B> {
         const SQL: &str = "\
             SELECT * FROM credential_version WHERE credential_uid = $1 AND version = $2";
         self.one(SQL, &[credential.as_ref().into(), version.into()], mapping::version).await
+    }
+
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT test.* FROM credential_test AS test \
+            JOIN credential ON credential.uid = test.credential_uid WHERE credential.tenant = $1";
+        self.all(SQL, &[tenant.as_str().into()], mapping::test).await
     }
 
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {

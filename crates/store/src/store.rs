@@ -6,7 +6,7 @@ use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyI
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
+    CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, TestRow,
     VirtualKeyRow,
 };
 
@@ -44,7 +44,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Changes state and appends the record of it in one transaction: both or neither.
     ///
     /// `Exists` and `Changed` say that the change does not fit what is kept; nothing was recorded.
-    /// A record for which `audit::mutates` is false is an `InvalidRecord`.
+    /// A record for which `audit::mutates` is false is an `InvalidRecord`, but for that of a test: what it
+    /// keeps is nothing that a lease rests on.
     async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError>;
 
     /// A tenant by name.
@@ -84,6 +85,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         credential: Uid,
         version: u64,
     ) -> Result<Option<VersionRow>, StoreError>;
+
+    /// What the last tests of a tenant's credentials have shown.
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError>;
 
     /// A virtual key by the id inside it.
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError>;
@@ -272,6 +276,9 @@ pub enum Change {
     /// The end of a credential and of all its versions; of the row only the uid, the name and the
     /// revision count.
     DeleteCredential(CredentialRow),
+    /// What a test of a credential has shown, in the place of what was known; `Changed` when the
+    /// credential is not there any more. The record is `CREDENTIAL_TESTED`.
+    KeepTest(TestRow),
     /// A new virtual key.
     CreateVirtualKey(VirtualKeyRow),
     /// A virtual key's new state.

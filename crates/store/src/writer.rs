@@ -99,7 +99,8 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn append(&mut self, batch: Vec<Pending>) -> Result<Vec<Appended>, StoreError> {
-        let misplaced = |kind| mutates(kind) && !is_its_own_state(kind);
+        let misplaced =
+            |kind| kind == Kind::CredentialTested || (mutates(kind) && !is_its_own_state(kind));
         if batch.iter().any(|pending| misplaced(pending.record.kind())) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
@@ -107,7 +108,8 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn apply(&mut self, change: Box<(Change, RecordDraft)>) -> Result<Entry, StoreError> {
-        if !mutates(change.1.kind()) {
+        let (of_test, kind) = (matches!(change.0, Change::KeepTest(_)), change.1.kind());
+        if of_test != (kind == Kind::CredentialTested) || !(of_test || mutates(kind)) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
         self.transact_one(Work::Apply(change)).await

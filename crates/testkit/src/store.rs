@@ -9,8 +9,7 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow,
-    Store, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, VersionRow, VirtualKeyRow, TestRow,
 };
 use tokio::sync::watch;
 
@@ -224,6 +223,10 @@ impl Store for FailingStore {
         version: u64,
     ) -> Result<Option<VersionRow>, StoreError> {
         self.read(self.inner.version(credential, version)).await
+    }
+
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError> {
+        self.read(self.inner.credential_tests(tenant)).await
     }
 
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {

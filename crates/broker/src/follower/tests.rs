@@ -1,7 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use audit::{Kind, Record, RecordDraft};
-use domain::{Failure, SystemClock, Timestamp, Uid};
+use domain::{Failure, SystemClock, Timestamp, Uid, Clock};
 use envelope::{Keyring, KeyringSettings, LocalKms, Roots};
 use store::{Pending, PostgresStore, StoreConfig};
 use testkit::FailingStore;
@@ -9,7 +9,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::{custody::Custody, healths::tests::keep_a_credential};
+use crate::{custody::Custody, healths::tests::keep_a_credential, outside::scripted::Scripted, tokens::Tokens};
 
 /// Another broker of a server's database, following it; `None` where no server is.
 struct Following {
@@ -36,10 +36,12 @@ impl Following {
         LocalKms::create_new(&key_file, None).unwrap();
         let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
         let roots = Arc::new(Roots::only(kms));
-        let clock = Arc::new(SystemClock);
-        let keyring = Keyring::new(Arc::clone(&roots) as _, clock, KeyringSettings::default());
+        let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
+        let settings = KeyringSettings::default();
+        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), settings);
         let custody = Arc::new(Custody::new(Arc::clone(&reads), roots, keyring));
-        let directory = Arc::new(Directory::new(Arc::clone(&reads), custody));
+        let tokens = Arc::new(Tokens::new(Arc::<Scripted>::default(), &clock, None));
+        let directory = Arc::new(Directory::new(&reads, &custody, tokens));
         let log = Log::open(
             Arc::clone(&reads),
             0,

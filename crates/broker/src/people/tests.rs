@@ -56,6 +56,8 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         sinks: vec![],
         people: vec!["spiffe://a.b/w/people/*".parse().unwrap()],
         access: Arc::new(Access::new(vec![rule]).unwrap()),
+        aws: None,
+        courier: Arc::<crate::outside::scripted::Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,

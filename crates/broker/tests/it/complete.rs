@@ -212,6 +212,8 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     );
     let request = v1::GetCredentialRequest { name: name() + "/credentials/openai" };
     answered!(calls, admin, credentials.get_credential, "Credentials/GetCredential", request);
+    let request = v1::TestCredentialRequest { name: name() + "/credentials/openai" };
+    answered!(calls, admin, credentials.test_credential, "Credentials/TestCredential", request);
     let request = v1::ListCredentialsRequest { parent: name(), ..Default::default() };
     answered!(calls, admin, credentials.list_credentials, "Credentials/ListCredentials", request);
     let key = format!("{}/virtualKeys/{}", name(), virtual_key.id());
@@ -268,7 +270,7 @@ async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialNam
     let secret = domain::Secret::new(b"sk-proj-a-third-0123456789".to_vec());
     for _ in 0..2 {
         let plan = v1::RotationPlan::default();
-        admin.start_rotation(credential, &secret, plan, None, "op-1").await.unwrap();
+        admin.start_rotation(credential, &secret, plan, None, "op-1", false).await.unwrap();
     }
     let (name, etag) = (credential.to_string(), String::new());
     let request = v1::PromoteRotationRequest { name: name.clone(), etag: etag.clone() };
@@ -329,6 +331,22 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
+async fn refuse_credentials(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, credentials:
+        create_credential CreateCredentialRequest "Credentials/CreateCredential",
+        delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
+        disable_credential DisableCredentialRequest "Credentials/DisableCredential",
+        enable_credential EnableCredentialRequest "Credentials/EnableCredential",
+        get_credential GetCredentialRequest "Credentials/GetCredential",
+        list_credentials ListCredentialsRequest "Credentials/ListCredentials",
+        rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
+        start_rotation StartRotationRequest "Credentials/StartRotation",
+        promote_rotation PromoteRotationRequest "Credentials/PromoteRotation",
+        cancel_rotation CancelRotationRequest "Credentials/CancelRotation",
+        test_credential TestCredentialRequest "Credentials/TestCredential",
+    );
+}
+
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table: one entry for each method")]
 async fn every_method_that_is_refused_leaves_a_record() {
@@ -343,18 +361,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
         suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
         update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
     );
-    refused!(calls, running.proxy, credentials:
-        create_credential CreateCredentialRequest "Credentials/CreateCredential",
-        delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
-        disable_credential DisableCredentialRequest "Credentials/DisableCredential",
-        enable_credential EnableCredentialRequest "Credentials/EnableCredential",
-        get_credential GetCredentialRequest "Credentials/GetCredential",
-        list_credentials ListCredentialsRequest "Credentials/ListCredentials",
-        rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
-        start_rotation StartRotationRequest "Credentials/StartRotation",
-        promote_rotation PromoteRotationRequest "Credentials/PromoteRotation",
-        cancel_rotation CancelRotationRequest "Credentials/CancelRotation",
-    );
+    refuse_credentials(&mut calls, &running).await;
     refused!(calls, running.proxy, virtual_keys:
         create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
         get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",

@@ -233,6 +233,13 @@ impl credentials_server::Credentials for Peer {
         Err(Status::unimplemented("not part of the script"))
     }
 
+    async fn test_credential(
+        &self,
+        _: Request<v1::TestCredentialRequest>,
+    ) -> Answer<v1::Credential> {
+        Err(Status::unimplemented("not part of the script"))
+    }
+
     async fn disable_credential(
         &self,
         _: Request<v1::DisableCredentialRequest>,

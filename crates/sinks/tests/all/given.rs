@@ -1,4 +1,4 @@
-use audit::{Entry, Kind, Reason, Record, RecordDraft, proto_time};
+use audit::{Entry, Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::Timestamp;
 use sinks::{Destination, Event};
 use strongroom_proto::v1::Source;
@@ -125,6 +125,11 @@ fn full(kind: Kind) -> Record {
             rotation_percent: 25,
             deleted_version: 2,
             ..credential(Record { method: "Credentials/StartRotation".to_owned(), ..by })
+        },
+        Kind::CredentialTested => Record {
+            method: "Credentials/TestCredential".to_owned(),
+            verdict: Verdict::NoQuota.into(),
+            ..credential(by)
         },
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => Record {
             method: "VirtualKeys/RevokeVirtualKey".to_owned(),

@@ -146,6 +146,15 @@ CREATE TABLE credential_health (
 
 CREATE INDEX credential_health_changed ON credential_health (changed_at);
 
+-- What the last test of each credential has shown.
+CREATE TABLE credential_test (
+    credential_uid BYTEA PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    version        BIGINT NOT NULL,
+    verdict        TEXT NOT NULL,
+    tested_at      BIGINT NOT NULL,
+    row_mac        BYTEA NOT NULL
+);
+
 CREATE TABLE virtual_key (
     id              TEXT COLLATE "C" PRIMARY KEY,
     tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),

@@ -146,6 +146,15 @@ CREATE TABLE credential_health (
 
 CREATE INDEX credential_health_changed ON credential_health (changed_at);
 
+-- What the last test of each credential has shown.
+CREATE TABLE credential_test (
+    credential_uid BLOB PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    version        INTEGER NOT NULL,
+    verdict        TEXT NOT NULL,
+    tested_at      INTEGER NOT NULL,
+    row_mac        BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE virtual_key (
     id              TEXT    PRIMARY KEY,
     tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),

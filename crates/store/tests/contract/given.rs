@@ -1,6 +1,5 @@
 use std::time::Duration;
-
-use audit::{Kind, Reason, Record, RecordDraft, proto_time};
+use audit::{Kind, Reason, Record, RecordDraft, proto_time, Verdict};
 use domain::{
     CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, Rotation, RotationPlan,
     RoutingRules, Scope, SetBack, Timestamp, Uid,
@@ -47,6 +46,19 @@ pub(crate) fn granted(tenant: &str, lease: u8, end: Timestamp) -> RecordDraft {
         credential_version: 1,
         lease_hash: vec![lease; 32].into(),
         lease_expire_time: Some(proto_time(end)),
+        ..Record::default()
+    })
+}
+
+/// A record of a test.
+pub(crate) fn tested(credential: &CredentialRow) -> RecordDraft {
+    draft(Record {
+        kind: Kind::CredentialTested.into(),
+        tenant: credential.tenant.to_string(),
+        credential: credential.name().to_string(),
+        credential_uid: credential.uid.as_bytes().to_vec().into(),
+        credential_version: 1,
+        verdict: Verdict::Valid.into(),
         ..Record::default()
     })
 }

@@ -86,6 +86,7 @@ contract![
     stale::what_was_decided_too_many_changes_ago_is_stale,
     stale::what_was_decided_by_a_log_that_is_gone_is_stale,
     changes::every_row_reads_back_as_written,
+    changes::the_last_test_of_a_credential_is_kept_as_long_as_it,
     changes::a_name_is_taken_once,
     changes::an_update_needs_the_revision_before,
     changes::a_deleted_credential_takes_its_versions_along,

@@ -12,7 +12,7 @@ use strongroom_proto::v1;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::{Ask, Failed, Fixture, Refused, Target, Why, ask, caller, check, core};
+use super::{Ask, Failed, Fixture, Refused, Target, Why, ask, caller, check, core, named};
 
 const LIMITED: Failure = Failure::RateLimited { retry_after: Some(Duration::from_secs(20)) };
 
@@ -65,10 +65,6 @@ impl Three {
         self.0.clock.advance(Duration::from_millis(10));
         self.0.core.lend(&self.0.caller, &self.0.session, ask, None).await
     }
-}
-
-fn named(name: &str) -> CredentialName {
-    format!("tenants/acme/credentials/{name}").parse().unwrap()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use domain::{
 use store::{Change, CredentialRow, VersionRow};
 use strongroom_proto::v1;
 
-use super::{Arrived, about, message as credential, record};
+use super::{Arrived, about, message as credential, record, testing::Looked};
 use crate::{
     caller::Caller,
     core::{Core, check_etag, parse, parse_optional},
@@ -16,10 +16,12 @@ use crate::{
     rotating::rotation_record,
 };
 
-/// What a test of a new version said before it was lent.
-enum Tested {
-    /// It was not tested.
-    Not,
+/// A new version, as it came and as it was found to be.
+struct Stored {
+    version: u64,
+    request_id: Option<RequestId>,
+    arrived: Arrived,
+    looked: Looked,
 }
 
 impl Core {
@@ -46,18 +48,19 @@ impl Core {
         if request_id.is_some() {
             let made_by = self.custody.version(&row, row.current_version).await?;
             if made_by.request_id == request_id {
-                return Ok(credential(&row));
+                return self.with_test(&tenant, &row).await;
             }
         }
         check_not_rotating(&row)?;
         check_etag(&request.etag, row.revision)?;
         let arrived = self.open_box(caller, name, row.provider.as_str(), request.secret)?;
-        self.check_usable(&row, &arrived.secret)?;
+        let looked = self.look_at(&row, &arrived.secret, request.test).await?;
         row.current_version = row.next_version();
         row.last_four = arrived.secret.last_four();
         let version = row.current_version;
         let record = |row: &CredentialRow| record(Kind::CredentialRotated, row);
-        self.store_version(caller, (&tenant, row), version, request_id, arrived, record).await
+        let stored = Stored { version, request_id, arrived, looked };
+        self.store_version(caller, (&tenant, row), stored, record).await
     }
 
     pub(crate) async fn start_rotation(
@@ -81,29 +84,20 @@ impl Core {
         let (tenant, mut row) = self.found(caller, name).await?;
         let operation = parse::<RequestId>(&request.operation_id)?;
         if row.rotation.as_ref().is_some_and(|known| known.operation == operation) {
-            return Ok(self.shown(&row));
+            return self.with_test(&tenant, &row).await;
         }
         check_not_rotating(&row)?;
         check_etag(&request.etag, row.revision)?;
         let plan = plan(&request.plan.unwrap_or_default())?;
         let arrived = self.open_box(caller, name, row.provider.as_str(), request.secret)?;
-        self.check_usable(&row, &arrived.secret)?;
-        match self.test(&row, &arrived.secret) {
-            Tested::Not => {}
-        }
+        let looked = self.look_at(&row, &arrived.secret, request.test).await?;
         let (versions, now) = ((row.current_version, row.next_version()), self.clock.now());
         let last_four = arrived.secret.last_four();
         row.rotation = Some(Rotation::begin(operation.clone(), versions, plan, last_four, now));
         let (version, begun) = (versions.1, Kind::CredentialRotationStarted);
         let record = |row: &CredentialRow| rotation_record(begun, row);
-        self.store_version(caller, (&tenant, row), version, Some(operation), arrived, record).await
-    }
-
-    /// Tests a new version before any lease is of it. Whoever adds tests adds them here; what must not
-    /// be lent is refused.
-    #[expect(clippy::unused_self, reason = "a test asks the provider, by what the core holds")]
-    fn test(&self, _row: &CredentialRow, _secret: &Secret) -> Tested {
-        Tested::Not
+        let stored = Stored { version, request_id: Some(operation), arrived, looked };
+        self.store_version(caller, (&tenant, row), stored, record).await
     }
 
     /// Stores a version of a secret, with the state in which the credential is by it.
@@ -111,24 +105,23 @@ impl Core {
         &self,
         caller: &Caller,
         (tenant, mut row): (&Arc<Tenant>, CredentialRow),
-        version: u64,
-        request_id: Option<RequestId>,
-        arrived: Arrived,
+        stored: Stored,
         record: impl FnOnce(&CredentialRow) -> Record,
     ) -> Result<v1::Credential, Why> {
+        let Stored { version, request_id, arrived, looked } = stored;
         let kek = self.custody.kek(&tenant.keys).await?;
         self.touch(&mut row, &kek);
-        let version = VersionRow {
+        let row_of_it = VersionRow {
             credential_uid: row.uid,
             version,
             envelope: self.custody.seal(&kek, &row, version, &arrived.secret)?,
             request_id,
             created_at: row.updated_at,
         };
-        let change = Change::UpdateCredential(row.clone(), Some(version));
+        let change = Change::UpdateCredential(row.clone(), Some(row_of_it));
         self.change(caller, &change, record(&row)).await?;
         self.sessions.use_up(arrived.session, arrived.box_id);
-        Ok(self.shown(&row))
+        self.stored(caller, tenant, (&row, version), looked).await
     }
 
     pub(crate) async fn promote_rotation(
@@ -237,7 +230,6 @@ pub(super) fn message(rotation: &Rotation) -> v1::Rotation {
         step_time: Some(proto_time(rotation.since)),
         next_step_time: rotation.due().map(proto_time),
         because: because.to_owned(),
-        test: "not_tested".to_owned(),
         candidate: None,
         previous: None,
     }

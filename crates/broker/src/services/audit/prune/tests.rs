@@ -89,6 +89,8 @@ async fn core(
     let parts = Parts {
         people: vec![],
         access: Arc::new(Access::new(vec![rule]).unwrap()),
+        aws: None,
+        courier: Arc::<crate::outside::scripted::Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,
