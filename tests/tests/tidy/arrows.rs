@@ -29,8 +29,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("testkit", "audit domain envelope setup store"),
     (
         "broker",
-        "audit domain envelope hardening mtls providers sealing sinks store strongroom-proto \
-         telemetry",
+        "audit domain envelope hardening metering mtls providers sealing sinks store \
+         strongroom-proto telemetry",
     ),
     (
         "inference-proxy",
