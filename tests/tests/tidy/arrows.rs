@@ -38,7 +38,8 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "strongroom-cli",
-        "audit domain sealing setup sinks strongroom-client strongroom-proto telemetry witness",
+        "audit domain metering sealing setup sinks strongroom-client strongroom-proto telemetry \
+         witness",
     ),
     (
         "quickstart",
