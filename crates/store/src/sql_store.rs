@@ -407,10 +407,12 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
-        if calls.is_empty() {
-            return Ok(Vec::new());
+        let mut new = Vec::with_capacity(calls.len());
+        for some in calls.chunks(usage::AT_ONCE) {
+            let counted = hand(&self.aside, |answer| Job::CountUsage(some.to_vec(), answer)).await;
+            new.extend(counted?);
         }
-        hand(&self.aside, |answer| Job::CountUsage(calls.to_vec(), answer)).await
+        Ok(new)
     }
 
     async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError> {

@@ -186,8 +186,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Never back: a cursor that is further on already stays.
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
 
-    /// Keeps calls that were made and adds them to the sums, in one transaction; says of each whether
-    /// it is new. One whose id is kept already changes nothing. On `Err` all of it may be given again.
+    /// Keeps calls that were made, each in one transaction with what it adds to the sums; says of each
+    /// whether it is new. One whose id is kept already changes nothing. On `Err` some may be durable,
+    /// and all of it may be given again.
     async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError>;
 
     /// Sums of calls, in no order.

@@ -4,7 +4,7 @@ mod ask;
 mod count;
 
 pub(crate) use ask::{calls, sums};
-pub(crate) use count::{add_sums, count, forget, keep_calls};
+pub(crate) use count::{AT_ONCE, add_sums, count, forget, keep_calls};
 
 /// One call as it is kept, without its content. Numbers of sources, dialects and outcomes are the
 /// contract's.

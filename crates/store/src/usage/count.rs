@@ -87,6 +87,9 @@ macro_rules! add_sums {
 }
 pub(crate) use add_sums;
 
+/// How many calls are counted in one transaction: where only one can write, the log waits for it.
+pub(crate) const AT_ONCE: usize = 128;
+
 /// Keeps calls and adds them to the sums, in one transaction. Says of each whether it is new.
 ///
 /// Everything is in the order of keys, so that brokers that do this at the same time wait for each
