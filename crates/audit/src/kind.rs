@@ -24,6 +24,7 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialRotationRolledBack
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
+        | Kind::PricesChanged
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -97,6 +98,8 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::CredentialRotationStarted
         | Kind::CredentialRotationAdvanced
         | Kind::CredentialTested
+        // Other prices come into force after every lease of now has ended.
+        | Kind::PricesChanged
         | Kind::VirtualKeyCreated => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })

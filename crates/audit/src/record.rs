@@ -125,6 +125,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("tree_root", &record.tree_root, 32),
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
+        ("prices_sha256", &record.prices_sha256, 32),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
@@ -167,6 +168,7 @@ enum Required {
     TreeRoot,
     RotationPercent,
     Verdict,
+    Prices,
 }
 
 impl Required {
@@ -187,6 +189,7 @@ impl Required {
             Self::TreeRoot => record.tree_root.is_empty(),
             Self::RotationPercent => record.rotation_percent == 0,
             Self::Verdict => record.verdict == 0,
+            Self::Prices => record.prices_sha256.is_empty(),
         }
     }
 
@@ -207,6 +210,7 @@ impl Required {
             Self::TreeRoot => "tree_root",
             Self::RotationPercent => "rotation_percent",
             Self::Verdict => "verdict",
+            Self::Prices => "prices_sha256",
         }
     }
 }
@@ -222,6 +226,7 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::Finding => &[],
         Kind::Read => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
+        Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],
         Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],
         Kind::CheckpointGivenUp | Kind::LogPruned => &[Required::TreeSize, Required::TreeRoot],

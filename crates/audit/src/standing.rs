@@ -123,7 +123,8 @@ impl Standing {
             | Kind::VirtualKeyRevoked
             | Kind::Finding
             | Kind::CheckpointGivenUp
-            | Kind::LogPruned => {}
+            | Kind::LogPruned
+            | Kind::PricesChanged => {}
         }
         Ok(())
     }

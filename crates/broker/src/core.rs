@@ -16,6 +16,7 @@ use crate::{
     caller::Caller,
     canaries::Canaries,
     checkpoints::Checkpoints,
+    config::UsageConfig,
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Sessions,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
+    /// For how long usage is kept.
+    pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) tokens: Arc<Tokens>,
@@ -77,6 +80,7 @@ pub(crate) struct Parts {
     /// The most sessions at once.
     pub(crate) sessions: u64,
     pub(crate) sinks: Vec<String>,
+    pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) verifier_key: String,
 }
@@ -130,6 +134,7 @@ impl Core {
             sinks: parts.sinks,
             canaries: Canaries::default(),
             healths,
+            usage: parts.usage,
             lent: Lent::new(),
             access,
             catalogue,

@@ -86,6 +86,7 @@ struct Decision {
     longest: Duration,
     /// When the virtual key ends: no lease outlives the key that asked for it.
     key_ends: Option<Timestamp>,
+    price_version: String,
 }
 
 /// How often a lease is decided anew because state changed under it.
@@ -325,7 +326,8 @@ impl Core {
             .longest_lease(&row.provider)
             .ok_or(Why::NotPermitted)?;
         route.has_fallback |= has_other;
-        Ok(Decision { route, version, tenant, virtual_key, longest, key_ends })
+        let price_version = self.directory.prices().version(Some(&tenant.row.id));
+        Ok(Decision { route, version, tenant, virtual_key, longest, key_ends, price_version })
     }
 }
 
@@ -372,6 +374,7 @@ struct Granted {
 
 impl Granted {
     /// Seals the secret to the session, with everything that the lease says bound into the seal.
+    #[expect(clippy::too_many_lines, reason = "two lists: each field of a lease")]
     fn seal(
         &self,
         session: &OpenSession,
@@ -408,6 +411,7 @@ impl Granted {
             address: route.address.as_deref().unwrap_or_default(),
             has_fallback: route.has_fallback,
             because: &route.because,
+            price_version: &decision.price_version,
         };
         let sealed = session.session.seal_lease(&context, secret);
         let sealed = sealed.map_err(|error| Why::Internal(format!("sealing a lease: {error}")))?;
@@ -436,6 +440,7 @@ impl Granted {
             address: route.address.clone().unwrap_or_default(),
             has_fallback: route.has_fallback,
             because: route.because.clone(),
+            price_version: decision.price_version.clone(),
         })
     }
 }

@@ -26,6 +26,7 @@ mod live;
 mod log;
 mod outside;
 mod people;
+mod prices;
 mod refused;
 mod rotating;
 mod route;
@@ -37,6 +38,12 @@ mod status;
 mod tally;
 mod tiles;
 mod tokens;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "`Leases/SettleUsage` is to hand over what proxies report")
+)]
+mod usage;
+mod usage_sweep;
 mod witnesses;
 
 pub use access::AccessError;

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 34] = [
+const HEADER: [&str; 35] = [
     "index",
     "time",
     "kind",
@@ -208,9 +208,10 @@ const HEADER: [&str; 34] = [
     "rotation_percent",
     "deleted_version",
     "verdict",
+    "prices_sha256",
 ];
 
-fn cells(record: &RecordView) -> [String; 34] {
+fn cells(record: &RecordView) -> [String; 35] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -246,6 +247,7 @@ fn cells(record: &RecordView) -> [String; 34] {
         record.rotation_percent.to_string(),
         record.deleted_version.to_string(),
         record.verdict.clone(),
+        record.prices_sha256.clone(),
     ]
 }
 

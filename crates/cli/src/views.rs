@@ -151,6 +151,7 @@ pub(crate) struct RecordView {
     pub(crate) deleted_version: u64,
     /// What a test of the credential has shown.
     pub(crate) verdict: String,
+    pub(crate) prices_sha256: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -357,6 +358,7 @@ impl From<Record> for RecordView {
             because: record.because,
             rotation_percent: record.rotation_percent,
             deleted_version: record.deleted_version,
+            prices_sha256: hex::encode(&record.prices_sha256),
         }
     }
 }

@@ -1,7 +1,8 @@
-use domain::{ModelPattern, ProviderId, RequestId, Rotation, Timestamp};
+use domain::{ModelPattern, ProviderId, RequestId, Rotation, TenantId, Timestamp};
 
 use crate::{
-    Change, CredentialRow, KeyRow, StoreError, TenantRow, TestRow, VersionRow, VirtualKeyRow,
+    Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
     rotation::write_rotation,
@@ -49,6 +50,7 @@ pub(crate) async fn carry_out<B: Backend>(
         Change::KeepTest(test) => keep_test::<B>(connection, test).await,
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
+        Change::SetPrices(prices) => set_prices::<B>(connection, prices).await,
     }
 }
 
@@ -303,6 +305,24 @@ async fn update_virtual_key<B: Backend>(
         before(key.revision),
     ];
     replace::<B>(connection, SQL, &values, &name(key)).await
+}
+
+async fn set_prices<B: Backend>(
+    connection: &mut B::Connection,
+    prices: &PriceRow,
+) -> Result<(), StoreError> {
+    const SQL: &str = "\
+        INSERT INTO price (tenant, revision, sha256, document, created_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    let values = [
+        prices.tenant.as_ref().map_or("", TenantId::as_str).into(),
+        prices.revision.into(),
+        Value::Bytes(&prices.sha256),
+        Value::Bytes(&prices.document),
+        prices.created_at.into(),
+    ];
+    let name = prices.tenant.as_ref().map_or("prices".to_owned(), TenantId::resource);
+    insert::<B>(connection, SQL, &values, &name).await
 }
 
 async fn insert<B: Backend>(

@@ -19,6 +19,7 @@ mod sql_store;
 mod sqlite;
 mod store;
 mod tree;
+mod usage;
 mod writer;
 
 pub use config::{StoreConfig, open};
@@ -28,8 +29,12 @@ pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
 pub use row::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, TestRow, VersionRow, VirtualKeyRow,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, TestRow, VersionRow, VirtualKeyRow, PriceRow,
 };
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;
+pub use usage::{
+    CallQuery, UsageBy, UsageFilter, UsageKey, UsageQuery, UsageRow, UsageSpent, UsageSum,
+    quarter_of, quarter_start,
+};

@@ -7,6 +7,10 @@ use crate::{
     CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules, TestRow,
 };
 
+mod usage;
+
+pub(crate) use usage::{usage_call, usage_id, usage_sum};
+
 /// Reads the columns of one table.
 pub(crate) struct Columns<'a> {
     pub(crate) row: &'a Row,
@@ -275,4 +279,9 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
     })
+}
+
+/// A document of prices.
+pub(crate) fn price_document(row: &Row) -> Result<Vec<u8>, StoreError> {
+    Columns { row, table: "price" }.bytes("document")
 }

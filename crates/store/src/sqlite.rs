@@ -18,6 +18,7 @@ use crate::{
     health::{claim_probe, put_health},
     sequence::Sequence,
     sql_store::SqlStore,
+    usage::{add_sums, keep_calls},
 };
 
 /// The store of one broker, in one file. A second process that opens the file is refused.
@@ -83,6 +84,10 @@ impl Backend for Sqlite {
 
     const CLAIM_PROBE: &'static str =
         claim_probe!("CAST(round(unixepoch('subsec') * 1000) AS INTEGER)");
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const KEEP_CALLS: &'static str = keep_calls!("unhex(", ")", "json_each($1)");
+    const ADD_SUMS: &'static str = add_sums!("json_each($1)");
+    const ONE_WRITER: bool = true;
 
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
         options.connect().await

@@ -6,13 +6,14 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, HealthRow, Pending, PersonRow, StoreError,
+    Appended, Change, Head, HealthRow, Pending, PersonRow, StoreError, UsageRow,
     backend::{Backend, Options, Row, Value},
     change::carry_out,
     changes::Changes,
     error::{is_lost, is_timeout},
     health, mapping, prune,
     sequence::Sequence,
+    usage,
 };
 
 /// Work for the writer, with the way back for its outcome.
@@ -29,6 +30,8 @@ pub(crate) enum Job {
     MoveSinkCursor(String, u64, Answer<()>),
     PutHealth(Box<HealthRow>, Answer<()>),
     ClaimProbe(Uid, [Timestamp; 3], Answer<bool>),
+    CountUsage(Vec<UsageRow>, Answer<Vec<bool>>),
+    ForgetUsage(Timestamp, Timestamp, Answer<u64>),
     Close,
 }
 
@@ -58,6 +61,11 @@ impl<B: Backend> Writer<B> {
         Self { options, connection: Some(connection), _lock: lock }
     }
 
+    /// A writer beside the log's, which connects when there is work.
+    pub(crate) fn aside(options: Options<B>) -> Self {
+        Self { options, connection: None, _lock: None }
+    }
+
     /// Works until it is told to close or nobody is left to send work.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.recv().await {
@@ -81,6 +89,11 @@ impl<B: Backend> Writer<B> {
                 Job::PutHealth(row, answer) => tell(answer, self.put_health(&row).await),
                 Job::ClaimProbe(credential, times, answer) => {
                     tell(answer, self.claim_probe(credential, times).await)
+                }
+
+                Job::CountUsage(calls, answer) => tell(answer, self.count_usage(&calls).await),
+                Job::ForgetUsage(calls_before, sums_before, answer) => {
+                    tell(answer, self.forget_usage(calls_before, sums_before).await)
                 }
                 Job::Close => break,
             };
@@ -197,6 +210,29 @@ impl<B: Backend> Writer<B> {
     ) -> Result<bool, StoreError> {
         let values = [credential.as_ref().into(), since.into(), now.into(), lost.into()];
         Ok(self.execute(B::CLAIM_PROBE, &values).await? > 0)
+    }
+
+    /// An answer that is lost leaves the outcome open: whoever asks again is told what is new then.
+    async fn count_usage(&mut self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        let mut connection = self.connected().await?;
+        let counted = usage::count::<B>(&mut connection, calls).await;
+        if counted.is_ok() {
+            self.connection = Some(connection);
+        }
+        counted.map_err(StoreError::from_sqlx)
+    }
+
+    async fn forget_usage(
+        &mut self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut connection = self.connected().await?;
+        let forgotten = usage::forget::<B>(&mut connection, calls_before, sums_before).await;
+        if !forgotten.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        forgotten.map_err(StoreError::from_sqlx)
     }
 
     async fn connected(&mut self) -> Result<B::Connection, StoreError> {

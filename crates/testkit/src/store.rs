@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, VersionRow, VirtualKeyRow, TestRow,
+    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, VersionRow, VirtualKeyRow, TestRow, CallQuery, UsageQuery, UsageRow, UsageSum,
 };
 use tokio::sync::watch;
 
@@ -38,6 +38,8 @@ pub enum Operation {
     MoveSinkCursor,
     /// `put_health` and `claim_probe`.
     Health,
+    /// `count_usage` and `forget_usage`.
+    CountUsage,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -374,6 +376,31 @@ impl Store for FailingStore {
 
     async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError> {
         self.read(self.inner.health(credential)).await
+    }
+
+    async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        self.pass(Operation::CountUsage, self.inner.count_usage(calls)).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        self.read(self.inner.usage(query)).await
+    }
+
+    async fn calls(&self, query: &CallQuery) -> Result<Vec<UsageRow>, StoreError> {
+        self.read(self.inner.calls(query)).await
+    }
+
+    async fn forget_usage(
+        &self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let forgotten = self.inner.forget_usage(calls_before, sums_before);
+        self.pass(Operation::CountUsage, forgotten).await
+    }
+
+    async fn prices(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(self.inner.prices(sha256)).await
     }
 
     async fn close(&self) {

@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("testkit", "audit domain envelope setup store"),
     (
         "broker",
-        "audit domain egress envelope exchange hardening mtls providers sealing sinks store \
+        "audit domain egress envelope exchange hardening metering mtls providers sealing sinks store \
          strongroom-proto telemetry",
     ),
     (
@@ -38,7 +38,8 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "strongroom-cli",
-        "audit domain sealing setup sinks strongroom-client strongroom-proto telemetry witness",
+        "audit domain metering sealing setup sinks strongroom-client strongroom-proto telemetry \
+         witness",
     ),
     (
         "quickstart",

@@ -190,7 +190,16 @@ async fn core_with(
     clock: &Arc<ManualClock>,
     courier: Arc<dyn Courier>,
 ) -> Core {
-    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
+    let methods = [
+        "Audit",
+        "Credentials",
+        "Identities",
+        "Leases",
+        "Prices",
+        "Tenants",
+        "Usage",
+        "VirtualKeys",
+    ];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
@@ -215,6 +224,7 @@ async fn core_with(
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec![],
+        usage: crate::config::UsageConfig::default(),
         store,
         verifier_key: String::new(),
     };

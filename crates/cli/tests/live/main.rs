@@ -5,6 +5,7 @@ mod bad_input;
 mod people;
 mod retention;
 mod rotation;
+mod usage;
 
 use std::{
     fs,

@@ -32,6 +32,7 @@ impl Fixture {
             plan: Some(plan),
             operation_id: operation.to_owned(),
             etag: String::new(),
+            test: false,
         };
         self.core.start_rotation(&caller("Credentials/StartRotation"), request).await
     }
