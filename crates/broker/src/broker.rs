@@ -33,7 +33,7 @@ use crate::{
     guard::Guard,
     key_tests,
     listener::Peer,
-    rotating, outside,
+    outside, rotating,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
         leases::LeaseService, prices::PriceService, tenants::TenantService, usage::UsageService,

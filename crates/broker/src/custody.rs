@@ -4,7 +4,8 @@ use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow, write_rotation, write_rules, TestRow,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow, write_rotation, write_rules,
 };
 
 use crate::refused::Why;

@@ -123,7 +123,7 @@ impl Core {
             (Ok(lendable), _) => Ok(Ok((lendable, kek))),
             (Err(why), Some(tenant)) => {
                 self.pass_over(tenant, (row, version.version), why).await.map(Err)
-            },
+            }
             (Err(why), None) => Err(why),
         }
     }

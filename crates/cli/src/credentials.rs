@@ -80,15 +80,6 @@ pub(crate) struct Put {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Rotate {
-    #[command(flatten)]
-    named: Named,
-    /// Store the secret without trying it out at its provider first.
-    #[arg(long)]
-    no_test: bool,
-}
-
-#[derive(Args, Debug)]
 pub(crate) struct Named {
     /// The credential, such as `acme/openai-prod`.
     credential: CredentialArg,

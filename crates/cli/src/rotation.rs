@@ -213,7 +213,6 @@ fn details(rotation: &RotationView) -> String {
     list([
         ("rotation", told(rotation)),
         ("operation", rotation.operation_id.clone()),
-        ("tested", rotation.test.replace('_', " ")),
         ("began", rotation.start_time.clone()),
         ("this step", rotation.step_time.clone()),
         ("next step", rotation.next_step_time.clone()),

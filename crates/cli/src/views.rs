@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use serde::Serialize;
 use strongroom_proto::v1::{
-    Credential, LeaseInfo, Record, Rotation, Source, Tenant, VersionCounts, VirtualKey, credential, rotation, tenant, virtual_key, CredentialTest, credential_test::Verdict,
+    Credential, CredentialTest, LeaseInfo, Record, Rotation, Source, Tenant, VersionCounts,
+    VirtualKey, credential, credential_test::Verdict, rotation, tenant, virtual_key,
 };
 
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.

@@ -3,7 +3,8 @@ use std::{sync::Arc, time::Duration};
 use domain::{CredentialId, CredentialName, Secret, TenantId};
 use sealing::{BoxContext, BoxId};
 use strongroom_proto::v1::{
-    CreateCredentialRequest, Credential, GetCredentialRequest, RotateCredentialRequest, RotationPlan, SealedBox, StartRotationRequest, TestCredentialRequest,
+    CreateCredentialRequest, Credential, GetCredentialRequest, RotateCredentialRequest,
+    RotationPlan, SealedBox, StartRotationRequest, TestCredentialRequest,
 };
 use tonic::Request;
 

@@ -29,7 +29,8 @@ pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
 pub use row::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, TestRow, VersionRow, VirtualKeyRow, PriceRow,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, PriceRow, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow,
 };
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};

@@ -4,7 +4,8 @@ use audit::{Entry, Frontier};
 use domain::{CredentialName, OnMissing, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules, TestRow,
+    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
 };
 
 mod usage;

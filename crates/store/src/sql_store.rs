@@ -17,7 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    Appended, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, VersionRow, VirtualKeyRow, TestRow, CallQuery, UsageQuery, UsageRow, UsageSum,
+    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending,
+    PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
+    VirtualKeyRow,
     backend::{Backend, Options, Row, Value},
     error::is_lost,
     health, mapping,

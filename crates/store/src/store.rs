@@ -6,7 +6,8 @@ use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyI
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, TestRow, VirtualKeyRow, CallQuery, PriceRow, UsageQuery, UsageRow, UsageSum,
+    CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, PriceRow, StoreError,
+    TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from

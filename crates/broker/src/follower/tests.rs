@@ -1,7 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use audit::{Kind, Record, RecordDraft};
-use domain::{Failure, SystemClock, Timestamp, Uid, Clock};
+use domain::{Clock, Failure, SystemClock, Timestamp, Uid};
 use envelope::{Keyring, KeyringSettings, LocalKms, Roots};
 use store::{Pending, PostgresStore, StoreConfig};
 use testkit::FailingStore;
@@ -9,7 +9,10 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::{custody::Custody, healths::tests::keep_a_credential, outside::scripted::Scripted, tokens::Tokens};
+use crate::{
+    custody::Custody, healths::tests::keep_a_credential, outside::scripted::Scripted,
+    tokens::Tokens,
+};
 
 /// Another broker of a server's database, following it; `None` where no server is.
 struct Following {

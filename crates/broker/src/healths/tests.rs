@@ -63,6 +63,7 @@ pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
         models: vec![],
         last_four: String::new(),
         current_version: 1,
+        rotation: None,
         revision: 1,
         created_at: at(0),
         updated_at: at(0),

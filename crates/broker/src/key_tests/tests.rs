@@ -19,6 +19,7 @@ fn row(first: u8) -> CredentialRow {
         models: Vec::new(),
         last_four: String::new(),
         current_version: 1,
+        rotation: None,
         revision: 1,
         created_at: START,
         updated_at: START,

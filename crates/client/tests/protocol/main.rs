@@ -456,7 +456,8 @@ async fn a_secret_goes_in_sealed_and_arrives_whole() {
     world.broker.rotate_credential(&name, &secret, None, "r-2").await.unwrap();
 
     let plan = RotationPlan { canary_percent: 7, ..RotationPlan::default() };
-    let started = world.broker.start_rotation(&name, &secret, plan, None, "op-1", false).await.unwrap();
+    let started =
+        world.broker.start_rotation(&name, &secret, plan, None, "op-1", false).await.unwrap();
     assert_eq!(started.rotation.unwrap().plan, Some(plan));
 
     let stored = (made.name, SECRET.to_vec());

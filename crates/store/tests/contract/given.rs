@@ -1,9 +1,9 @@
-use std::time::Duration;
-use audit::{Kind, Reason, Record, RecordDraft, proto_time, Verdict};
+use audit::{Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::{
     CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, Rotation, RotationPlan,
     RoutingRules, Scope, SetBack, Timestamp, Uid,
 };
+use std::time::Duration;
 use store::{
     Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, Store, TenantRow, VersionRow,
     VirtualKeyRow,

@@ -1,9 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use audit::{Kind, Record, proto_time};
-use domain::{
-    CredentialName, Fare, RequestId, Rotation, RotationPlan, RotationState, Secret, SetBack,
-};
+use domain::{CredentialName, Fare, RequestId, Rotation, RotationPlan, RotationState, SetBack};
 use store::{Change, CredentialRow, VersionRow};
 use strongroom_proto::v1;
 
