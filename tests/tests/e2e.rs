@@ -11,6 +11,8 @@
 mod certificates;
 #[path = "e2e/exchange.rs"]
 mod exchange;
+#[path = "e2e/key_tests.rs"]
+mod key_tests;
 #[path = "e2e/plaintext.rs"]
 mod plaintext;
 #[path = "e2e/providers.rs"]

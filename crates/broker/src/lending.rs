@@ -134,7 +134,10 @@ impl Core {
         }
         for _ in 0..ATTEMPTS {
             let as_of = self.directory.as_of();
-            let attempt = self.attempt(caller, session, &ask, &turn, as_of).await;
+            let attempt = match self.attempt(caller, session, &ask, &turn, as_of).await {
+                Err(why) if why.is_outdated() => self.gone(why, as_of).await,
+                attempt => attempt,
+            };
             match attempt.map_err(|why| Refused::about(why, &about))? {
                 Attempt::Lent(mut lease) => {
                     // A checkpoint may have turned up since, that the log does not continue.
@@ -223,7 +226,7 @@ impl Core {
             .map(|lease| Attempt::Lent(Box::new(lease)))
     }
 
-    /// A version that is gone because it was deleted a moment ago, elsewhere, is not corrupt.
+    /// What is gone because it was changed a moment ago, perhaps elsewhere, is no fault.
     async fn gone(&self, why: Why, as_of: u64) -> Result<Attempt, Why> {
         let changed = self.store.head().await?.changed;
         if changed > as_of { Ok(Attempt::Stale(changed)) } else { Err(why) }

@@ -216,6 +216,11 @@ impl Why {
         }
     }
 
+    /// Whether it may be due to a change that came in between.
+    pub(crate) fn is_outdated(&self) -> bool {
+        matches!(self, Self::NotExchanged { error: ExchangeError::Stopped, .. })
+    }
+
     /// Whether the fault is the deployment's, so that an operator should see it in the log file.
     pub(crate) fn is_ours(&self) -> bool {
         matches!(

@@ -121,10 +121,10 @@ impl Core {
         let (secret, kek) = self.custody.open(permit, &owner.keys, row, version).await?;
         match (self.lendable(row, version.version, secret).await, instead) {
             (Ok(lendable), _) => Ok(Ok((lendable, kek))),
-            (Err(why), Some(tenant)) => {
+            (Err(why), Some(tenant)) if !why.is_outdated() => {
                 self.pass_over(tenant, (row, version.version), why).await.map(Err)
             }
-            (Err(why), None) => Err(why),
+            (Err(why), Some(_) | None) => Err(why),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 
 use domain::{Clock, Uid};
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{AbortHandle, JoinSet},
 };
 use tracing::Instrument as _;
@@ -25,6 +25,8 @@ pub struct Exchange {
     minter: Arc<Minter>,
     clock: Arc<dyn Clock>,
     slots: Mutex<HashMap<CredentialVersion, Arc<Slot>>>,
+    /// Room for callers that wait, whatever for: who embeds this has room for others too.
+    room: Semaphore,
     /// The exchanges under way. They end with this.
     flights: Mutex<JoinSet<()>>,
 }
@@ -41,7 +43,8 @@ pub struct CredentialVersion {
 impl Exchange {
     /// With nothing at hand.
     pub fn new(minter: Arc<Minter>, clock: Arc<dyn Clock>) -> Self {
-        Self { minter, clock, slots: Mutex::default(), flights: Mutex::default() }
+        let room = Semaphore::new(MOST_WAITING);
+        Self { minter, clock, slots: Mutex::default(), room, flights: Mutex::default() }
     }
 
     /// A token that can be lent: at hand, or made now. `order` is dropped, and its secret wiped, when it
@@ -67,6 +70,7 @@ impl Exchange {
             Found::Failed(error) => Err(error),
             Found::Nothing => {
                 let _place = slot.room.try_acquire().map_err(|_| ExchangeError::Busy)?;
+                let _room = self.room.try_acquire().map_err(|_| ExchangeError::Busy)?;
                 landed(self.fly(&slot, order)).await
             }
         }
@@ -168,3 +172,5 @@ async fn landed(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Token>, Exch
 }
 
 const MOST_SLOTS: usize = 10_000;
+/// Half of the calls that a broker has in hand by default.
+const MOST_WAITING: usize = 512;

@@ -149,31 +149,6 @@ async fn while_the_token_service_is_down_calls_say_so_and_go_on_when_it_is_back(
     deployment.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_stored_is_tried_out_at_its_provider_first() {
-    let stand_ins =
-        [StandIn::start("openai").await.unwrap(), StandIn::start("azure").await.unwrap()];
-    let tokens = TokenService::start(&stand_ins).await.unwrap();
-    let deployment =
-        Deployment::with_tokens(Backing::Embedded, &stand_ins, &tokens.url(), None).await;
-    deployment.create_tenant("acme").await;
-    let plain = |secret: &str| Exchanged::new(("openai", "api_key"), &[], secret, "");
-    let stored = plain(stand_ins[0].key()).store(&deployment, true).await;
-    assert_eq!(stored.test.as_ref().unwrap().verdict(), Verdict::Valid, "{stored:?}");
-
-    // The provider withdraws it: a test on demand tells, and the credential stays as it is.
-    let name: domain::CredentialName = stored.name.parse().unwrap();
-    let gone = domain::Secret::new(b"sk-proj-gone0123456789abcdefghij".to_vec());
-    let admin = deployment.admin();
-    let refused = admin.rotate_tested_credential(&name, &gone, None, "").await.unwrap_err();
-    assert!(format!("{refused:?}").contains("SECRET_REFUSED"), "{refused:?}");
-    admin.rotate_credential(&name, &gone, None, "").await.unwrap();
-    let tested = admin.test_credential(&name).await.unwrap();
-    assert_eq!(tested.test.as_ref().unwrap().verdict(), Verdict::Invalid);
-    assert_eq!(tested.state(), v1::credential::State::Enabled);
-    deployment.end().await;
-}
-
 /// Against moto in its strict mode, which checks each signature and permission.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_and_an_access_key_serve_calls_to_bedrock() {

@@ -1,10 +1,14 @@
-use std::{fmt, sync::Mutex};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use egress::{Bounds, EgressError};
 use exchange::Courier;
 use http::{Request, Response};
+use tokio::sync::{Notify, Semaphore};
 
 type Script = dyn Fn(&Request<Bytes>) -> Result<Response<Bytes>, EgressError> + Send;
 
@@ -12,9 +16,24 @@ type Script = dyn Fn(&Request<Bytes>) -> Result<Response<Bytes>, EgressError> + 
 pub(crate) struct Scripted {
     script: Mutex<Box<Script>>,
     seen: Mutex<Vec<String>>,
+    /// Requests wait here for a permit while it is there.
+    gate: Mutex<Option<Arc<Semaphore>>>,
+    asked: Notify,
 }
 
 impl Scripted {
+    /// From now on each request takes a permit of what this gives before it is answered.
+    pub(crate) fn hold(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        *self.gate.lock().unwrap() = Some(Arc::clone(&gate));
+        gate
+    }
+
+    /// Waits until somebody has asked for something.
+    pub(crate) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
     /// From now on everybody answers so.
     pub(crate) fn answer(&self, status: u16, body: &'static str) {
         self.answer_by(move |_| (status, body.to_owned()));
@@ -45,7 +64,8 @@ impl Scripted {
 impl Default for Scripted {
     fn default() -> Self {
         let script: Box<Script> = Box::new(|_| Err(EgressError::TimedOut));
-        Self { script: Mutex::new(script), seen: Mutex::default() }
+        let (seen, gate) = (Mutex::default(), Mutex::default());
+        Self { script: Mutex::new(script), seen, gate, asked: Notify::new() }
     }
 }
 
@@ -65,6 +85,11 @@ impl Courier for Scripted {
         let url = request.uri().to_string();
         assert!(bounds.origins.iter().any(|origin| url.starts_with(origin.as_str())), "{url}");
         self.seen.lock().unwrap().push(format!("{} {url}", request.method()));
+        self.asked.notify_one();
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         (self.script.lock().unwrap())(&request)
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     checkpoints::Checkpoints,
     config::UsageConfig,
     core::{Core, Parts},
+    outside::scripted::Scripted,
     people::Called,
     refused::Refused,
     usage_sweep::forget,
@@ -72,6 +73,8 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
     let parts = Parts {
         people: Vec::new(),
         access: Arc::new(Access::new(rules).unwrap()),
+        aws: None,
+        courier: Arc::<Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,

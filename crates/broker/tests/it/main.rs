@@ -11,6 +11,7 @@ mod lending;
 mod people;
 mod process;
 mod records;
+mod schedule;
 mod several;
 mod sinks;
 mod tiles;

@@ -127,7 +127,7 @@ async fn callers_of_one_credential_wait_in_bounded_number() {
     let world = world();
     let _gate = world.courier.hold();
     let mut waiting = JoinSet::new();
-    for _ in 0..256 {
+    for _ in 0..64 {
         let exchange = Arc::clone(&world.exchange);
         waiting.spawn(async move { exchange.token(&version("acme", 1), entra()).await });
     }

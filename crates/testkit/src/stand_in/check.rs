@@ -38,7 +38,8 @@ pub(super) fn check(
     let body = members(route, body).map_err(refuse)?;
     let in_body = body.get("model").and_then(Value::as_str).unwrap_or_default();
     let model = named.unwrap_or_else(|| in_body.to_owned());
-    if route.format != Format::Models && !route.models.contains(&&*model) {
+    let names_a_model = !matches!(route.format, Format::Models | Format::Account);
+    if names_a_model && !route.models.contains(&&*model) {
         return Err(refuse(Wrong::Model(model)));
     }
     let query = query.to_owned();
@@ -98,7 +99,7 @@ fn version(route: &Route, headers: &HeaderMap) -> Result<(), Wrong> {
 }
 
 fn members(route: &Route, body: &[u8]) -> Result<Value, Wrong> {
-    if route.method == "GET" {
+    if route.method == "GET" || route.format == Format::Account {
         return Ok(Value::Null);
     }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -114,7 +115,7 @@ fn members(route: &Route, body: &[u8]) -> Result<Value, Wrong> {
         }
         Format::Converse | Format::ConverseStream => &["messages"],
         Format::Gemini | Format::GeminiStream => &["contents"],
-        Format::WorkersAi | Format::Models => &[],
+        Format::WorkersAi | Format::Models | Format::Account => &[],
     };
     if let Some(missing) = needs.iter().find(|name| !members.contains_key(**name)) {
         return Err(Wrong::Missing(missing));

@@ -1,18 +1,24 @@
 //! Leases of credentials that are exchanged for the provider's own short-lived tokens.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use audit::{Kind, Reason};
 use domain::Dialect;
+use envelope::Roots;
 use prost_types::FieldMask;
+use sealing::ClientKeys;
 use strongroom_proto::v1;
 use testkit::{Fault, Operation};
 use tonic::Code;
 
-use super::{Ask, Fixture, Refused, Target, caller, check, named};
+use super::{Ask, Fixture, Refused, Target, caller, check, core_with, named};
+use crate::outside::scripted::Scripted;
 
 const CLIENT_SECRET: &str = "a1b8Q~0123456789012345678901234567890123";
 const MANAGEMENT_KEY: &str =
@@ -155,6 +161,48 @@ async fn what_was_made_is_over_when_the_credential_is_disabled_or_rotated() {
     fixture.core.rotate_credential(&admin, request).await.unwrap();
     fixture.lend_as("azure").await.unwrap();
     assert_eq!(fixture.outside.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn what_another_broker_has_made_is_over_too() {
+    let fixture = azure().await;
+    let outside = Arc::<Scripted>::default();
+    outside.answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#);
+    let roots = Roots::only(Arc::clone(&fixture.kms) as _);
+    let courier = Arc::clone(&outside) as _;
+    let other = core_with(Arc::clone(&fixture.store) as _, roots, &fixture.clock, courier).await;
+    let keys = ClientKeys::generate().unwrap();
+    let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
+    let lend = async || {
+        let ask = Ask { target: Target::Credential(named("azure")), ..super::ask() };
+        other.lend(&fixture.caller, &session, ask, None).await.unwrap()
+    };
+    lend().await;
+    lend().await;
+    assert_eq!(outside.seen().len(), 1);
+    fixture.disable_and_enable("azure").await;
+    lend().await;
+    assert_eq!(outside.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_rotation_while_the_token_is_being_made_is_no_refusal() {
+    let fixture = azure().await;
+    grants(&fixture, 3600);
+    let gate = fixture.outside.hold();
+    let rotated = async {
+        fixture.outside.asked().await;
+        let request = v1::RotateCredentialRequest {
+            name: named("azure").to_string(),
+            secret: Some(fixture.sealed_for(&named("azure"), "azure", CLIENT_SECRET.as_bytes())),
+            ..Default::default()
+        };
+        let admin = caller("Credentials/RotateCredential");
+        fixture.core.rotate_credential(&admin, request).await.unwrap();
+        gate.add_permits(10);
+    };
+    let (lease, ()) = tokio::join!(fixture.lend_as("azure"), rotated);
+    assert_eq!(lease.unwrap().credential_version, 2);
 }
 
 #[tokio::test]
