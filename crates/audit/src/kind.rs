@@ -20,6 +20,10 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialDeleted
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -58,10 +62,10 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         Kind::CredentialDisabled | Kind::CredentialDeleted => {
             Target::Credential(record.credential.clone())
         }
-        Kind::VirtualKeyRevoked => Target::VirtualKey(format!(
-            "tenants/{}/virtualKeys/{}",
-            record.tenant, record.virtual_key
-        )),
+        Kind::VirtualKeyRevoked | Kind::VirtualKeyBlocked => virtual_key(record),
+        Kind::VirtualKeyUpdated | Kind::VirtualKeyRotated if record.ends_leases => {
+            virtual_key(record)
+        }
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
@@ -80,7 +84,14 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialEnabled
-        | Kind::VirtualKeyCreated => return None,
+        | Kind::VirtualKeyCreated
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyUnblocked => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })
+}
+
+fn virtual_key(record: &Record) -> Target {
+    Target::VirtualKey(format!("tenants/{}/virtualKeys/{}", record.tenant, record.virtual_key))
 }

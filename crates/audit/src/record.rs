@@ -137,10 +137,16 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
         return Err(InvalidRecord::Field("subject_commitment"));
     }
-    match &record.lease_expire_time {
-        Some(time) if timestamp(time).is_none() => Err(InvalidRecord::Field("lease_expire_time")),
-        Some(_) | None => Ok(()),
+    let times = [
+        ("lease_expire_time", &record.lease_expire_time),
+        ("previous_expire_time", &record.previous_expire_time),
+    ];
+    for (name, time) in times {
+        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
+            return Err(InvalidRecord::Field(name));
+        }
     }
+    Ok(())
 }
 
 /// What SPIFFE IDs, names, slugs and methods are made of. Quotes, spaces, brackets and control
@@ -236,8 +242,11 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }
-        Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => {
-            &[Required::Tenant, Required::VirtualKey]
-        }
+        Kind::VirtualKeyCreated
+        | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked => &[Required::Tenant, Required::VirtualKey],
     }
 }

@@ -116,6 +116,10 @@ impl Standing {
             | Kind::CredentialDeleted
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
+            | Kind::VirtualKeyUpdated
+            | Kind::VirtualKeyRotated
+            | Kind::VirtualKeyBlocked
+            | Kind::VirtualKeyUnblocked
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned => {}

@@ -285,12 +285,15 @@ impl Sealed for CredentialRow {
 
 impl Sealed for VirtualKeyRow {
     fn columns(&self) -> Vec<u8> {
-        let time = |at: Option<Timestamp>| at.map(|at| at.as_millis().to_be_bytes().to_vec());
+        let expires_at = self.terms.expires_at.map(|at| at.as_millis().to_be_bytes().to_vec());
         let count = |most: Option<u64>| most.map(|most| most.to_be_bytes().to_vec());
         let terms = &self.terms;
         let networks: Vec<_> = terms.networks.iter().map(ToString::to_string).collect();
         let labels = terms.labels.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
-        let previous = self.previous.as_ref();
+        let previous = self.previous.iter();
+        let previous: Vec<u8> = previous
+            .flat_map(|it| [&it.verifier[..], &it.ends_at.as_millis().to_be_bytes()].concat())
+            .collect();
         Fields::new("strongroom virtual key row v1")
             .field(1, self.id.as_str())
             .field(2, self.tenant_uid)
@@ -299,7 +302,7 @@ impl Sealed for VirtualKeyRow {
             .field(5, self.verifier)
             .field(6, list(terms.scope.providers.iter().map(domain::ProviderId::as_str)))
             .field(7, list(terms.scope.models.iter().map(domain::ModelPattern::as_str)))
-            .field(8, time(terms.expires_at).unwrap_or_default())
+            .field(8, expires_at.unwrap_or_default())
             .field(9, [u8::from(self.revoked)])
             .number(10, self.revision)
             .field(11, self.created_at.as_millis().to_be_bytes())
@@ -313,8 +316,7 @@ impl Sealed for VirtualKeyRow {
             .field(19, count(self.rates.tokens_per_minute).unwrap_or_default())
             .field(20, count(self.rates.concurrent).unwrap_or_default())
             .field(21, [u8::from(self.blocked)])
-            .field(22, previous.map_or(&[][..], |previous| &previous.verifier))
-            .field(23, time(previous.map(|previous| previous.ends_at)).unwrap_or_default())
+            .field(22, previous)
             .finish()
     }
 

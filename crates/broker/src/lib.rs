@@ -32,6 +32,7 @@ mod signing;
 mod status;
 mod tally;
 mod tiles;
+mod virtual_key;
 mod witnesses;
 
 pub use access::AccessError;

@@ -24,6 +24,11 @@ pub(crate) enum Why {
     DeadlineMissing,
     DeadlinePassed,
     VirtualKeyRefused,
+    /// The key is genuine.
+    VirtualKeyBlocked,
+    /// What a revoked key cannot have any more.
+    VirtualKeyRevoked,
+    TooManyKeyValues,
     ProviderNotInScope(ProviderId),
     ModelNotInScope {
         model: String,
@@ -155,6 +160,9 @@ impl Why {
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
             Self::CredentialsExhausted => Reason::CredentialsExhausted,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
+            Self::VirtualKeyBlocked => Reason::VirtualKeyIsBlocked,
+            Self::VirtualKeyRevoked => Reason::VirtualKeyIsRevoked,
+            Self::TooManyKeyValues => Reason::TooManyKeyValues,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::LeaseEnded => Reason::LeaseEnded,
             Self::TenantSuspended => Reason::TenantIsSuspended,

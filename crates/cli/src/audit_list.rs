@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 31] = [
+const HEADER: [&str; 33] = [
     "index",
     "time",
     "kind",
@@ -205,9 +205,11 @@ const HEADER: [&str; 31] = [
     "tree_root",
     "count",
     "because",
+    "ends_leases",
+    "previous_expire_time",
 ];
 
-fn cells(record: &RecordView) -> [String; 31] {
+fn cells(record: &RecordView) -> [String; 33] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -240,6 +242,8 @@ fn cells(record: &RecordView) -> [String; 31] {
         record.tree_root.clone(),
         record.count.to_string(),
         record.because.clone(),
+        record.ends_leases.to_string(),
+        record.previous_expire_time.clone(),
     ]
 }
 

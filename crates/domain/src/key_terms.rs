@@ -96,6 +96,15 @@ pub struct LabelText(String);
 pub struct InvalidLabel(&'static str);
 
 impl KeyTerms {
+    /// The terms that a lease repeats: the kinds of calls, and the networks.
+    pub fn of_places(endpoints: &[String], networks: &[String]) -> Result<Self, InvalidLabel> {
+        Ok(Self {
+            endpoints: endpoints.iter().map(|kind| kind.parse()).collect::<Result<_, _>>()?,
+            networks: networks.iter().map(|net| parse_network(net)).collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
+
     /// Whether the key may be used so; if not, the first term that says otherwise.
     pub fn permits(&self, usage: &KeyUse<'_>) -> Result<(), ScopeRefusal> {
         if self.expires_at.is_some_and(|expires_at| usage.at >= expires_at) {
@@ -121,8 +130,9 @@ impl KeyTerms {
         Ok(())
     }
 
-    /// A caller whose address is not known is on none of the networks.
-    fn permits_source(&self, source: Option<IpAddr>) -> bool {
+    /// Whether the key may be used from there. A caller whose address is not known is on none of the
+    /// networks.
+    pub fn permits_source(&self, source: Option<IpAddr>) -> bool {
         // Listeners on `::` see IPv4 callers as mapped addresses.
         let source = source.map(|source| source.to_canonical());
         self.networks.is_empty()

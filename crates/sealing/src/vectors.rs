@@ -107,6 +107,8 @@ pub(crate) fn lease(origins: &[String]) -> LeaseContext<'_> {
         address: "",
         has_fallback: false,
         because: "detected",
+        endpoints: &[],
+        networks: &[],
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
     let reason = (event.reason != Reason::Unspecified).then(|| event.reason.as_str_name());
     let source = (record.source() != Source::Unspecified).then(|| record.source().as_str_name());
     let ends = record.lease_expire_time.as_ref().and_then(timestamp).map(rfc3339);
+    let previous = record.previous_expire_time.as_ref().and_then(timestamp).map(rfc3339);
     let mut all = vec![
         ("index", Value::Number(event.index)),
         ("time", Value::Text(rfc3339(event.time))),
@@ -39,6 +40,8 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("source", text(source.unwrap_or_default())),
         ("because", text(&record.because)),
         ("virtual_key", text(&record.virtual_key)),
+        ("previous_expire_time", text(&previous.unwrap_or_default())),
+        ("ends_leases", text(if record.ends_leases { "true" } else { "" })),
         ("lease_hash", bytes(&record.lease_hash)),
         ("lease_expire_time", text(&ends.unwrap_or_default())),
         ("lease_renewals", number(record.lease_renewals.into())),

@@ -43,6 +43,10 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialDeleted => "Credential deleted",
         Kind::VirtualKeyCreated => "Virtual key created",
         Kind::VirtualKeyRevoked => "Virtual key revoked",
+        Kind::VirtualKeyUpdated => "Virtual key updated",
+        Kind::VirtualKeyRotated => "Virtual key rotated",
+        Kind::VirtualKeyBlocked => "Virtual key blocked",
+        Kind::VirtualKeyUnblocked => "Virtual key unblocked",
         Kind::Finding => "Stored data or log found changed",
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
@@ -64,6 +68,8 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
         | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -79,7 +85,9 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantUpdated
         | Kind::CredentialCreated
         | Kind::CredentialRotated
-        | Kind::VirtualKeyCreated => Weight::Routine,
+        | Kind::VirtualKeyCreated
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated => Weight::Routine,
     }
 }
 

@@ -131,6 +131,10 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::CredentialRotated
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::IdentityBlocked
         | Kind::IdentityUnblocked => (EntityManagement, Activity::Update),
         Kind::CredentialDeleted | Kind::VirtualKeyRevoked => (EntityManagement, Activity::Delete),

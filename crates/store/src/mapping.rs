@@ -273,9 +273,18 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
     })
 }
 
-fn previous(of: &Columns<'_>) -> Result<Option<PreviousKey>, StoreError> {
-    let Some(ends_at) = of.optional_time("previous_ends_at")? else { return Ok(None) };
-    Ok(Some(PreviousKey { verifier: of.array("previous_verifier")?, ends_at }))
+fn previous(of: &Columns<'_>) -> Result<Vec<PreviousKey>, StoreError> {
+    let bytes = of.bytes("previous")?;
+    let (values, rest) = bytes.as_chunks::<40>();
+    if !rest.is_empty() {
+        return Err(of.corrupt("previous"));
+    }
+    let value = |value: &[u8; 40]| {
+        let (verifier, ends_at) = value.split_first_chunk::<32>()?;
+        let ends_at = i64::from_be_bytes(*ends_at.first_chunk()?);
+        Some(PreviousKey { verifier: *verifier, ends_at: Timestamp::from_millis(ends_at) })
+    };
+    values.iter().map(|it| value(it).ok_or_else(|| of.corrupt("previous"))).collect()
 }
 
 fn terms(of: &Columns<'_>) -> Result<KeyTerms, StoreError> {

@@ -147,8 +147,8 @@ pub struct VirtualKeyRow {
     pub display_name: String,
     /// The HMAC that a presented key must match.
     pub verifier: [u8; 32],
-    /// The value before the last rotation, for as long as it is kept.
-    pub previous: Option<PreviousKey>,
+    /// Values from before rotations, the latest first. One whose time is up may still be here.
+    pub previous: Vec<PreviousKey>,
     /// What it is for, from where and until when, and whose it is.
     pub terms: KeyTerms,
     /// The keys that it shares budgets with.
@@ -176,7 +176,7 @@ impl VirtualKeyRow {
     }
 }
 
-/// What is kept of a virtual key's value before its last rotation.
+/// What is kept of a virtual key's value from before a rotation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PreviousKey {
     /// The HMAC that it must match.

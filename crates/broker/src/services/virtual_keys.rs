@@ -18,6 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct VirtualKeyService(pub(crate) Arc<Core>);
 
+mod changing;
 mod terms;
 
 #[tonic::async_trait]
@@ -58,7 +59,47 @@ impl VirtualKeys for VirtualKeyService {
         request: Request<v1::RevokeVirtualKeyRequest>,
     ) -> Result<Response<v1::VirtualKey>, Status> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.revoke_virtual_key(&caller, &request)).await
+        self.0.answer(&caller, self.0.revoke_virtual_key(&caller, &request.name)).await
+    }
+
+    async fn update_virtual_key(
+        &self,
+        request: Request<v1::UpdateVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.update_virtual_key(&caller, &request)).await
+    }
+
+    async fn rotate_virtual_key(
+        &self,
+        request: Request<v1::RotateVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.rotate_virtual_key(&caller, &request)).await
+    }
+
+    async fn retire_virtual_key_values(
+        &self,
+        request: Request<v1::RetireVirtualKeyValuesRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.retire_virtual_key_values(&caller, &request.name)).await
+    }
+
+    async fn block_virtual_key(
+        &self,
+        request: Request<v1::BlockVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.block_virtual_key(&caller, &request.name, true)).await
+    }
+
+    async fn unblock_virtual_key(
+        &self,
+        request: Request<v1::UnblockVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.block_virtual_key(&caller, &request.name, false)).await
     }
 }
 
@@ -83,12 +124,7 @@ impl Core {
     ) -> Result<v1::VirtualKey, Why> {
         self.catch_up().await?;
         let tenant = self.tenant(caller, &name.tenant).await?;
-        let digest: [u8; 32] = request
-            .key_sha256
-            .as_ref()
-            .try_into()
-            .map_err(|_| Why::InvalidField("key_sha256 is 32 bytes".into()))?;
-        let verifier = VirtualKeyDigest::from_bytes(digest).verifier(&self.pepper, &name.id);
+        let verifier = self.verifier(&name.id, &request.key_sha256)?;
         if let Some(existing) = self.directory.virtual_key(&name.id).await? {
             // The same key again: the answer to its first registration may have been lost.
             let same = existing.tenant == name.tenant && existing.verifier == verifier;
@@ -106,7 +142,7 @@ impl Core {
             tenant: name.tenant.clone(),
             display_name: display_name(&asked.display_name)?,
             verifier,
-            previous: None,
+            previous: Vec::new(),
             terms: self.key_terms(&asked)?,
             group: parse_optional(&asked.group)?,
             rates: rates(&asked)?,
@@ -119,8 +155,16 @@ impl Core {
         };
         row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let change = Change::CreateVirtualKey(row.clone());
-        self.change(caller, &change, record(Kind::VirtualKeyCreated, &row)).await?;
+        let kind = Kind::VirtualKeyCreated.into();
+        self.change(caller, &change, Record { kind, ..record(&row) }).await?;
         Ok(message(&row))
+    }
+
+    /// What is kept of a key with this digest.
+    fn verifier(&self, id: &VirtualKeyId, sha256: &[u8]) -> Result<[u8; 32], Why> {
+        let wrong = |_| Why::InvalidField("key_sha256 is 32 bytes".into());
+        let digest: [u8; 32] = sha256.try_into().map_err(wrong)?;
+        Ok(VirtualKeyDigest::from_bytes(digest).verifier(&self.pepper, id))
     }
 
     async fn virtual_key(
@@ -153,31 +197,6 @@ impl Core {
             virtual_keys: rows.iter().map(message).collect(),
         })
     }
-
-    async fn revoke_virtual_key(
-        &self,
-        caller: &Caller,
-        request: &v1::RevokeVirtualKeyRequest,
-    ) -> Result<v1::VirtualKey, Refused> {
-        let name: VirtualKeyName = parse(&request.name)?;
-        let about = about(&name);
-        caller.concerns(about.clone());
-        let work = async {
-            self.catch_up().await?;
-            let tenant = self.tenant(caller, &name.tenant).await?;
-            let mut row = VirtualKeyRow::clone(&*self.virtual_key(caller, &name).await?);
-            if !row.revoked {
-                row.revoked = true;
-                row.revision += 1;
-                row.updated_at = self.clock.now();
-                row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
-                let change = Change::UpdateVirtualKey(row.clone());
-                self.change(caller, &change, record(Kind::VirtualKeyRevoked, &row)).await?;
-            }
-            Ok::<_, Why>(message(&row))
-        };
-        work.await.map_err(|why| Refused::about(why, &about))
-    }
 }
 
 fn parent(name: &str) -> Result<TenantId, Why> {
@@ -189,9 +208,9 @@ fn about(name: &VirtualKeyName) -> About {
     About { tenant: Some(name.tenant.clone()), virtual_key: Some(virtual_key), ..About::default() }
 }
 
-fn record(kind: Kind, row: &VirtualKeyRow) -> Record {
+/// A record of what was done to a key, but for what it was.
+fn record(row: &VirtualKeyRow) -> Record {
     Record {
-        kind: kind.into(),
         tenant: row.tenant.to_string(),
         virtual_key: row.id.to_string(),
         revision: row.revision,

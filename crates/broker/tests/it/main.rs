@@ -14,4 +14,5 @@ mod records;
 mod several;
 mod sinks;
 mod tiles;
+mod virtual_keys;
 mod witnesses;

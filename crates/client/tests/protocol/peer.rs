@@ -138,6 +138,8 @@ impl Peer {
             settings: vec![v1::Setting { name: "organization".into(), value: "org-1".into() }],
             has_fallback: true,
             because: "detected".into(),
+            endpoints: vec!["chat_completions".into()],
+            networks: vec!["10.0.0.0/8".into()],
             ..Lease::default()
         };
         script.log += 1;
@@ -176,6 +178,8 @@ impl Peer {
             address: &lease.address,
             has_fallback: lease.has_fallback,
             because: &lease.because,
+            endpoints: &lease.endpoints,
+            networks: &lease.networks,
         };
         session.seal_lease(&context, &Secret::new(SECRET.to_vec())).unwrap()
     }

@@ -12,6 +12,7 @@ mod harness;
 mod http2;
 mod limits;
 mod passing;
+mod places;
 mod quirks;
 mod refusing;
 mod streaming;

@@ -126,15 +126,14 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 );
 
--- Of the value before the last rotation, `previous_verifier` is empty when there is none.
+-- `previous` has 40 bytes for each older value that is accepted: its verifier, and when it ends.
 CREATE TABLE virtual_key (
     id                  TEXT COLLATE "C" PRIMARY KEY,
     tenant_uid          BYTEA   NOT NULL REFERENCES tenant (uid),
     tenant              TEXT COLLATE "C" NOT NULL,
     display_name        TEXT    NOT NULL,
     verifier            BYTEA   NOT NULL,
-    previous_verifier   BYTEA   NOT NULL,
-    previous_ends_at    BIGINT,
+    previous            BYTEA   NOT NULL,
     scope_providers     TEXT    NOT NULL,
     scope_models        TEXT    NOT NULL,
     endpoints           TEXT    NOT NULL,

@@ -126,15 +126,14 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 ) STRICT;
 
--- Of the value before the last rotation, `previous_verifier` is empty when there is none.
+-- `previous` has 40 bytes for each older value that is accepted: its verifier, and when it ends.
 CREATE TABLE virtual_key (
     id                  TEXT    PRIMARY KEY,
     tenant_uid          BLOB    NOT NULL REFERENCES tenant (uid),
     tenant              TEXT    NOT NULL,
     display_name        TEXT    NOT NULL,
     verifier            BLOB    NOT NULL,
-    previous_verifier   BLOB    NOT NULL,
-    previous_ends_at    INTEGER,
+    previous            BLOB    NOT NULL,
     scope_providers     TEXT    NOT NULL,
     scope_models        TEXT    NOT NULL,
     endpoints           TEXT    NOT NULL,

@@ -63,7 +63,7 @@ pub(crate) async fn an_update_needs_the_revision_before(place: &Place) {
 
     (acme.revision, acme.display_name, acme.preferred_provider) = (2, "New".to_owned(), None);
     (main.revision, main.enabled, main.current_version) = (2, false, 2);
-    (ci.revision, ci.revoked, ci.terms, ci.previous) = (2, true, KeyTerms::default(), None);
+    (ci.revision, ci.revoked, ci.terms, ci.previous) = (2, true, KeyTerms::default(), vec![]);
     (ci.group, ci.rates) = (None, RateLimits::default());
     let second = version(&main, 2);
     let updates = [

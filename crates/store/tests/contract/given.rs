@@ -182,7 +182,10 @@ pub(crate) fn virtual_key(id: &str, of: &TenantRow) -> VirtualKeyRow {
         tenant: of.id.clone(),
         display_name: "ci".to_owned(),
         verifier: [3; 32],
-        previous: Some(PreviousKey { verifier: [4; 32], ends_at: at(98) }),
+        previous: vec![
+            PreviousKey { verifier: [4; 32], ends_at: at(98) },
+            PreviousKey { verifier: [5; 32], ends_at: at(97) },
+        ],
         terms: terms(),
         group: Some("batch-jobs".parse().unwrap()),
         rates: RateLimits {

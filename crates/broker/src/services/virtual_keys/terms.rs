@@ -1,7 +1,11 @@
+use std::collections::BTreeMap;
+
 use audit::{proto_time, timestamp};
 use domain::{
-    EndpointKind, KeyTerms, LabelName, LabelText, RateLimits, Scope, Timestamp, parse_network,
+    EndpointKind, KeyTerms, LabelName, LabelText, ModelPattern, ProviderId, RateLimits, Scope,
+    Timestamp, parse_network,
 };
+use ipnet::IpNet;
 use store::VirtualKeyRow;
 use strongroom_proto::v1::{self, virtual_key::State};
 
@@ -10,7 +14,7 @@ use crate::{
     refused::Why,
 };
 
-/// The most providers, models or networks that a key's terms name.
+/// The most of a kind that a key's terms name.
 const LONGEST_LIST: usize = 100;
 
 /// The most labels of a key.
@@ -20,61 +24,62 @@ const MOST_LABELS: usize = 64;
 const HIGHEST_RATE: u64 = 1_000_000_000_000;
 
 impl Core {
-    /// Reads a key's terms. A time that has passed is refused.
+    /// Reads a key's terms.
     pub(super) fn key_terms(&self, asked: &v1::VirtualKey) -> Result<KeyTerms, Why> {
-        let now = self.clock.now();
-        let wrong_time = || Why::InvalidField("expire_time must lie in the future".into());
-        let expires_at = match &asked.expire_time {
-            Some(time) => Some(timestamp(time).filter(|end| *end > now).ok_or_else(wrong_time)?),
-            None => None,
-        };
-        self.key_terms_until(asked, expires_at)
-    }
-
-    /// Reads a key's terms, but for when it ends.
-    pub(super) fn key_terms_until(
-        &self,
-        asked: &v1::VirtualKey,
-        expires_at: Option<Timestamp>,
-    ) -> Result<KeyTerms, Why> {
-        let lists = [asked.providers.len(), asked.models.len(), asked.networks.len()];
-        if lists.into_iter().any(|length| length > LONGEST_LIST) {
-            let what = "a virtual key names 100 providers, models and networks at most";
-            return Err(Why::InvalidField(what.into()));
-        }
-        let network = |text: &String| {
-            parse_network(text).map_err(|error| Why::InvalidField(error.to_string()))
-        };
-        let mut endpoints: Vec<EndpointKind> =
-            asked.endpoints.iter().map(|kind| parse(kind)).collect::<Result<_, _>>()?;
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        if asked.labels.len() > MOST_LABELS {
-            return Err(Why::InvalidField("a virtual key has 64 labels at most".into()));
-        }
-        let label = |(name, text): (&String, &String)| {
-            Ok((parse::<LabelName>(name)?, parse::<LabelText>(text)?))
-        };
         Ok(KeyTerms {
-            scope: self.scope(asked)?,
-            endpoints,
-            networks: asked.networks.iter().map(network).collect::<Result<_, _>>()?,
-            expires_at,
-            labels: asked.labels.iter().map(label).collect::<Result<_, Why>>()?,
+            scope: Scope { providers: self.providers(asked)?, models: models(asked)? },
+            endpoints: endpoints(asked)?,
+            networks: networks(asked)?,
+            expires_at: self.expires_at(asked)?,
+            labels: labels(asked)?,
             owner: parse_optional(&asked.owner)?,
         })
     }
 
-    fn scope(&self, asked: &v1::VirtualKey) -> Result<Scope, Why> {
+    pub(super) fn providers(&self, asked: &v1::VirtualKey) -> Result<Vec<ProviderId>, Why> {
         let provider = |name: &String| {
             let known = self.catalogue.named(name).map(|known| known.id().clone());
             known.ok_or_else(|| Why::InvalidField("providers names one that is not known".into()))
         };
-        Ok(Scope {
-            providers: asked.providers.iter().map(provider).collect::<Result<_, _>>()?,
-            models: asked.models.iter().map(|model| parse(model)).collect::<Result<_, _>>()?,
-        })
+        short(&asked.providers)?.iter().map(provider).collect()
     }
+
+    /// When the key is to end. A time that has passed is refused.
+    pub(super) fn expires_at(&self, asked: &v1::VirtualKey) -> Result<Option<Timestamp>, Why> {
+        let Some(time) = &asked.expire_time else { return Ok(None) };
+        let end = timestamp(time).filter(|end| *end > self.clock.now());
+        end.map(Some).ok_or_else(|| Why::InvalidField("expire_time must lie in the future".into()))
+    }
+}
+
+pub(super) fn models(asked: &v1::VirtualKey) -> Result<Vec<ModelPattern>, Why> {
+    short(&asked.models)?.iter().map(|model| parse(model)).collect()
+}
+
+pub(super) fn endpoints(asked: &v1::VirtualKey) -> Result<Vec<EndpointKind>, Why> {
+    let kinds = short(&asked.endpoints)?.iter().map(|kind| parse(kind));
+    let mut kinds: Vec<EndpointKind> = kinds.collect::<Result<_, Why>>()?;
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(kinds)
+}
+
+pub(super) fn networks(asked: &v1::VirtualKey) -> Result<Vec<IpNet>, Why> {
+    let network =
+        |text: &String| parse_network(text).map_err(|error| Why::InvalidField(error.to_string()));
+    short(&asked.networks)?.iter().map(network).collect()
+}
+
+pub(super) fn labels(asked: &v1::VirtualKey) -> Result<BTreeMap<LabelName, LabelText>, Why> {
+    if asked.labels.len() > MOST_LABELS {
+        return Err(Why::InvalidField("a virtual key has 64 labels at most".into()));
+    }
+    asked.labels.iter().map(|(name, text)| Ok((parse(name)?, parse(text)?))).collect()
+}
+
+fn short(list: &[String]) -> Result<&[String], Why> {
+    let what = "a virtual key names 100 providers, models, endpoints or networks at most";
+    (list.len() <= LONGEST_LIST).then_some(list).ok_or_else(|| Why::InvalidField(what.into()))
 }
 
 /// Reads how fast a key may be used.
@@ -110,10 +115,18 @@ pub(super) fn message(row: &VirtualKeyRow) -> v1::VirtualKey {
         requests_per_minute: rates.requests_per_minute.unwrap_or_default(),
         tokens_per_minute: rates.tokens_per_minute.unwrap_or_default(),
         concurrent: rates.concurrent.unwrap_or_default(),
-        previous_expire_time: row.previous.map(|previous| proto_time(previous.ends_at)),
-        state: if row.revoked { State::Revoked } else { State::Active }.into(),
+        previous_expire_times: row.previous.iter().map(|it| proto_time(it.ends_at)).collect(),
+        state: state(row).into(),
         create_time: Some(proto_time(row.created_at)),
         update_time: Some(proto_time(row.updated_at)),
         etag: etag(row.revision),
+    }
+}
+
+fn state(row: &VirtualKeyRow) -> State {
+    match row {
+        VirtualKeyRow { revoked: true, .. } => State::Revoked,
+        VirtualKeyRow { blocked: true, .. } => State::Blocked,
+        _ => State::Active,
     }
 }
