@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use domain::{CredentialId, CredentialName, Secret, TenantId, Uid, VirtualKey};
 use strongroom_client::ClientError;
 use strongroom_proto::v1;
@@ -103,6 +105,32 @@ impl Deployment {
         };
         let made = self.admin().virtual_keys().create_virtual_key(request).await.unwrap();
         (key.expose().to_owned(), made.into_inner().name)
+    }
+
+    /// Gives a virtual key a new value and ends the old one at once; gives the value.
+    pub async fn rotate_key(&self, key: &str, name: &str) -> String {
+        let (id, _) = VirtualKey::inspect(key).unwrap();
+        let new = VirtualKey::renew(id).unwrap();
+        let request = v1::RotateVirtualKeyRequest {
+            name: name.to_owned(),
+            key_sha256: new.digest().as_bytes().to_vec().into(),
+            overlap: Duration::ZERO.try_into().ok(),
+            etag: String::new(),
+        };
+        self.admin().virtual_keys().rotate_virtual_key(request).await.unwrap();
+        new.expose().to_owned()
+    }
+
+    /// Blocks a virtual key.
+    pub async fn block_key(&self, name: &str) -> v1::VirtualKey {
+        let request = v1::BlockVirtualKeyRequest { name: name.to_owned() };
+        self.admin().virtual_keys().block_virtual_key(request).await.unwrap().into_inner()
+    }
+
+    /// Accepts a blocked virtual key again.
+    pub async fn unblock_key(&self, name: &str) -> v1::VirtualKey {
+        let request = v1::UnblockVirtualKeyRequest { name: name.to_owned() };
+        self.admin().virtual_keys().unblock_virtual_key(request).await.unwrap().into_inner()
     }
 
     /// Revokes a virtual key.

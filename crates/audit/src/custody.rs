@@ -24,6 +24,8 @@ pub(crate) struct Custody {
     leases: HashMap<Hash, Lease>,
     /// The ids of revoked virtual keys, and where they were revoked.
     revoked: HashMap<String, u64>,
+    /// The same of those that are blocked.
+    blocked: HashMap<String, u64>,
     /// Whether the beginning was pruned: what began there is as the first record tells that names it.
     begins_late: bool,
 }
@@ -81,6 +83,14 @@ impl Custody {
                 self.revoked.entry(record.virtual_key.clone()).or_insert(record.index);
                 Ok(())
             }
+            Kind::VirtualKeyBlocked => {
+                self.blocked.entry(record.virtual_key.clone()).or_insert(record.index);
+                Ok(())
+            }
+            Kind::VirtualKeyUnblocked => {
+                self.blocked.remove(&record.virtual_key);
+                Ok(())
+            }
             Kind::Unspecified
             | Kind::BrokerStarted
             | Kind::BrokerStopped
@@ -100,7 +110,9 @@ impl Custody {
             | Kind::TenantSuspended
             | Kind::TenantResumed
             | Kind::CredentialTested
-            | Kind::VirtualKeyCreated => Ok(()),
+            | Kind::VirtualKeyCreated
+            | Kind::VirtualKeyUpdated
+            | Kind::VirtualKeyRotated => Ok(()),
         }
     }
 
@@ -158,6 +170,9 @@ impl Custody {
         }
         if let Some(revoked_at) = self.revoked.get(&record.virtual_key).copied() {
             return Err(Finding::VirtualKeyRevoked { index, revoked_at });
+        }
+        if let Some(blocked_at) = self.blocked.get(&record.virtual_key).copied() {
+            return Err(Finding::VirtualKeyBlocked { index, blocked_at });
         }
         let expiry = record.lease_expire_time.as_ref().and_then(timestamp);
         match expiry {

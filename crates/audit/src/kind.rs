@@ -25,6 +25,10 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
         | Kind::PricesChanged
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -73,10 +77,10 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         Kind::CredentialDisabled | Kind::CredentialDeleted => {
             Target::Credential(record.credential.clone())
         }
-        Kind::VirtualKeyRevoked => Target::VirtualKey(format!(
-            "tenants/{}/virtualKeys/{}",
-            record.tenant, record.virtual_key
-        )),
+        Kind::VirtualKeyRevoked | Kind::VirtualKeyBlocked => virtual_key(record),
+        Kind::VirtualKeyUpdated | Kind::VirtualKeyRotated if record.ends_leases => {
+            virtual_key(record)
+        }
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
@@ -100,7 +104,14 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::CredentialTested
         // Other prices come into force after every lease of now has ended.
         | Kind::PricesChanged
-        | Kind::VirtualKeyCreated => return None,
+        | Kind::VirtualKeyCreated
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyUnblocked => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })
+}
+
+fn virtual_key(record: &Record) -> Target {
+    Target::VirtualKey(format!("tenants/{}/virtualKeys/{}", record.tenant, record.virtual_key))
 }

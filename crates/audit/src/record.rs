@@ -139,10 +139,16 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
         return Err(InvalidRecord::Field("subject_commitment"));
     }
-    match &record.lease_expire_time {
-        Some(time) if timestamp(time).is_none() => Err(InvalidRecord::Field("lease_expire_time")),
-        Some(_) | None => Ok(()),
+    let times = [
+        ("lease_expire_time", &record.lease_expire_time),
+        ("previous_expire_time", &record.previous_expire_time),
+    ];
+    for (name, time) in times {
+        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
+            return Err(InvalidRecord::Field(name));
+        }
     }
+    Ok(())
 }
 
 /// What SPIFFE IDs, names, slugs and methods are made of. Quotes, spaces, brackets and control
@@ -263,8 +269,11 @@ fn required(kind: Kind) -> &'static [Required] {
             Required::CredentialVersion,
             Required::Verdict,
         ],
-        Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => {
-            &[Required::Tenant, Required::VirtualKey]
-        }
+        Kind::VirtualKeyCreated
+        | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked => &[Required::Tenant, Required::VirtualKey],
     }
 }

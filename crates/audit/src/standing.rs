@@ -121,6 +121,10 @@ impl Standing {
             | Kind::CredentialTested
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
+            | Kind::VirtualKeyUpdated
+            | Kind::VirtualKeyRotated
+            | Kind::VirtualKeyBlocked
+            | Kind::VirtualKeyUnblocked
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned

@@ -62,10 +62,15 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Tenants/UpdateTenant", Class::Plain),
     ("Usage/ListCalls", Class::Plain),
     ("Usage/QueryUsage", Class::Plain),
+    ("VirtualKeys/BlockVirtualKey", Class::First),
     ("VirtualKeys/CreateVirtualKey", Class::Plain),
     ("VirtualKeys/GetVirtualKey", Class::Plain),
     ("VirtualKeys/ListVirtualKeys", Class::Plain),
+    ("VirtualKeys/RetireVirtualKeyValues", Class::First),
     ("VirtualKeys/RevokeVirtualKey", Class::First),
+    ("VirtualKeys/RotateVirtualKey", Class::First),
+    ("VirtualKeys/UnblockVirtualKey", Class::Plain),
+    ("VirtualKeys/UpdateVirtualKey", Class::Plain),
 ];
 
 /// Health and reflection: open to whoever has a certificate of a trusted domain.

@@ -3,18 +3,19 @@ use std::{
     time::Duration,
 };
 
-use audit::{Entry, Kind, Record, proto_time};
+use audit::{Kind, Record, proto_time};
 use domain::{
     CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, Source, TenantId, Timestamp, Uid,
-    VirtualKeyDigest, VirtualKeyId, VirtualKeyName, granted_ttl,
+    VirtualKeyDigest, VirtualKeyId, granted_ttl,
 };
 use envelope::Kek;
 use moka::{policy::EvictionPolicy, sync::Cache};
-use sealing::{LeaseContext, SessionId};
-use store::{Appended, CredentialRow, VirtualKeyRow};
+use sealing::SessionId;
+use store::{Appended, CredentialRow};
 use strongroom_proto::v1;
 use tokio::sync::Mutex;
 
+use self::{granted::Granted, turn::Turn};
 use crate::{
     caller::Caller,
     core::Core,
@@ -24,11 +25,11 @@ use crate::{
     route::{Decided, Failed, Wanted},
     session::OpenSession,
     tokens::Lendable,
+    virtual_key::Shown,
 };
 
+mod granted;
 mod turn;
-
-use turn::Turn;
 
 /// What a lease is asked for: parsed, but not yet held against any state.
 #[derive(Clone, Debug)]
@@ -82,10 +83,8 @@ struct Decision {
     /// The version of the credential.
     version: u64,
     tenant: Arc<Tenant>,
-    virtual_key: Option<VirtualKeyName>,
+    virtual_key: Option<Shown>,
     longest: Duration,
-    /// When the virtual key ends: no lease outlives the key that asked for it.
-    key_ends: Option<Timestamp>,
     price_version: String,
 }
 
@@ -234,7 +233,9 @@ impl Core {
 
     /// How long a lease may last: within the policy, and no longer than what it rests on.
     fn longest(&self, decision: &Decision, lendable: &Lendable) -> Duration {
-        let ends = [decision.key_ends, decision.route.until].into_iter().flatten().min();
+        // No lease outlives the value of the key that asked for it.
+        let key_ends = decision.virtual_key.as_ref().and_then(|key| key.ends_at);
+        let ends = [key_ends, decision.route.until].into_iter().flatten().min();
         let left = ends.map_or(LONGEST_TTL, |end| end.since(self.clock.now()));
         decision.longest.min(left).min(lendable.lasts(&*self.clock))
     }
@@ -275,34 +276,16 @@ impl Core {
         self.lend(caller, session, ask, Some((id, &loan))).await
     }
 
-    /// Checks a presented virtual key. An unknown id costs the same work as a wrong key, and every
-    /// way of being wrong gives the same answer.
-    pub(crate) async fn check_virtual_key(
-        &self,
-        id: &VirtualKeyId,
-        digest: &VirtualKeyDigest,
-    ) -> Result<Arc<VirtualKeyRow>, Why> {
-        let row = self.directory.virtual_key(id).await?;
-        let stored = row.as_ref().map_or([0; 32], |row| row.verifier);
-        let genuine = digest.verify(&self.pepper, id, &stored);
-        let now = self.clock.now();
-        row.filter(|row| genuine && !row.revoked && row.expires_at.is_none_or(|end| end > now))
-            .ok_or(Why::VirtualKeyRefused)
-    }
-
     async fn decision(&self, caller: &Caller, ask: &Ask) -> Result<Decision, Why> {
         let &Ask { ref target, dialect, ref failed, .. } = ask;
         let open = Scope::default();
-        let mut key_ends = None;
         let (tenant, mut route, virtual_key) = match target {
             Target::VirtualKey { id, digest, model, provider } => {
                 let key = self.check_virtual_key(id, digest).await?;
-                key_ends = key.expires_at;
-                let tenant = self.tenant(caller, &key.tenant).await?;
-                let wanted = Wanted { model, provider, dialect, scope: &key.scope };
+                let tenant = self.tenant(caller, &key.row.tenant).await?;
+                let wanted = Wanted { model, provider, dialect, scope: &key.row.terms.scope };
                 let route = self.decide(&tenant, wanted, failed).await?;
-                let name = VirtualKeyName { tenant: key.tenant.clone(), id: id.clone() };
-                (tenant, route, Some(name))
+                (tenant, route, Some(key))
             }
             Target::Provider { tenant, provider } => {
                 let tenant = self.tenant(caller, tenant).await?;
@@ -330,7 +313,7 @@ impl Core {
             .ok_or(Why::NotPermitted)?;
         route.has_fallback |= has_other;
         let price_version = self.directory.prices().version(Some(&tenant.row.id));
-        Ok(Decision { route, version, tenant, virtual_key, longest, key_ends, price_version })
+        Ok(Decision { route, version, tenant, virtual_key, longest, price_version })
     }
 }
 
@@ -339,7 +322,7 @@ impl Decision {
     fn record(&self, kek: &Kek) -> Result<Record, Why> {
         let row = &self.route.held()?.row;
         let (kek_id, kek_version) = kek.reference();
-        let virtual_key = self.virtual_key.as_ref().map(|name| name.id.to_string());
+        let virtual_key = self.virtual_key.as_ref().map(|key| key.row.id.to_string());
         Ok(Record {
             tenant: self.tenant.row.id.to_string(),
             credential: row.name().to_string(),
@@ -363,89 +346,6 @@ enum Attempt {
     Stale(u64),
     /// No token could be had, and the policy lists another credential.
     PassedOver(Failed),
-}
-
-/// A lease whose record is durable.
-struct Granted {
-    id: LeaseId,
-    hash: [u8; 32],
-    renewals: u32,
-    ttl: Duration,
-    expires_at: Timestamp,
-    entry: Entry,
-}
-
-impl Granted {
-    /// Seals the secret to the session, with everything that the lease says bound into the seal.
-    #[expect(clippy::too_many_lines, reason = "two lists: each field of a lease")]
-    fn seal(
-        &self,
-        session: &OpenSession,
-        decision: &Decision,
-        secret: &domain::Secret,
-    ) -> Result<v1::Lease, Why> {
-        let route = &decision.route;
-        let row = &route.held()?.row;
-        let (tenant, credential) = (decision.tenant.row.id.resource(), row.name().to_string());
-        let origins = vec![route.origin.to_string()];
-        let virtual_key =
-            decision.virtual_key.as_ref().map(ToString::to_string).unwrap_or_default();
-        let context = LeaseContext {
-            lease_id: self.id,
-            lease_hash: &self.hash,
-            renewals: self.renewals,
-            tenant: &tenant,
-            credential: &credential,
-            credential_version: decision.version,
-            provider: row.provider.as_str(),
-            source: route.source,
-            origins: &origins,
-            base_url: &route.endpoint.base_url,
-            header_name: route.endpoint.header_name.as_str(),
-            header_prefix: &route.endpoint.header_prefix,
-            expire_time: self.expires_at,
-            ttl: self.ttl,
-            log_index: self.entry.index,
-            identity: session.identity.as_str(),
-            virtual_key: &virtual_key,
-            model: &route.model,
-            credential_kind: &row.kind,
-            settings: &row.settings,
-            address: route.address.as_deref().unwrap_or_default(),
-            has_fallback: route.has_fallback,
-            because: &route.because,
-            price_version: &decision.price_version,
-        };
-        let sealed = session.session.seal_lease(&context, secret);
-        let sealed = sealed.map_err(|error| Why::Internal(format!("sealing a lease: {error}")))?;
-        Ok(v1::Lease {
-            lease_id: self.id.as_bytes().to_vec().into(),
-            lease_hash: self.hash.to_vec().into(),
-            credential_version: decision.version,
-            provider: row.provider.to_string(),
-            source: proto_source(route.source).into(),
-            base_url: route.endpoint.base_url.clone(),
-            header_name: route.endpoint.header_name.as_str().to_owned(),
-            header_prefix: route.endpoint.header_prefix.clone(),
-            sealed_secret: sealed.into(),
-            renewals: self.renewals,
-            expire_time: Some(proto_time(self.expires_at)),
-            ttl: prost_types::Duration::try_from(self.ttl).ok(),
-            log_index: self.entry.index,
-            model: route.model.clone(),
-            credential,
-            tenant,
-            origins,
-            virtual_key,
-            checkpoint: String::new(),
-            credential_kind: row.kind.clone(),
-            settings: settings(row),
-            address: route.address.clone().unwrap_or_default(),
-            has_fallback: route.has_fallback,
-            because: route.because.clone(),
-            price_version: decision.price_version.clone(),
-        })
-    }
 }
 
 /// What a credential says beside its secret.

@@ -44,6 +44,7 @@ mod tokens;
 )]
 mod usage;
 mod usage_sweep;
+mod virtual_key;
 mod witnesses;
 
 pub use access::AccessError;

@@ -26,6 +26,11 @@ pub(crate) enum Why {
     DeadlineMissing,
     DeadlinePassed,
     VirtualKeyRefused,
+    /// The key is genuine.
+    VirtualKeyBlocked,
+    /// What a revoked key cannot have any more.
+    VirtualKeyRevoked,
+    TooManyKeyValues,
     ProviderNotInScope(ProviderId),
     ModelNotInScope {
         model: String,
@@ -174,6 +179,9 @@ impl Why {
             Self::CredentialsExhausted { .. } => Reason::CredentialsExhausted,
             Self::NoFallback => Reason::NoFallback,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
+            Self::VirtualKeyBlocked => Reason::VirtualKeyIsBlocked,
+            Self::VirtualKeyRevoked => Reason::VirtualKeyIsRevoked,
+            Self::TooManyKeyValues => Reason::TooManyKeyValues,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
             Self::NotExchanged { error, .. } if error.is_passing() => {
                 Reason::TokenServiceUnavailable

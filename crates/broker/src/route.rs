@@ -155,7 +155,7 @@ impl Core {
         self.check_bars(caller, session)?;
         let tenant = match &ask.target {
             Target::VirtualKey { id, digest, .. } => {
-                self.check_virtual_key(id, digest).await?.tenant.clone()
+                self.check_virtual_key(id, digest).await?.row.tenant.clone()
             }
             Target::Provider { tenant, .. } => tenant.clone(),
             // One that the caller names has no other in its place, at the most another version.

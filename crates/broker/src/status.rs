@@ -19,6 +19,7 @@ impl Why {
         match self {
             Self::NotPermitted
             | Self::IdentityBlocked
+            | Self::VirtualKeyBlocked
             | Self::ProviderNotInScope(_)
             | Self::ModelNotInScope { .. } => Code::PermissionDenied,
             Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
@@ -45,6 +46,8 @@ impl Why {
             | Self::LeaseEnded
             | Self::NoSuchRotation
             | Self::RotationRunning(_)
+            | Self::VirtualKeyRevoked
+            | Self::TooManyKeyValues
             | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
@@ -110,6 +113,14 @@ impl Why {
                 "the deadline has passed; what was asked for may have been done"
             }
             Self::VirtualKeyRefused => "the virtual key is unknown, expired or revoked",
+            Self::VirtualKeyBlocked => {
+                "the virtual key is blocked; ask its owner, who can have it unblocked"
+            }
+            Self::VirtualKeyRevoked => "the virtual key is revoked, for good; make another",
+            Self::TooManyKeyValues => {
+                "three older values of the virtual key are still accepted; wait for one to end, or \
+                 retire them"
+            }
             Self::ProviderNotInScope(provider) => {
                 return format!("the virtual key is not for provider `{provider}`");
             }

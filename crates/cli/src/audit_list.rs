@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 35] = [
+const HEADER: [&str; 37] = [
     "index",
     "time",
     "kind",
@@ -209,9 +209,11 @@ const HEADER: [&str; 35] = [
     "deleted_version",
     "verdict",
     "prices_sha256",
+    "ends_leases",
+    "previous_expire_time",
 ];
 
-fn cells(record: &RecordView) -> [String; 35] {
+fn cells(record: &RecordView) -> [String; 37] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -248,6 +250,8 @@ fn cells(record: &RecordView) -> [String; 35] {
         record.deleted_version.to_string(),
         record.verdict.clone(),
         record.prices_sha256.clone(),
+        record.ends_leases.to_string(),
+        record.previous_expire_time.clone(),
     ]
 }
 

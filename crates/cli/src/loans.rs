@@ -38,7 +38,7 @@ impl Loans {
         [Kind::LeaseGranted, Kind::LeaseRenewed, Kind::LeaseReleased, Kind::LeaseRevoked];
 
     /// The kinds that end leases without naming them.
-    pub(crate) const REVOCATIONS: [Kind; 10] = [
+    pub(crate) const REVOCATIONS: [Kind; 13] = [
         Kind::TenantUpdated,
         Kind::TenantSuspended,
         Kind::SessionRevoked,
@@ -49,6 +49,9 @@ impl Loans {
         Kind::CredentialDisabled,
         Kind::CredentialDeleted,
         Kind::VirtualKeyRevoked,
+        Kind::VirtualKeyUpdated,
+        Kind::VirtualKeyRotated,
+        Kind::VirtualKeyBlocked,
     ];
 
     /// Takes a record in; the same one twice is no matter.
@@ -154,6 +157,9 @@ fn how(record: &Record) -> &'static str {
         Kind::CredentialDisabled => "credential_disabled",
         Kind::CredentialDeleted => "credential_deleted",
         Kind::VirtualKeyRevoked => "virtual_key_revoked",
+        Kind::VirtualKeyUpdated => "virtual_key_updated",
+        Kind::VirtualKeyRotated => "virtual_key_rotated",
+        Kind::VirtualKeyBlocked => "virtual_key_blocked",
         _ => "unknown",
     }
 }

@@ -90,8 +90,19 @@ pub(crate) struct KeyView {
     pub(crate) display_name: String,
     pub(crate) providers: Vec<String>,
     pub(crate) models: Vec<String>,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) networks: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner: String,
+    pub(crate) group: String,
+    /// 0 is no limit, here and in the next two.
+    pub(crate) requests_per_minute: u64,
+    pub(crate) tokens_per_minute: u64,
+    pub(crate) concurrent: u64,
     pub(crate) state: &'static str,
     pub(crate) expire_time: String,
+    /// Until when values from before rotations are accepted.
+    pub(crate) previous_expire_times: Vec<String>,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
@@ -153,6 +164,10 @@ pub(crate) struct RecordView {
     /// What a test of the credential has shown.
     pub(crate) verdict: String,
     pub(crate) prices_sha256: String,
+    /// Whether a change of a virtual key has ended its leases.
+    pub(crate) ends_leases: bool,
+    /// Until when an older value of a virtual key is accepted.
+    pub(crate) previous_expire_time: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -283,6 +298,7 @@ impl From<VirtualKey> for KeyView {
             virtual_key::State::Unspecified => "unknown",
             virtual_key::State::Active => "active",
             virtual_key::State::Revoked => "revoked",
+            virtual_key::State::Blocked => "blocked",
         };
         Self {
             state,
@@ -290,6 +306,19 @@ impl From<VirtualKey> for KeyView {
             display_name: key.display_name,
             providers: key.providers,
             models: key.models,
+            endpoints: key.endpoints,
+            networks: key.networks,
+            labels: key.labels.into_iter().collect(),
+            owner: key.owner,
+            group: key.group,
+            requests_per_minute: key.requests_per_minute,
+            tokens_per_minute: key.tokens_per_minute,
+            concurrent: key.concurrent,
+            previous_expire_times: key
+                .previous_expire_times
+                .into_iter()
+                .map(|it| time(Some(it)))
+                .collect(),
             expire_time: time(key.expire_time),
             create_time: time(key.create_time),
             update_time: time(key.update_time),
@@ -360,6 +389,8 @@ impl From<Record> for RecordView {
             rotation_percent: record.rotation_percent,
             deleted_version: record.deleted_version,
             prices_sha256: hex::encode(&record.prices_sha256),
+            ends_leases: record.ends_leases,
+            previous_expire_time: time(record.previous_expire_time),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use domain::{
-    Clock, CredentialName, LeaseId, Origin, ProviderId, Secret, Source, TenantId, Timestamp,
-    VirtualKeyName,
+    Clock, CredentialName, KeyTerms, LeaseId, Origin, ProviderId, Secret, Source, TenantId,
+    Timestamp, VirtualKeyName,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use sealing::LeaseContext;
@@ -41,6 +41,7 @@ pub struct HeldLease {
     ttl: Duration,
     virtual_key: Option<VirtualKeyName>,
     settings: Vec<(String, String)>,
+    key_terms: KeyTerms,
     session: Arc<OpenSession>,
     deadline: Deadline,
     vitals: Arc<Vitals>,
@@ -90,6 +91,8 @@ impl HeldLease {
             ttl,
             virtual_key,
             settings: settings(&wire.settings)?,
+            key_terms: KeyTerms::of_places(&wire.endpoints, &wire.networks)
+                .map_err(|_| "an endpoint or a network of the lease is malformed")?,
             session,
             deadline: Deadline::new(sent, ttl),
             vitals,
@@ -215,6 +218,12 @@ impl HeldLease {
         self.wire.has_fallback
     }
 
+    /// The kinds of calls that the virtual key is for, and the networks that it may be used from; its
+    /// other terms the broker has seen to. Whoever serves applications holds each call against them.
+    pub fn key_terms(&self) -> &KeyTerms {
+        &self.key_terms
+    }
+
     /// Why this credential was chosen, in a word for people.
     pub fn because(&self) -> &str {
         &self.wire.because
@@ -300,6 +309,8 @@ impl HeldLease {
             has_fallback: self.wire.has_fallback,
             because: &self.wire.because,
             price_version: &self.wire.price_version,
+            endpoints: &self.wire.endpoints,
+            networks: &self.wire.networks,
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use domain::{Dialect, Failure, Secret};
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
@@ -19,6 +19,7 @@ use crate::{
     lease_refusal::lease_refusal,
     meters,
     outgoing::{self, outgoing, unusable},
+    place,
     refusal::Refusal,
     reply::{Idle, Reply, Stream},
     rewriting::rewrite,
@@ -38,6 +39,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) outline: &'a Outline,
     pub(crate) id: &'a str,
     pub(crate) started: Duration,
+    /// Where it comes from, if that is known.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// What came of one attempt at a call: an answer for the caller, of which no byte has been sent yet.
@@ -68,7 +71,7 @@ impl Gateway {
         key: LeaseKey,
         mut frames: Frames,
     ) -> Result<Response<Reply>, Refusal> {
-        let (mut loan, mut secret) = self.open(&key).await?;
+        let (mut loan, mut secret) = self.open(asked, &key).await?;
         let mut tried = Tried::default();
         loop {
             let began = self.clock.elapsed();
@@ -97,6 +100,7 @@ impl Gateway {
             tried.push(failed);
             match self.next_loan(&key, &tried).await {
                 Ok((next, opened)) => {
+                    permit(asked, &*next)?;
                     meters::fell_back(loan.provider(), failure);
                     (loan, secret, frames) = (next, opened, body);
                 }
@@ -114,14 +118,20 @@ impl Gateway {
         }
     }
 
-    /// A lease and its secret.
-    async fn open(&self, key: &LeaseKey) -> Result<(Arc<dyn Loan>, Secret), Refusal> {
+    /// A lease that permits the call, and its secret.
+    async fn open(
+        &self,
+        asked: &Asked<'_>,
+        key: &LeaseKey,
+    ) -> Result<(Arc<dyn Loan>, Secret), Refusal> {
         let mut loan = self.leases.lease(key).await.map_err(lease_refusal)?;
+        permit(asked, &*loan)?;
         let secret = match loan.unseal() {
             // It ended between the two lines above.
             Err(UnsealError::Ended) => {
                 self.leases.forget(key);
                 loan = self.leases.lease(key).await.map_err(lease_refusal)?;
+                permit(asked, &*loan)?;
                 loan.unseal()
             }
             unsealed => unsealed,
@@ -310,6 +320,11 @@ enum Exhausted {
     All(Option<Duration>),
     /// There may be one, but it cannot be had.
     NotNow(&'static str),
+}
+
+/// Refuses a call that the lease's virtual key is not for.
+fn permit(asked: &Asked<'_>, loan: &dyn Loan) -> Result<(), Refusal> {
+    place::check(loan.key_terms(), asked.call.endpoint(), asked.source)
 }
 
 /// An answer of this gateway's own.

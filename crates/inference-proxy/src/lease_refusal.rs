@@ -31,6 +31,9 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
     let told = with_models(message, models);
     match reason {
         "VIRTUAL_KEY_REFUSED" => Refusal::key(),
+        "VIRTUAL_KEY_IS_BLOCKED" => {
+            Refusal::new(StatusCode::FORBIDDEN, "key_blocked", told).and_final()
+        }
         "MODEL_NOT_IN_SCOPE" => {
             Refusal::new(StatusCode::FORBIDDEN, "model_not_in_scope", told).about("model")
         }
@@ -102,7 +105,8 @@ fn resting(failure: Option<&str>, retry_after: Option<Duration>) -> Refusal {
 /// The code of an answer when all credentials that policy names have failed.
 pub(crate) const EXHAUSTED: &str = "credentials_exhausted";
 
-fn broken() -> Refusal {
+/// For an answer of the broker's that says what it must not.
+pub(crate) fn broken() -> Refusal {
     Refusal::new(
         StatusCode::BAD_GATEWAY,
         "broker_failed",
@@ -130,6 +134,7 @@ mod tests {
     #[test]
     fn each_reason_has_a_status_that_sdks_understand() {
         check("VIRTUAL_KEY_REFUSED", 401, "invalid_api_key");
+        check("VIRTUAL_KEY_IS_BLOCKED", 403, "key_blocked");
         check("MODEL_NOT_IN_SCOPE", 403, "model_not_in_scope");
         check("PROVIDER_NOT_IN_SCOPE", 403, "provider_not_in_scope");
         check("NO_SUCH_MODEL", 404, "model_not_found");

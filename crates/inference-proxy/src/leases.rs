@@ -1,10 +1,12 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use domain::{CredentialName, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId};
+use domain::{
+    CredentialName, KeyTerms, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId,
+};
 use http::{HeaderName, Uri};
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
-use strongroom_proto::v1::{ExplainRouteResponse, ReachableModel};
+use strongroom_proto::v1::{ExplainRouteResponse, ListModelsResponse};
 
 /// Where the proxy gets its leases from: the broker, or a test's script.
 #[async_trait]
@@ -33,7 +35,7 @@ pub trait Leases: fmt::Debug + Send + Sync {
         &self,
         id: &VirtualKeyId,
         digest: &VirtualKeyDigest,
-    ) -> Result<Vec<ReachableModel>, LeaseError>;
+    ) -> Result<ListModelsResponse, LeaseError>;
 
     /// Why no leases can be had, if that is so.
     fn trouble(&self) -> Option<String>;
@@ -72,6 +74,8 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn has_fallback(&self) -> bool;
     /// Why this credential, in a word.
     fn because(&self) -> &str;
+    /// For which kinds of calls, and from which networks.
+    fn key_terms(&self) -> &KeyTerms;
     /// Whether it may still be used.
     fn is_live(&self) -> bool;
     /// The secret, for as long as the caller keeps it.

@@ -23,6 +23,7 @@ mod listener_tls;
 mod meters;
 mod models;
 mod outgoing;
+mod place;
 mod presented;
 mod proxy;
 mod redact;

@@ -80,6 +80,10 @@ fn what(record: &Record, names: &Names) -> String {
         }
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
+        Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),
+        Kind::VirtualKeyRotated => format!("virtual key {key} has a new value"),
+        Kind::VirtualKeyBlocked => format!("virtual key {key} blocked"),
+        Kind::VirtualKeyUnblocked => format!("virtual key {key} no longer blocked"),
     }
 }
 

@@ -108,6 +108,8 @@ pub(crate) fn lease(origins: &[String]) -> LeaseContext<'_> {
         has_fallback: false,
         because: "detected",
         price_version: "7-2",
+        endpoints: &[],
+        networks: &[],
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
     let verdict =
         (record.verdict() != Verdict::Unspecified).then(|| record.verdict().as_str_name());
     let ends = record.lease_expire_time.as_ref().and_then(timestamp).map(rfc3339);
+    let previous = record.previous_expire_time.as_ref().and_then(timestamp).map(rfc3339);
     let mut all = vec![
         ("index", Value::Number(event.index)),
         ("time", Value::Text(rfc3339(event.time))),
@@ -44,6 +45,8 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("because", text(&record.because)),
         ("verdict", text(verdict.unwrap_or_default())),
         ("virtual_key", text(&record.virtual_key)),
+        ("previous_expire_time", text(&previous.unwrap_or_default())),
+        ("ends_leases", text(if record.ends_leases { "true" } else { "" })),
         ("lease_hash", bytes(&record.lease_hash)),
         ("lease_expire_time", text(&ends.unwrap_or_default())),
         ("lease_renewals", number(record.lease_renewals.into())),

@@ -48,6 +48,10 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialTested => "Credential tested",
         Kind::VirtualKeyCreated => "Virtual key created",
         Kind::VirtualKeyRevoked => "Virtual key revoked",
+        Kind::VirtualKeyUpdated => "Virtual key updated",
+        Kind::VirtualKeyRotated => "Virtual key rotated",
+        Kind::VirtualKeyBlocked => "Virtual key blocked",
+        Kind::VirtualKeyUnblocked => "Virtual key unblocked",
         Kind::Finding => "Stored data or log found changed",
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
@@ -72,6 +76,8 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialRotationRolledBack
         | Kind::VirtualKeyRevoked
         | Kind::PricesChanged
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -91,7 +97,9 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialRotationAdvanced
         | Kind::CredentialRotationFinished
         | Kind::CredentialTested
-        | Kind::VirtualKeyCreated => Weight::Routine,
+        | Kind::VirtualKeyCreated
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated => Weight::Routine,
     }
 }
 

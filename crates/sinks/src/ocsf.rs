@@ -135,6 +135,10 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::CredentialRotationRolledBack
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::IdentityBlocked
         | Kind::PricesChanged
         | Kind::IdentityUnblocked => (EntityManagement, Activity::Update),

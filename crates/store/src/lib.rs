@@ -20,6 +20,7 @@ mod sqlite;
 mod store;
 mod tree;
 mod usage;
+mod virtual_key;
 mod writer;
 
 pub use config::{StoreConfig, open};
@@ -29,8 +30,8 @@ pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
 pub use row::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, PriceRow, TenantRow, TestRow, VersionRow,
-    VirtualKeyRow,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, TenantRow, TestRow,
+    VersionRow, VirtualKeyRow,
 };
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};

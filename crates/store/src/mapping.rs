@@ -1,11 +1,11 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{CredentialName, OnMissing, Scope, Timestamp, Uid};
+use domain::{CredentialName, KeyTerms, OnMissing, RateLimits, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, TestRow, VersionRow,
-    VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, PreviousKey, StoreError, TenantRow,
+    TestRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
 };
 
 mod usage;
@@ -26,6 +26,11 @@ impl Columns<'_> {
     pub(crate) fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
         let number: i64 = self.row.read(self.table, column)?;
         T::try_from(number).map_err(|_| self.corrupt(column))
+    }
+
+    fn optional_number(&self, column: &str) -> Result<Option<u64>, StoreError> {
+        let number: Option<i64> = self.row.read(self.table, column)?;
+        number.map(|number| u64::try_from(number).map_err(|_| self.corrupt(column))).transpose()
     }
 
     pub(crate) fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
@@ -272,8 +277,15 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
         tenant: of.parsed("tenant")?,
         display_name: of.text("display_name")?,
         verifier: of.array("verifier")?,
-        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
-        expires_at: of.optional_time("expires_at")?,
+        previous: previous(&of)?,
+        terms: terms(&of)?,
+        group: of.optional_parsed("key_group")?,
+        rates: RateLimits {
+            requests_per_minute: of.optional_number("requests_per_minute")?,
+            tokens_per_minute: of.optional_number("tokens_per_minute")?,
+            concurrent: of.optional_number("concurrent")?,
+        },
+        blocked: of.flag("blocked")?,
         revoked: of.flag("revoked")?,
         revision: of.number("revision")?,
         created_at: of.time("created_at")?,
@@ -285,4 +297,33 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
 /// A document of prices.
 pub(crate) fn price_document(row: &Row) -> Result<Vec<u8>, StoreError> {
     Columns { row, table: "price" }.bytes("document")
+}
+
+fn previous(of: &Columns<'_>) -> Result<Vec<PreviousKey>, StoreError> {
+    let bytes = of.bytes("previous")?;
+    let (values, rest) = bytes.as_chunks::<40>();
+    if !rest.is_empty() {
+        return Err(of.corrupt("previous"));
+    }
+    let value = |value: &[u8; 40]| {
+        let (verifier, ends_at) = value.split_first_chunk::<32>()?;
+        let ends_at = i64::from_be_bytes(*ends_at.first_chunk()?);
+        Some(PreviousKey { verifier: *verifier, ends_at: Timestamp::from_millis(ends_at) })
+    };
+    values.iter().map(|it| value(it).ok_or_else(|| of.corrupt("previous"))).collect()
+}
+
+fn terms(of: &Columns<'_>) -> Result<KeyTerms, StoreError> {
+    let label = |(name, text): (String, String)| {
+        let corrupt = |_| of.corrupt("labels");
+        Ok((name.parse().map_err(corrupt)?, text.parse().map_err(corrupt)?))
+    };
+    Ok(KeyTerms {
+        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
+        endpoints: of.list("endpoints")?,
+        networks: of.list("networks")?,
+        expires_at: of.optional_time("expires_at")?,
+        labels: of.pairs("labels")?.into_iter().map(label).collect::<Result<_, StoreError>>()?,
+        owner: of.optional_parsed("owner")?,
+    })
 }

@@ -1,6 +1,6 @@
 use domain::{
-    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, Rotation, RoutingRules, Scope,
-    TenantId, Timestamp, Uid, VirtualKeyId,
+    CredentialId, CredentialName, GroupId, KeyTerms, OnMissing, ProviderId, RateLimits, RequestId,
+    Rotation, RoutingRules, TenantId, Timestamp, Uid, VirtualKeyId, VirtualKeyName,
 };
 
 /// A tenant as it is kept.
@@ -182,10 +182,16 @@ pub struct VirtualKeyRow {
     pub display_name: String,
     /// The HMAC that a presented key must match.
     pub verifier: [u8; 32],
-    /// What it may reach.
-    pub scope: Scope,
-    /// From then on it is refused.
-    pub expires_at: Option<Timestamp>,
+    /// Values from before rotations, the latest first. One whose time is up may still be here.
+    pub previous: Vec<PreviousKey>,
+    /// What it is for, from where and until when, and whose it is.
+    pub terms: KeyTerms,
+    /// The keys that it shares budgets with.
+    pub group: Option<GroupId>,
+    /// How fast it may be used.
+    pub rates: RateLimits,
+    /// Refused until that is lifted.
+    pub blocked: bool,
     /// Refused for good.
     pub revoked: bool,
     /// Rises by 1 with each change, from 1.
@@ -211,4 +217,20 @@ pub struct PriceRow {
     pub document: Vec<u8>,
     /// When it was put in.
     pub created_at: Timestamp,
+}
+
+impl VirtualKeyRow {
+    /// The resource name.
+    pub fn name(&self) -> VirtualKeyName {
+        VirtualKeyName { tenant: self.tenant.clone(), id: self.id.clone() }
+    }
+}
+
+/// What is kept of a virtual key's value from before a rotation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PreviousKey {
+    /// The HMAC that it must match.
+    pub verifier: [u8; 32],
+    /// The first moment at which it is refused.
+    pub ends_at: Timestamp,
 }

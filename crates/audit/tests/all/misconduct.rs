@@ -274,6 +274,19 @@ fn a_revoked_virtual_key_lends_nothing() {
 }
 
 #[test]
+fn a_blocked_virtual_key_lends_nothing_until_it_is_unblocked() {
+    let of = |kind, key: &str| Record { kind: i32::from(kind), ..revoke_key(key) };
+    let block = || of(Kind::VirtualKeyBlocked, "abcdefgh234567ab");
+    let unblock = || of(Kind::VirtualKeyUnblocked, "abcdefgh234567ab");
+    let blocked = |index, blocked_at| Some(Finding::VirtualKeyBlocked { index, blocked_at });
+    check(vec![created(), block(), granted()], blocked(2, 1));
+    check(vec![created(), block(), block(), granted()], blocked(3, 1));
+    check(vec![created(), granted(), block(), renewed()], blocked(3, 2));
+    check(vec![created(), block(), unblock(), granted()], None);
+    check(vec![created(), of(Kind::VirtualKeyBlocked, "another"), granted()], None);
+}
+
+#[test]
 fn a_forged_root_outweighs_what_the_records_say() {
     let entries = bodies(&seal(vec![granted()]));
     let other = bodies(&seal(vec![created()]));

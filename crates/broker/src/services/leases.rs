@@ -34,7 +34,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Records read at a time for a watcher.
 const STEP: u32 = 512;
 
-mod ask;
+pub(super) mod ask;
 mod explain;
 mod models;
 mod reports;

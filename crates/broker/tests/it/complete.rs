@@ -60,7 +60,7 @@ fn methods(records: &[Record], of: impl Fn(Kind) -> bool) -> Vec<String> {
 
 /// Calls `$client.$service().$call($request)` and writes it down under its name in the contract.
 macro_rules! answered {
-    ($calls:ident, $client:expr, $service:ident.$call:ident, $name:literal, $request:expr) => {{
+    ($calls:ident, $client:expr, $service:ident.$call:ident, $name:expr, $request:expr) => {{
         let mut client = $client.$service();
         $calls.answered($name, client.$call($request)).await
     }};
@@ -320,15 +320,7 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, credentials.enable_credential, "Credentials/EnableCredential", request);
     let request = v1::DeleteCredentialRequest { name: name(), etag: etag() };
     answered!(calls, admin, credentials.delete_credential, "Credentials/DeleteCredential", request);
-    let name = format!("tenants/acme/virtualKeys/{}", key.id());
-    let request = v1::RevokeVirtualKeyRequest { name };
-    answered!(
-        calls,
-        admin,
-        virtual_keys.revoke_virtual_key,
-        "VirtualKeys/RevokeVirtualKey",
-        request
-    );
+    change_key(calls, running, &format!("tenants/acme/virtualKeys/{}", key.id())).await;
     let name = || "tenants/acme".to_owned();
     let tenant = v1::Tenant { name: name(), ..Default::default() };
     let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: None };
@@ -393,27 +385,38 @@ async fn refuse_the_rest(calls: &mut Calls, running: &Running) {
     calls.refused("Prices/GetPrices", prices.get_prices(nobody)).await;
 }
 
+async fn change_key(calls: &mut Calls, running: &Running, name: &str) {
+    let (admin, name) = (&running.admin, || name.to_owned());
+    let key = v1::VirtualKey { name: name(), ..Default::default() };
+    let request = v1::UpdateVirtualKeyRequest { virtual_key: Some(key), update_mask: None };
+    let method = "VirtualKeys/UpdateVirtualKey";
+    answered!(calls, admin, virtual_keys.update_virtual_key, method, request);
+    let key_sha256 = vec![1; 32].into();
+    let request = v1::RotateVirtualKeyRequest { name: name(), key_sha256, ..Default::default() };
+    let method = "VirtualKeys/RotateVirtualKey";
+    answered!(calls, admin, virtual_keys.rotate_virtual_key, method, request);
+    let request = v1::RetireVirtualKeyValuesRequest { name: name() };
+    let method = "VirtualKeys/RetireVirtualKeyValues";
+    answered!(calls, admin, virtual_keys.retire_virtual_key_values, method, request);
+    let request = v1::BlockVirtualKeyRequest { name: name() };
+    let method = "VirtualKeys/BlockVirtualKey";
+    answered!(calls, admin, virtual_keys.block_virtual_key, method, request);
+    let request = v1::UnblockVirtualKeyRequest { name: name() };
+    let method = "VirtualKeys/UnblockVirtualKey";
+    answered!(calls, admin, virtual_keys.unblock_virtual_key, method, request);
+    let request = v1::RevokeVirtualKeyRequest { name: name() };
+    let method = "VirtualKeys/RevokeVirtualKey";
+    answered!(calls, admin, virtual_keys.revoke_virtual_key, method, request);
+}
+
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table: one entry for each method")]
 async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
     let mut calls = Calls::default();
     // By one who may not call it, or else with a request that says nothing.
-    refused!(calls, running.proxy, tenants:
-        create_tenant CreateTenantRequest "Tenants/CreateTenant",
-        get_tenant GetTenantRequest "Tenants/GetTenant",
-        list_tenants ListTenantsRequest "Tenants/ListTenants",
-        resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
-        suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
-        update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
-    );
     refuse_credentials(&mut calls, &running).await;
-    refused!(calls, running.proxy, virtual_keys:
-        create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
-        get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",
-        list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
-        revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
-    );
+    refuse_administration(&mut calls, &running).await;
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
         get_policy GetPolicyRequest "Audit/GetPolicy",
@@ -447,6 +450,29 @@ async fn every_method_that_is_refused_leaves_a_record() {
     let (ours, waiting) = recorded.split_at(calls.refused.len());
     assert_eq!(ours, calls.refused);
     assert!(waiting.iter().all(|method| method == "Audit/GetCheckpoint"), "{waiting:?}");
+}
+
+/// By one who may not call it, or else with a request that says nothing.
+async fn refuse_administration(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, tenants:
+        create_tenant CreateTenantRequest "Tenants/CreateTenant",
+        get_tenant GetTenantRequest "Tenants/GetTenant",
+        list_tenants ListTenantsRequest "Tenants/ListTenants",
+        resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
+        suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
+        update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
+    );
+    refused!(calls, running.proxy, virtual_keys:
+        block_virtual_key BlockVirtualKeyRequest "VirtualKeys/BlockVirtualKey",
+        retire_virtual_key_values RetireVirtualKeyValuesRequest "VirtualKeys/RetireVirtualKeyValues",
+        rotate_virtual_key RotateVirtualKeyRequest "VirtualKeys/RotateVirtualKey",
+        unblock_virtual_key UnblockVirtualKeyRequest "VirtualKeys/UnblockVirtualKey",
+        update_virtual_key UpdateVirtualKeyRequest "VirtualKeys/UpdateVirtualKey",
+        create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
+        get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",
+        list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
+        revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
+    );
 }
 
 #[tokio::test]

@@ -15,4 +15,5 @@ mod schedule;
 mod several;
 mod sinks;
 mod tiles;
+mod virtual_keys;
 mod witnesses;

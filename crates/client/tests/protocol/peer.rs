@@ -140,6 +140,8 @@ impl Peer {
             has_fallback: true,
             because: "detected".into(),
             price_version: "7-2".into(),
+            endpoints: vec!["chat_completions".into()],
+            networks: vec!["10.0.0.0/8".into()],
             ..Lease::default()
         };
         script.log += 1;
@@ -179,6 +181,8 @@ impl Peer {
             has_fallback: lease.has_fallback,
             because: &lease.because,
             price_version: &lease.price_version,
+            endpoints: &lease.endpoints,
+            networks: &lease.networks,
         };
         session.seal_lease(&context, &Secret::new(SECRET.to_vec())).unwrap()
     }

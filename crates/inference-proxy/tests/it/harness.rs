@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
-    CredentialName, Dialect, Failure, Origin, ProviderId, Secret, Source, SystemClock, VirtualKey,
-    VirtualKeyDigest, VirtualKeyId,
+    CredentialName, Dialect, Failure, KeyTerms, Origin, ProviderId, Secret, Source, SystemClock,
+    VirtualKey, VirtualKeyDigest, VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -24,7 +24,9 @@ use inference_proxy::{Config, Leases, Loan, Proxy};
 use providers::{Ask, Call, Catalogue, CredentialKind, Proof, Provider, Settings};
 use serde_json::Value;
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
-use strongroom_proto::v1::{ExplainRouteResponse, PlannedAttempt, ReachableModel};
+use strongroom_proto::v1::{
+    ExplainRouteResponse, ListModelsResponse, PlannedAttempt, ReachableModel,
+};
 use testkit::Upstream;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
@@ -58,6 +60,8 @@ pub(crate) struct Script {
     pub(crate) wrong_header: AtomicBool,
     /// The kind and settings of credentials, by provider; without: the usual kind and no settings.
     pub(crate) kinds: Mutex<HashMap<String, Kept>>,
+    /// What the virtual key is for: kinds of calls, and networks.
+    pub(crate) places: Mutex<(Vec<String>, Vec<String>)>,
     /// The model that is lent instead of the one asked for.
     pub(crate) model: Mutex<Option<String>>,
     /// What is lent when an attempt fails, in this order; then nothing more. Every lease but the last
@@ -100,6 +104,7 @@ struct Lent {
     address: Option<String>,
     has_fallback: bool,
     because: &'static str,
+    key_terms: KeyTerms,
     secret: &'static str,
 }
 
@@ -133,6 +138,7 @@ impl World {
             has_address: AtomicBool::new(true),
             wrong_header: AtomicBool::new(false),
             kinds: Mutex::default(),
+            places: Mutex::default(),
             model: Mutex::default(),
             next: Mutex::default(),
             reported: Mutex::default(),
@@ -209,7 +215,7 @@ pub(crate) async fn read(response: Response<Incoming>) -> (StatusCode, HeaderMap
 const LOOPBACK: &str = "[egress]\nallow = [\"127.0.0.1/32\"]\ndanger_plain_http_to_loopback = true";
 
 pub(crate) fn config(extra: &str) -> Config {
-    let (top, tables) = extra.split_at(extra.find('[').unwrap_or(extra.len()));
+    let (top, tables) = if extra.starts_with('[') { ("", extra) } else { (extra, "") };
     let egress = if tables.contains("[egress]") { "" } else { LOOPBACK };
     let text = format!(
         r#"
@@ -300,7 +306,8 @@ impl Leases for Script {
         Ok(ExplainRouteResponse {
             steps: vec!["one".to_owned()],
             attempts: vec![attempt],
-            refusal: String::new(),
+            networks: self.places.lock().unwrap().1.clone(),
+            ..Default::default()
         })
     }
 
@@ -312,7 +319,7 @@ impl Leases for Script {
         &self,
         _: &VirtualKeyId,
         digest: &VirtualKeyDigest,
-    ) -> Result<Vec<ReachableModel>, LeaseError> {
+    ) -> Result<ListModelsResponse, LeaseError> {
         if *digest != self.key {
             return Err(refused("VIRTUAL_KEY_REFUSED"));
         }
@@ -321,7 +328,9 @@ impl Leases for Script {
             provider: provider.to_owned(),
             source: 1,
         };
-        Ok(vec![model("gpt-4o", "openai"), model("claude-opus-5", "anthropic")])
+        let models = vec![model("gpt-4o", "openai"), model("claude-opus-5", "anthropic")];
+        let (endpoints, networks) = self.places.lock().unwrap().clone();
+        Ok(ListModelsResponse { models, endpoints, networks })
     }
 
     fn trouble(&self) -> Option<String> {
@@ -356,6 +365,10 @@ impl Script {
             address: self.has_address.load(Ordering::SeqCst).then(|| base.to_owned()),
             has_fallback: !self.next.lock().unwrap().is_empty(),
             because: "",
+            key_terms: {
+                let (endpoints, networks) = self.places.lock().unwrap().clone();
+                KeyTerms::of_places(&endpoints, &networks).unwrap()
+            },
             secret: SECRET,
         }
     }
@@ -456,6 +469,10 @@ impl Loan for Lent {
 
     fn because(&self) -> &str {
         self.because
+    }
+
+    fn key_terms(&self) -> &KeyTerms {
+        &self.key_terms
     }
 
     fn is_live(&self) -> bool {

@@ -14,6 +14,7 @@ mod hidden_errors;
 mod http2;
 mod limits;
 mod passing;
+mod places;
 mod quirks;
 mod refusing;
 mod streaming;

@@ -138,13 +138,25 @@ fn full(kind: Kind) -> Record {
             verdict: Verdict::NoQuota.into(),
             ..credential(by)
         },
-        Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => Record {
-            method: "VirtualKeys/RevokeVirtualKey".to_owned(),
-            tenant: "acme".to_owned(),
-            virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
-            revision: 1,
-            ..by
+        Kind::VirtualKeyCreated
+        | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked => virtual_key(by),
+        Kind::VirtualKeyUpdated | Kind::VirtualKeyRotated => Record {
+            ends_leases: true,
+            previous_expire_time: Some(proto_time(Timestamp::from_millis(1_700_000_090_005))),
+            ..virtual_key(by)
         },
+    }
+}
+
+fn virtual_key(by: Record) -> Record {
+    Record {
+        method: "VirtualKeys/RevokeVirtualKey".to_owned(),
+        tenant: "acme".to_owned(),
+        virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
+        revision: 1,
+        ..by
     }
 }
 

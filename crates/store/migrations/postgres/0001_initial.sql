@@ -155,20 +155,31 @@ CREATE TABLE credential_test (
     row_mac        BYTEA NOT NULL
 );
 
+-- `previous` has 40 bytes for each older value that is accepted: its verifier, and when it ends.
 CREATE TABLE virtual_key (
-    id              TEXT COLLATE "C" PRIMARY KEY,
-    tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),
-    tenant          TEXT COLLATE "C" NOT NULL,
-    display_name    TEXT    NOT NULL,
-    verifier        BYTEA   NOT NULL,
-    scope_providers TEXT    NOT NULL,
-    scope_models    TEXT    NOT NULL,
-    expires_at      BIGINT,
-    revoked         BOOLEAN NOT NULL,
-    revision        BIGINT  NOT NULL,
-    created_at      BIGINT  NOT NULL,
-    updated_at      BIGINT  NOT NULL,
-    row_mac         BYTEA   NOT NULL
+    id                  TEXT COLLATE "C" PRIMARY KEY,
+    tenant_uid          BYTEA   NOT NULL REFERENCES tenant (uid),
+    tenant              TEXT COLLATE "C" NOT NULL,
+    display_name        TEXT    NOT NULL,
+    verifier            BYTEA   NOT NULL,
+    previous            BYTEA   NOT NULL,
+    scope_providers     TEXT    NOT NULL,
+    scope_models        TEXT    NOT NULL,
+    endpoints           TEXT    NOT NULL,
+    networks            TEXT    NOT NULL,
+    expires_at          BIGINT,
+    labels              TEXT    NOT NULL,
+    owner               TEXT,
+    key_group           TEXT COLLATE "C",
+    requests_per_minute BIGINT,
+    tokens_per_minute   BIGINT,
+    concurrent          BIGINT,
+    blocked             BOOLEAN NOT NULL,
+    revoked             BOOLEAN NOT NULL,
+    revision            BIGINT  NOT NULL,
+    created_at          BIGINT  NOT NULL,
+    updated_at          BIGINT  NOT NULL,
+    row_mac             BYTEA   NOT NULL
 );
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);

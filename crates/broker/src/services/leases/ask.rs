@@ -82,10 +82,18 @@ pub(super) fn presented(id: &str, digest: &[u8]) -> Result<(VirtualKeyId, Virtua
 }
 
 pub(super) fn ttl(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Why> {
-    let wrong = || Why::InvalidField("ttl must not be negative".into());
-    let plain = |ttl: prost_types::Duration| {
-        let seconds = u64::try_from(ttl.seconds).map_err(|_| wrong())?;
-        let nanos = u32::try_from(ttl.nanos).map_err(|_| wrong())?;
+    duration(asked, "ttl")
+}
+
+/// Reads a length of time, which is not negative.
+pub(in crate::services) fn duration(
+    asked: Option<prost_types::Duration>,
+    name: &str,
+) -> Result<Option<Duration>, Why> {
+    let wrong = || Why::InvalidField(format!("{name} must not be negative"));
+    let plain = |time: prost_types::Duration| {
+        let seconds = u64::try_from(time.seconds).map_err(|_| wrong())?;
+        let nanos = u32::try_from(time.nanos).map_err(|_| wrong())?;
         Ok(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
     };
     asked.map(plain).transpose()

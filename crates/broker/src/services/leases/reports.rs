@@ -41,7 +41,7 @@ impl Core {
     ) -> Result<std::sync::Arc<crate::directory::Tenant>, Why> {
         let (id, digest) = presented(&report.virtual_key_id, &report.key_sha256)?;
         let key = self.check_virtual_key(&id, &digest).await?;
-        self.tenant(caller, &key.tenant).await
+        self.tenant(caller, &key.row.tenant).await
     }
 }
 
