@@ -21,8 +21,8 @@ pub(crate) struct Reports {
 }
 
 impl LeaseCache {
-    /// Tells of a failed call whose lease [has no fallback](crate::HeldLease::has_fallback). The broker
-    /// hears of it soon, together with others. Until a provider that named a time wants to be asked
+    /// Tells of a failed call whose lease [has no fallback](crate::HeldLease::has_fallback), or that
+    /// cannot be repeated. The broker hears of it soon, together with others. Until a provider that named a time wants to be asked
     /// again, the lease is refused as if the broker had; a lease of a credential that is no good any
     /// more is dropped, so that the next call asks the broker.
     pub fn report(&self, key: &LeaseKey, failed: FailedAttempt) {
@@ -30,8 +30,14 @@ impl LeaseCache {
             Failure::CredentialRefused | Failure::NoQuota => self.forget(key),
             Failure::RateLimited { retry_after: Some(wait) } => {
                 let held = self.inner.leases.get(key);
-                if let Some(lease) = held.filter(|it| *it.credential() == failed.credential) {
-                    lease.pause(self.inner.clock.elapsed().saturating_add(wait.min(LONGEST_PAUSE)));
+                match held.filter(|it| *it.credential() == failed.credential) {
+                    // Only this call could not be repeated; the next may go elsewhere.
+                    Some(lease) if lease.has_fallback() => self.forget(key),
+                    Some(lease) => {
+                        let wait = wait.min(LONGEST_PAUSE);
+                        lease.pause(self.inner.clock.elapsed().saturating_add(wait));
+                    }
+                    None => {}
                 }
             }
             Failure::RateLimited { retry_after: None }

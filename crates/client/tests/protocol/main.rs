@@ -170,6 +170,7 @@ async fn failures_that_nothing_stands_in_for_are_reported_without_a_call_for_eac
 #[tokio::test]
 async fn until_the_provider_wants_to_be_asked_again_the_answer_is_at_hand() {
     let world = world(OnStreamLoss::Available).await;
+    world.peer.script().tamper = Some(|lease| lease.has_fallback = false);
     let lease = world.cache.lease(&key(1)).await.unwrap();
     let retry_after = Some(Duration::from_secs(7));
     let failed = FailedAttempt {
@@ -190,6 +191,17 @@ async fn until_the_provider_wants_to_be_asked_again_the_answer_is_at_hand() {
     world.clock.advance(Duration::from_secs(5));
     assert!(Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
     assert_eq!(world.asked(), 1);
+    // Where another is listed, the next call asks for it instead of waiting.
+    world.peer.script().tamper = None;
+    let listed = world.cache.lease(&key(2)).await.unwrap();
+    let failed = FailedAttempt {
+        credential: listed.credential().clone(),
+        failure: Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) },
+        began: world.clock.elapsed(),
+    };
+    world.cache.report(&key(2), failed);
+    world.cache.lease(&key(2)).await.unwrap();
+    assert_eq!(world.asked(), 3);
 }
 
 #[tokio::test]
