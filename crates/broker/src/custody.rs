@@ -285,20 +285,36 @@ impl Sealed for CredentialRow {
 
 impl Sealed for VirtualKeyRow {
     fn columns(&self) -> Vec<u8> {
-        let expires_at = self.expires_at.map(|time| time.as_millis().to_be_bytes().to_vec());
+        let time = |at: Option<Timestamp>| at.map(|at| at.as_millis().to_be_bytes().to_vec());
+        let count = |most: Option<u64>| most.map(|most| most.to_be_bytes().to_vec());
+        let terms = &self.terms;
+        let networks: Vec<_> = terms.networks.iter().map(ToString::to_string).collect();
+        let labels = terms.labels.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
+        let previous = self.previous.as_ref();
         Fields::new("strongroom virtual key row v1")
             .field(1, self.id.as_str())
             .field(2, self.tenant_uid)
             .field(3, self.tenant.as_str())
             .field(4, &self.display_name)
             .field(5, self.verifier)
-            .field(6, list(self.scope.providers.iter().map(domain::ProviderId::as_str)))
-            .field(7, list(self.scope.models.iter().map(domain::ModelPattern::as_str)))
-            .field(8, expires_at.unwrap_or_default())
+            .field(6, list(terms.scope.providers.iter().map(domain::ProviderId::as_str)))
+            .field(7, list(terms.scope.models.iter().map(domain::ModelPattern::as_str)))
+            .field(8, time(terms.expires_at).unwrap_or_default())
             .field(9, [u8::from(self.revoked)])
             .number(10, self.revision)
             .field(11, self.created_at.as_millis().to_be_bytes())
             .field(12, self.updated_at.as_millis().to_be_bytes())
+            .field(13, list(terms.endpoints.iter().map(|kind| kind.as_str())))
+            .field(14, list(networks.iter().map(String::as_str)))
+            .field(15, list(labels))
+            .field(16, terms.owner.as_ref().map_or("", |owner| owner.as_str()))
+            .field(17, self.group.as_ref().map_or("", |group| group.as_str()))
+            .field(18, count(self.rates.requests_per_minute).unwrap_or_default())
+            .field(19, count(self.rates.tokens_per_minute).unwrap_or_default())
+            .field(20, count(self.rates.concurrent).unwrap_or_default())
+            .field(21, [u8::from(self.blocked)])
+            .field(22, previous.map_or(&[][..], |previous| &previous.verifier))
+            .field(23, time(previous.map(|previous| previous.ends_at)).unwrap_or_default())
             .finish()
     }
 

@@ -275,8 +275,10 @@ impl Core {
         let stored = row.as_ref().map_or([0; 32], |row| row.verifier);
         let genuine = digest.verify(&self.pepper, id, &stored);
         let now = self.clock.now();
-        row.filter(|row| genuine && !row.revoked && row.expires_at.is_none_or(|end| end > now))
-            .ok_or(Why::VirtualKeyRefused)
+        row.filter(|row| {
+            genuine && !row.revoked && row.terms.expires_at.is_none_or(|end| end > now)
+        })
+        .ok_or(Why::VirtualKeyRefused)
     }
 
     async fn decision(&self, caller: &Caller, ask: &Ask) -> Result<Decision, Why> {
@@ -286,9 +288,9 @@ impl Core {
         let (tenant, route, virtual_key) = match target {
             Target::VirtualKey { id, digest, model, provider } => {
                 let key = self.check_virtual_key(id, digest).await?;
-                key_ends = key.expires_at;
+                key_ends = key.terms.expires_at;
                 let tenant = self.tenant(caller, &key.tenant).await?;
-                let wanted = Wanted { model, provider, dialect, scope: &key.scope };
+                let wanted = Wanted { model, provider, dialect, scope: &key.terms.scope };
                 let route = self.decide(&tenant, wanted, failed).await?;
                 let name = VirtualKeyName { tenant: key.tenant.clone(), id: id.clone() };
                 (tenant, route, Some(name))

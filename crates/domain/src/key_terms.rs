@@ -130,6 +130,20 @@ impl KeyTerms {
     }
 }
 
+/// Reads a network, or one address as the network of itself. Bits behind the prefix are dropped.
+pub fn parse_network(text: &str) -> Result<IpNet, InvalidLabel> {
+    let wrong = InvalidLabel("a network is an address, or one with a prefix such as 10.0.0.0/8");
+    let address = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    let network = text.parse::<IpNet>().or_else(|_| address()).map_err(|_| wrong)?;
+    match network {
+        // Callers at such addresses are taken for what they are, so it would match nobody.
+        IpNet::V6(mapped) if mapped.addr().to_ipv4_mapped().is_some() => {
+            Err(InvalidLabel("an IPv4 network is written as such, without ::ffff: in front"))
+        }
+        IpNet::V4(_) | IpNet::V6(_) => Ok(network.trunc()),
+    }
+}
+
 impl EndpointKind {
     /// All of them.
     pub const ALL: [Self; 9] = [
@@ -274,6 +288,18 @@ mod tests {
         check(&terms, "11.1.2.3", 0, Err(ScopeRefusal::Network));
         check(&terms, "::1", 0, Err(ScopeRefusal::Network));
         check(&terms, "nobody knows", 0, Err(ScopeRefusal::Network));
+    }
+
+    #[test]
+    fn a_network_is_read_as_callers_are() {
+        let read = |text: &str| parse_network(text).map(|network| network.to_string());
+        assert_eq!(read("10.1.2.3/8").unwrap(), "10.0.0.0/8");
+        assert_eq!(read("192.0.2.1").unwrap(), "192.0.2.1/32");
+        assert_eq!(read("::ffff:192.0.2.1").unwrap(), "192.0.2.1/32");
+        assert_eq!(read("2001:db8::1").unwrap(), "2001:db8::1/128");
+        for wrong in ["", "office", "10.0.0.0/33", "::ffff:10.0.0.0/104"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use detection::Detection;
 pub use failure::Failure;
 pub use health::{Health, Readiness};
 pub use key_terms::{
-    EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal,
+    EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal, parse_network,
 };
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use money::{Cost, InvalidMoney, Money};

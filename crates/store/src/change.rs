@@ -1,10 +1,11 @@
-use domain::{ModelPattern, ProviderId, RequestId, Timestamp};
+use domain::{ProviderId, RequestId};
 
 use crate::{
-    Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
     routing::write_rules,
+    virtual_key::{create_virtual_key, update_virtual_key},
 };
 
 /// Carries a change out in the transaction that is open on this connection.
@@ -199,63 +200,7 @@ async fn create_version<B: Backend>(
     insert::<B>(connection, SQL, &values, name).await
 }
 
-async fn create_virtual_key<B: Backend>(
-    connection: &mut B::Connection,
-    key: &VirtualKeyRow,
-) -> Result<(), StoreError> {
-    const SQL: &str = "\
-        INSERT INTO virtual_key (id, tenant_uid, tenant, display_name, verifier, \
-            scope_providers, scope_models, expires_at, revoked, revision, created_at, updated_at, \
-            row_mac) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-    let providers = list(key.scope.providers.iter().map(ProviderId::as_str));
-    let models = list(key.scope.models.iter().map(ModelPattern::as_str));
-    let values = [
-        key.id.as_str().into(),
-        Value::Bytes(key.tenant_uid.as_ref()),
-        key.tenant.as_str().into(),
-        key.display_name.as_str().into(),
-        Value::Bytes(&key.verifier),
-        providers.as_str().into(),
-        models.as_str().into(),
-        Value::Integer(key.expires_at.map(Timestamp::as_millis)),
-        Value::Flag(key.revoked),
-        key.revision.into(),
-        key.created_at.into(),
-        key.updated_at.into(),
-        Value::Bytes(&key.row_mac),
-    ];
-    insert::<B>(connection, SQL, &values, &name(key)).await
-}
-
-async fn update_virtual_key<B: Backend>(
-    connection: &mut B::Connection,
-    key: &VirtualKeyRow,
-) -> Result<(), StoreError> {
-    const SQL: &str = "\
-        UPDATE virtual_key SET display_name = $1, verifier = $2, scope_providers = $3, \
-            scope_models = $4, expires_at = $5, revoked = $6, revision = $7, updated_at = $8, \
-            row_mac = $9 \
-        WHERE id = $10 AND revision = $11";
-    let providers = list(key.scope.providers.iter().map(ProviderId::as_str));
-    let models = list(key.scope.models.iter().map(ModelPattern::as_str));
-    let values = [
-        key.display_name.as_str().into(),
-        Value::Bytes(&key.verifier),
-        providers.as_str().into(),
-        models.as_str().into(),
-        Value::Integer(key.expires_at.map(Timestamp::as_millis)),
-        Value::Flag(key.revoked),
-        key.revision.into(),
-        key.updated_at.into(),
-        Value::Bytes(&key.row_mac),
-        key.id.as_str().into(),
-        before(key.revision),
-    ];
-    replace::<B>(connection, SQL, &values, &name(key)).await
-}
-
-async fn insert<B: Backend>(
+pub(crate) async fn insert<B: Backend>(
     connection: &mut B::Connection,
     sql: &'static str,
     values: &[Value<'_>],
@@ -266,7 +211,7 @@ async fn insert<B: Backend>(
 }
 
 /// Runs a statement that touches one row, or none when that row has changed.
-async fn replace<B: Backend>(
+pub(crate) async fn replace<B: Backend>(
     connection: &mut B::Connection,
     sql: &'static str,
     values: &[Value<'_>],
@@ -279,10 +224,6 @@ async fn replace<B: Backend>(
     }
 }
 
-fn name(key: &VirtualKeyRow) -> String {
-    format!("{}/virtualKeys/{}", key.tenant.resource(), key.id)
-}
-
-fn before(revision: u64) -> Value<'static> {
+pub(crate) fn before(revision: u64) -> Value<'static> {
     revision.saturating_sub(1).into()
 }

@@ -1,11 +1,11 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{OnMissing, Scope, Timestamp, Uid};
+use domain::{KeyTerms, OnMissing, RateLimits, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
-    VirtualKeyRow, backend::Row, routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, PreviousKey, StoreError, TenantRow,
+    VersionRow, VirtualKeyRow, backend::Row, routing::read_rules,
 };
 
 /// Reads the columns of one table.
@@ -22,6 +22,11 @@ impl Columns<'_> {
     fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
         let number: i64 = self.row.read(self.table, column)?;
         T::try_from(number).map_err(|_| self.corrupt(column))
+    }
+
+    fn optional_number(&self, column: &str) -> Result<Option<u64>, StoreError> {
+        let number: Option<i64> = self.row.read(self.table, column)?;
+        number.map(|number| u64::try_from(number).map_err(|_| self.corrupt(column))).transpose()
     }
 
     fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
@@ -251,12 +256,39 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
         tenant: of.parsed("tenant")?,
         display_name: of.text("display_name")?,
         verifier: of.array("verifier")?,
-        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
-        expires_at: of.optional_time("expires_at")?,
+        previous: previous(&of)?,
+        terms: terms(&of)?,
+        group: of.optional_parsed("key_group")?,
+        rates: RateLimits {
+            requests_per_minute: of.optional_number("requests_per_minute")?,
+            tokens_per_minute: of.optional_number("tokens_per_minute")?,
+            concurrent: of.optional_number("concurrent")?,
+        },
+        blocked: of.flag("blocked")?,
         revoked: of.flag("revoked")?,
         revision: of.number("revision")?,
         created_at: of.time("created_at")?,
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
+    })
+}
+
+fn previous(of: &Columns<'_>) -> Result<Option<PreviousKey>, StoreError> {
+    let Some(ends_at) = of.optional_time("previous_ends_at")? else { return Ok(None) };
+    Ok(Some(PreviousKey { verifier: of.array("previous_verifier")?, ends_at }))
+}
+
+fn terms(of: &Columns<'_>) -> Result<KeyTerms, StoreError> {
+    let label = |(name, text): (String, String)| {
+        let corrupt = |_| of.corrupt("labels");
+        Ok((name.parse().map_err(corrupt)?, text.parse().map_err(corrupt)?))
+    };
+    Ok(KeyTerms {
+        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
+        endpoints: of.list("endpoints")?,
+        networks: of.list("networks")?,
+        expires_at: of.optional_time("expires_at")?,
+        labels: of.pairs("labels")?.into_iter().map(label).collect::<Result<_, StoreError>>()?,
+        owner: of.optional_parsed("owner")?,
     })
 }

@@ -1,6 +1,6 @@
 use domain::{
-    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, RoutingRules, Scope, TenantId,
-    Timestamp, Uid, VirtualKeyId,
+    CredentialId, CredentialName, GroupId, KeyTerms, OnMissing, ProviderId, RateLimits, RequestId,
+    RoutingRules, TenantId, Timestamp, Uid, VirtualKeyId, VirtualKeyName,
 };
 
 /// A tenant as it is kept.
@@ -147,10 +147,16 @@ pub struct VirtualKeyRow {
     pub display_name: String,
     /// The HMAC that a presented key must match.
     pub verifier: [u8; 32],
-    /// What it may reach.
-    pub scope: Scope,
-    /// From then on it is refused.
-    pub expires_at: Option<Timestamp>,
+    /// The value before the last rotation, for as long as it is kept.
+    pub previous: Option<PreviousKey>,
+    /// What it is for, from where and until when, and whose it is.
+    pub terms: KeyTerms,
+    /// The keys that it shares budgets with.
+    pub group: Option<GroupId>,
+    /// How fast it may be used.
+    pub rates: RateLimits,
+    /// Refused until that is lifted.
+    pub blocked: bool,
     /// Refused for good.
     pub revoked: bool,
     /// Rises by 1 with each change, from 1.
@@ -161,4 +167,20 @@ pub struct VirtualKeyRow {
     pub updated_at: Timestamp,
     /// The MAC over all of the above.
     pub row_mac: [u8; 32],
+}
+
+impl VirtualKeyRow {
+    /// The resource name.
+    pub fn name(&self) -> VirtualKeyName {
+        VirtualKeyName { tenant: self.tenant.clone(), id: self.id.clone() }
+    }
+}
+
+/// What is kept of a virtual key's value before its last rotation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PreviousKey {
+    /// The HMAC that it must match.
+    pub verifier: [u8; 32],
+    /// The first moment at which it is refused.
+    pub ends_at: Timestamp,
 }

@@ -1,14 +1,15 @@
 use std::sync::Arc;
 
-use audit::{Kind, Record, proto_time, timestamp};
-use domain::{Scope, TenantId, VirtualKeyDigest, VirtualKeyId, VirtualKeyName};
+use audit::{Kind, Record};
+use domain::{TenantId, VirtualKeyDigest, VirtualKeyId, VirtualKeyName};
 use store::{Change, Page, VirtualKeyRow};
-use strongroom_proto::v1::{self, virtual_key::State, virtual_keys_server::VirtualKeys};
+use strongroom_proto::v1::{self, virtual_keys_server::VirtualKeys};
 use tonic::{Request, Response, Status};
 
+use self::terms::{message, rates};
 use crate::{
     caller::Caller,
-    core::{Core, accept, display_name, etag, next_page, page_size, parse},
+    core::{Core, accept, display_name, next_page, page_size, parse, parse_optional},
     custody::Sealed as _,
     refused::{About, Refused, Why},
 };
@@ -17,8 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct VirtualKeyService(pub(crate) Arc<Core>);
 
-/// The most providers or models that a key's scope names.
-const LONGEST_SCOPE: usize = 100;
+mod terms;
 
 #[tonic::async_trait]
 impl VirtualKeys for VirtualKeyService {
@@ -100,19 +100,17 @@ impl Core {
         }
         let asked = request.virtual_key.unwrap_or_default();
         let now = self.clock.now();
-        let wrong_time = || Why::InvalidField("expire_time must lie in the future".into());
-        let expires_at = match &asked.expire_time {
-            Some(time) => Some(timestamp(time).filter(|end| *end > now).ok_or_else(wrong_time)?),
-            None => None,
-        };
         let mut row = VirtualKeyRow {
             id: name.id.clone(),
             tenant_uid: tenant.row.uid,
             tenant: name.tenant.clone(),
             display_name: display_name(&asked.display_name)?,
             verifier,
-            scope: self.scope(&asked)?,
-            expires_at,
+            previous: None,
+            terms: self.key_terms(&asked)?,
+            group: parse_optional(&asked.group)?,
+            rates: rates(&asked)?,
+            blocked: false,
             revoked: false,
             revision: 1,
             created_at: now,
@@ -123,20 +121,6 @@ impl Core {
         let change = Change::CreateVirtualKey(row.clone());
         self.change(caller, &change, record(Kind::VirtualKeyCreated, &row)).await?;
         Ok(message(&row))
-    }
-
-    fn scope(&self, asked: &v1::VirtualKey) -> Result<Scope, Why> {
-        if asked.providers.len() > LONGEST_SCOPE || asked.models.len() > LONGEST_SCOPE {
-            return Err(Why::InvalidField("a scope names 100 providers and models at most".into()));
-        }
-        let provider = |name: &String| {
-            let known = self.catalogue.named(name).map(|known| known.id().clone());
-            known.ok_or_else(|| Why::InvalidField("providers names one that is not known".into()))
-        };
-        Ok(Scope {
-            providers: asked.providers.iter().map(provider).collect::<Result<_, _>>()?,
-            models: asked.models.iter().map(|model| parse(model)).collect::<Result<_, _>>()?,
-        })
     }
 
     async fn virtual_key(
@@ -212,20 +196,5 @@ fn record(kind: Kind, row: &VirtualKeyRow) -> Record {
         virtual_key: row.id.to_string(),
         revision: row.revision,
         ..Record::default()
-    }
-}
-
-fn message(row: &VirtualKeyRow) -> v1::VirtualKey {
-    let name = VirtualKeyName { tenant: row.tenant.clone(), id: row.id.clone() };
-    v1::VirtualKey {
-        name: name.to_string(),
-        display_name: row.display_name.clone(),
-        providers: row.scope.providers.iter().map(ToString::to_string).collect(),
-        models: row.scope.models.iter().map(ToString::to_string).collect(),
-        expire_time: row.expires_at.map(proto_time),
-        state: if row.revoked { State::Revoked } else { State::Active }.into(),
-        create_time: Some(proto_time(row.created_at)),
-        update_time: Some(proto_time(row.updated_at)),
-        etag: etag(row.revision),
     }
 }

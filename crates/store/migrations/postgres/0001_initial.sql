@@ -126,20 +126,32 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 );
 
+-- Of the value before the last rotation, `previous_verifier` is empty when there is none.
 CREATE TABLE virtual_key (
-    id              TEXT COLLATE "C" PRIMARY KEY,
-    tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),
-    tenant          TEXT COLLATE "C" NOT NULL,
-    display_name    TEXT    NOT NULL,
-    verifier        BYTEA   NOT NULL,
-    scope_providers TEXT    NOT NULL,
-    scope_models    TEXT    NOT NULL,
-    expires_at      BIGINT,
-    revoked         BOOLEAN NOT NULL,
-    revision        BIGINT  NOT NULL,
-    created_at      BIGINT  NOT NULL,
-    updated_at      BIGINT  NOT NULL,
-    row_mac         BYTEA   NOT NULL
+    id                  TEXT COLLATE "C" PRIMARY KEY,
+    tenant_uid          BYTEA   NOT NULL REFERENCES tenant (uid),
+    tenant              TEXT COLLATE "C" NOT NULL,
+    display_name        TEXT    NOT NULL,
+    verifier            BYTEA   NOT NULL,
+    previous_verifier   BYTEA   NOT NULL,
+    previous_ends_at    BIGINT,
+    scope_providers     TEXT    NOT NULL,
+    scope_models        TEXT    NOT NULL,
+    endpoints           TEXT    NOT NULL,
+    networks            TEXT    NOT NULL,
+    expires_at          BIGINT,
+    labels              TEXT    NOT NULL,
+    owner               TEXT,
+    key_group           TEXT COLLATE "C",
+    requests_per_minute BIGINT,
+    tokens_per_minute   BIGINT,
+    concurrent          BIGINT,
+    blocked             BOOLEAN NOT NULL,
+    revoked             BOOLEAN NOT NULL,
+    revision            BIGINT  NOT NULL,
+    created_at          BIGINT  NOT NULL,
+    updated_at          BIGINT  NOT NULL,
+    row_mac             BYTEA   NOT NULL
 );
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);

@@ -126,20 +126,32 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 ) STRICT;
 
+-- Of the value before the last rotation, `previous_verifier` is empty when there is none.
 CREATE TABLE virtual_key (
-    id              TEXT    PRIMARY KEY,
-    tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),
-    tenant          TEXT    NOT NULL,
-    display_name    TEXT    NOT NULL,
-    verifier        BLOB    NOT NULL,
-    scope_providers TEXT    NOT NULL,
-    scope_models    TEXT    NOT NULL,
-    expires_at      INTEGER,
-    revoked         INTEGER NOT NULL,
-    revision        INTEGER NOT NULL,
-    created_at      INTEGER NOT NULL,
-    updated_at      INTEGER NOT NULL,
-    row_mac         BLOB    NOT NULL
+    id                  TEXT    PRIMARY KEY,
+    tenant_uid          BLOB    NOT NULL REFERENCES tenant (uid),
+    tenant              TEXT    NOT NULL,
+    display_name        TEXT    NOT NULL,
+    verifier            BLOB    NOT NULL,
+    previous_verifier   BLOB    NOT NULL,
+    previous_ends_at    INTEGER,
+    scope_providers     TEXT    NOT NULL,
+    scope_models        TEXT    NOT NULL,
+    endpoints           TEXT    NOT NULL,
+    networks            TEXT    NOT NULL,
+    expires_at          INTEGER,
+    labels              TEXT    NOT NULL,
+    owner               TEXT,
+    key_group           TEXT,
+    requests_per_minute INTEGER,
+    tokens_per_minute   INTEGER,
+    concurrent          INTEGER,
+    blocked             INTEGER NOT NULL,
+    revoked             INTEGER NOT NULL,
+    revision            INTEGER NOT NULL,
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    row_mac             BLOB    NOT NULL
 ) STRICT;
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);

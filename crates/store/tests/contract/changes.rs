@@ -1,3 +1,4 @@
+use domain::{KeyTerms, RateLimits};
 use store::{Change, CredentialRow, KeyPurpose, Page, Store, StoreError};
 
 use crate::{
@@ -62,7 +63,8 @@ pub(crate) async fn an_update_needs_the_revision_before(place: &Place) {
 
     (acme.revision, acme.display_name, acme.preferred_provider) = (2, "New".to_owned(), None);
     (main.revision, main.enabled, main.current_version) = (2, false, 2);
-    (ci.revision, ci.revoked, ci.expires_at) = (2, true, None);
+    (ci.revision, ci.revoked, ci.terms, ci.previous) = (2, true, KeyTerms::default(), None);
+    (ci.group, ci.rates) = (None, RateLimits::default());
     let second = version(&main, 2);
     let updates = [
         (Change::UpdateTenant(acme.clone()), "tenants/acme"),

@@ -1,10 +1,11 @@
 use audit::{Kind, Reason, Record, RecordDraft, proto_time};
 use domain::{
-    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingRules, Scope, Timestamp, Uid,
+    CustomRule, EndpointKind, Fallback, FallbackRule, KeyTerms, KeylessRule, OnMissing, RateLimits,
+    RoutingRules, Scope, Timestamp, Uid,
 };
 use store::{
-    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, Store, TenantRow, VersionRow,
-    VirtualKeyRow,
+    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, PreviousKey, Store, TenantRow,
+    VersionRow, VirtualKeyRow,
 };
 
 pub(crate) fn uid(number: u8) -> Uid {
@@ -181,16 +182,35 @@ pub(crate) fn virtual_key(id: &str, of: &TenantRow) -> VirtualKeyRow {
         tenant: of.id.clone(),
         display_name: "ci".to_owned(),
         verifier: [3; 32],
-        scope: Scope {
-            providers: vec!["openai".parse().unwrap()],
-            models: vec!["gpt-4o*".parse().unwrap(), "o3".parse().unwrap()],
+        previous: Some(PreviousKey { verifier: [4; 32], ends_at: at(98) }),
+        terms: terms(),
+        group: Some("batch-jobs".parse().unwrap()),
+        rates: RateLimits {
+            requests_per_minute: Some(60),
+            tokens_per_minute: Some(1 << 40),
+            concurrent: Some(2),
         },
-        expires_at: Some(at(99)),
+        blocked: true,
         revoked: false,
         revision: 1,
         created_at: at(16),
         updated_at: at(17),
         row_mac: [7; 32],
+    }
+}
+
+fn terms() -> KeyTerms {
+    let label = |(name, text): (&str, &str)| (name.parse().unwrap(), text.parse().unwrap());
+    KeyTerms {
+        scope: Scope {
+            providers: vec!["openai".parse().unwrap()],
+            models: vec!["gpt-4o*".parse().unwrap(), "o3".parse().unwrap()],
+        },
+        endpoints: vec![EndpointKind::ChatCompletions, EndpointKind::Native],
+        networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        expires_at: Some(at(99)),
+        labels: [("team", "Zoë, \"a\""), ("cost-center", "17")].map(label).into(),
+        owner: Some("Zoë".parse().unwrap()),
     }
 }
 

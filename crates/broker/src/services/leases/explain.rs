@@ -29,7 +29,7 @@ impl Core {
                 caller.concerns(about(&key.tenant, Some(id)));
                 let tenant = self.tenant(caller, &key.tenant).await?;
                 let v1::VirtualKeyTarget { model, provider, .. } = &target;
-                let wanted = Wanted { model, provider, dialect, scope: &key.scope };
+                let wanted = Wanted { model, provider, dialect, scope: &key.terms.scope };
                 Ok(self.explain(&tenant, wanted).await?)
             }
             Some(Target::Tenant(target)) => {

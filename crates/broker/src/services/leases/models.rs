@@ -32,10 +32,10 @@ impl Core {
         let sources = [(Some(&tenant), Source::Byok), (managed.as_ref(), Source::Managed)];
         for (owner, source) in sources {
             for held in owner.iter().flat_map(|owner| &owner.credentials) {
-                self.add_models(&mut models, &held.row, source, &key.scope);
+                self.add_models(&mut models, &held.row, source, &key.terms.scope);
             }
         }
-        models.extend(keyless(&tenant, &key.scope));
+        models.extend(keyless(&tenant, &key.terms.scope));
         models.sort_by(|a, b| a.model.cmp(&b.model));
         models.dedup_by(|a, b| a.model == b.model);
         Ok(v1::ListModelsResponse { models })
