@@ -86,7 +86,16 @@ impl Custody {
             | Kind::TenantUpdated
             | Kind::TenantSuspended
             | Kind::TenantResumed
-            | Kind::VirtualKeyCreated => Ok(()),
+            | Kind::VirtualKeyCreated
+            | Kind::BudgetCreated
+            | Kind::BudgetUpdated
+            | Kind::BudgetDeleted
+            | Kind::BudgetAlert
+            | Kind::AllowanceSettled
+            | Kind::AllowanceExpired
+            | Kind::AllowanceReconciled
+            | Kind::AllowanceDrawn
+            | Kind::UsageReported => Ok(()),
         }
     }
 

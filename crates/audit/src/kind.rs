@@ -20,6 +20,9 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialDeleted
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
+        | Kind::BudgetCreated
+        | Kind::BudgetUpdated
+        | Kind::BudgetDeleted
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -32,7 +35,13 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LogPruned
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
-        | Kind::LeaseReleased => false,
+        | Kind::LeaseReleased
+        | Kind::BudgetAlert
+        | Kind::AllowanceSettled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported => false,
     }
 }
 
@@ -62,7 +71,24 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
             "tenants/{}/virtualKeys/{}",
             record.tenant, record.virtual_key
         )),
-        Kind::Unspecified
+        // Whoever holds an allowance under the old rules comes back for one under the new.
+        Kind::BudgetCreated | Kind::BudgetUpdated | Kind::BudgetDeleted => {
+            if record.virtual_key.is_empty() {
+                Target::Tenant(format!("tenants/{}", record.tenant))
+            } else {
+                Target::VirtualKey(format!(
+                    "tenants/{}/virtualKeys/{}",
+                    record.tenant, record.virtual_key
+                ))
+            }
+        }
+        Kind::BudgetAlert
+        | Kind::AllowanceSettled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported
+        | Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
         | Kind::SessionOpened

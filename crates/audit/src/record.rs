@@ -3,7 +3,7 @@ use prost::Message as _;
 use thiserror::Error;
 
 use crate::{Kind, Reason, Record};
-use strongroom_proto::v1::Source;
+use strongroom_proto::v1::{Source, Unit};
 
 /// Why bytes or a draft cannot be a record. The offending value is never repeated.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -105,6 +105,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("virtual_key", &record.virtual_key, LONGEST_NAME),
         ("request_id", &record.request_id, LONGEST_NAME),
         ("because", &record.because, LONGEST_NAME),
+        ("budget", &record.budget, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
@@ -124,11 +125,16 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("tree_root", &record.tree_root, 32),
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
+        ("allowance_id", &record.allowance_id, 16),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
             return Err(InvalidRecord::Field(name));
         }
+    }
+    Unit::try_from(record.unit).map_err(|_| InvalidRecord::Field("unit"))?;
+    if record.spent.as_ref().is_some_and(|spent| spent.micro_usd_millionths >= 1_000_000) {
+        return Err(InvalidRecord::Field("spent"));
     }
     // A person stands in the record as a commitment, and nowhere else.
     if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
@@ -164,6 +170,10 @@ enum Required {
     Policy,
     TreeSize,
     TreeRoot,
+    Budget,
+    Allowance,
+    Percent,
+    Unit,
 }
 
 impl Required {
@@ -182,6 +192,10 @@ impl Required {
             Self::Policy => record.policy_sha256.is_empty(),
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
+            Self::Budget => record.budget.is_empty(),
+            Self::Allowance => record.allowance_id.is_empty(),
+            Self::Percent => record.percent == 0,
+            Self::Unit => record.unit == 0,
         }
     }
 
@@ -200,6 +214,10 @@ impl Required {
             Self::Policy => "policy_sha256",
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
+            Self::Budget => "budget",
+            Self::Allowance => "allowance_id",
+            Self::Percent => "percent",
+            Self::Unit => "unit",
         }
     }
 }
@@ -213,7 +231,7 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::SessionOpened
         | Kind::Refused
         | Kind::Finding => &[],
-        Kind::Read => &[Required::Method],
+        Kind::Read | Kind::UsageReported => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::SessionRevoked => &[Required::SessionKey],
         Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],
@@ -239,5 +257,15 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => {
             &[Required::Tenant, Required::VirtualKey]
         }
+        Kind::BudgetCreated | Kind::BudgetUpdated | Kind::BudgetDeleted => {
+            &[Required::Tenant, Required::Budget]
+        }
+        Kind::BudgetAlert => {
+            &[Required::Tenant, Required::Budget, Required::Percent, Required::Unit]
+        }
+        Kind::AllowanceSettled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceDrawn => &[Required::Tenant, Required::VirtualKey, Required::Allowance],
     }
 }

@@ -118,7 +118,16 @@ impl Standing {
             | Kind::VirtualKeyRevoked
             | Kind::Finding
             | Kind::CheckpointGivenUp
-            | Kind::LogPruned => {}
+            | Kind::LogPruned
+            | Kind::BudgetCreated
+            | Kind::BudgetUpdated
+            | Kind::BudgetDeleted
+            | Kind::BudgetAlert
+            | Kind::AllowanceSettled
+            | Kind::AllowanceExpired
+            | Kind::AllowanceReconciled
+            | Kind::AllowanceDrawn
+            | Kind::UsageReported => {}
         }
         Ok(())
     }

@@ -26,6 +26,13 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Audit/ProveInclusion", Class::Plain),
     ("Audit/PruneRecords", Class::Plain),
     ("Audit/TailRecords", Class::Stream),
+    ("Budgets/CreateBudget", Class::Plain),
+    ("Budgets/DeleteBudget", Class::Plain),
+    ("Budgets/GetBudget", Class::Plain),
+    ("Budgets/ListBudgets", Class::Plain),
+    ("Budgets/ListUnknownAllowances", Class::Plain),
+    ("Budgets/ReconcileAllowances", Class::Plain),
+    ("Budgets/UpdateBudget", Class::First),
     ("Credentials/CreateCredential", Class::Plain),
     ("Credentials/DeleteCredential", Class::First),
     ("Credentials/DisableCredential", Class::First),
@@ -38,6 +45,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Identities/RevokeSession", Class::First),
     ("Identities/UnblockIdentity", Class::Plain),
     ("Leases/AcquireLease", Class::Plain),
+    ("Leases/DrawAllowance", Class::Plain),
     ("Leases/ExplainRoute", Class::Plain),
     ("Leases/ListLeases", Class::Plain),
     ("Leases/ListModels", Class::Plain),
@@ -45,6 +53,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Leases/ReleaseLease", Class::First),
     ("Leases/RenewLease", Class::First),
     ("Leases/RevokeLease", Class::First),
+    ("Leases/SettleUsage", Class::First),
     ("Leases/WatchRevocations", Class::Stream),
     ("Tenants/CreateTenant", Class::Plain),
     ("Tenants/GetTenant", Class::Plain),
@@ -189,8 +198,15 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 6] =
-        ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+    const SERVICES: [&str; 7] = [
+        "Audit/*",
+        "Budgets/*",
+        "Credentials/*",
+        "Identities/*",
+        "Leases/*",
+        "Tenants/*",
+        "VirtualKeys/*",
+    ];
 
     #[test]
     fn every_rpc_is_in_the_table() {

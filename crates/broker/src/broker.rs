@@ -8,9 +8,10 @@ use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, credentials_server::CredentialsServer,
-    identities_server::IdentitiesServer, leases_server::LeasesServer,
-    tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
+    audit_server::AuditServer, budgets_server::BudgetsServer,
+    credentials_server::CredentialsServer, identities_server::IdentitiesServer,
+    leases_server::LeasesServer, tenants_server::TenantsServer,
+    virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
 use tokio::{
@@ -31,11 +32,13 @@ use crate::{
     guard::Guard,
     listener::Peer,
     services::{
-        audit::AuditService, credentials::CredentialService, identities::IdentityService,
-        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
+        audit::AuditService, budgets::BudgetService, credentials::CredentialService,
+        identities::IdentityService, leases::LeaseService, tenants::TenantService,
+        virtual_keys::VirtualKeyService,
     },
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
+    sweeping,
     tiles::TileServer,
     witnesses::{Published, Remote},
 };
@@ -243,6 +246,8 @@ impl Broker {
         }
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
+        let leads = self.leads.subscribe();
+        self.tasks.spawn(sweeping::sweep(Arc::clone(core), leads, self.stop.clone()));
         if let Some(tiles) = self.tiles.take() {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
         }
@@ -331,6 +336,9 @@ fn add_services<L>(
         .add_service(
             CredentialsServer::new(CredentialService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            BudgetsServer::new(BudgetService(core())).max_decoding_message_size(LONGEST_MESSAGE),
         )
         .add_service(
             IdentitiesServer::new(IdentityService(core()))

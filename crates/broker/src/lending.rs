@@ -8,7 +8,7 @@ use std::{
 
 use audit::{Entry, Kind, Record, proto_time};
 use domain::{
-    CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, Source, TenantId, Timestamp, Uid,
+    CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, TenantId, Timestamp, Uid,
     VirtualKeyDigest, VirtualKeyId, VirtualKeyName, granted_ttl,
 };
 use envelope::Kek;
@@ -19,6 +19,7 @@ use strongroom_proto::v1;
 use tokio::sync::Mutex;
 
 use crate::{
+    allowances::Wish,
     caller::Caller,
     core::Core,
     directory::Tenant,
@@ -27,6 +28,10 @@ use crate::{
     route::{Decided, Failed, Wanted},
     session::OpenSession,
 };
+
+mod told;
+
+pub(crate) use told::{proto_source, settings};
 
 /// What a lease is asked for: parsed, but not yet held against any state.
 #[derive(Clone, Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) request_id: String,
     /// The attempts at the call that have failed.
     pub(crate) failed: Vec<Failed>,
+    /// What the call may spend.
+    pub(crate) allowance: Option<Wish>,
 }
 
 /// For whom.
@@ -193,7 +200,8 @@ impl Core {
         let keys = &decision.route.owner.keys;
         let (secret, kek) = self.custody.open(&permit, keys, row, version).await?;
 
-        let now = self.clock.now();
+        // Given back unless the lease that it is for is recorded and sealed.
+        let (hold, now) = (self.hold_for(caller, ask, loan.is_none()).await?, self.clock.now());
         let ends = [decision.key_ends, decision.route.until].into_iter().flatten().min();
         let left = ends.map_or(LONGEST_TTL, |end| end.since(now));
         let ttl = granted_ttl(ask.ttl, decision.longest.min(left));
@@ -229,7 +237,8 @@ impl Core {
         );
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
-        granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
+        let lease = granted.seal(session, &decision, &secret)?;
+        Ok(Attempt::Lent(Box::new(hold.on(lease))))
     }
 
     /// Whether a lease can be renewed with what was decided now.
@@ -260,7 +269,13 @@ impl Core {
         if *released {
             return Err(Why::LeaseEnded.into());
         }
-        let ask = Ask { ttl, request_id: String::new(), failed: vec![], ..loan.ask.clone() };
+        let ask = Ask {
+            ttl,
+            request_id: String::new(),
+            failed: vec![],
+            allowance: None,
+            ..loan.ask.clone()
+        };
         self.lend(caller, session, ask, Some((id, &loan))).await
     }
 
@@ -452,13 +467,6 @@ impl Granted {
     }
 }
 
-/// What a credential says beside its secret.
-pub(crate) fn settings(row: &CredentialRow) -> Vec<v1::Setting> {
-    let setting =
-        |(name, value): &(String, String)| v1::Setting { name: name.clone(), value: value.clone() };
-    row.settings.iter().map(setting).collect()
-}
-
 impl Target {
     /// What it names, for the record of a refusal.
     fn about(&self) -> About {
@@ -475,15 +483,6 @@ impl Target {
                 ..About::default()
             },
         }
-    }
-}
-
-pub(crate) fn proto_source(source: Source) -> v1::Source {
-    match source {
-        Source::Byok => v1::Source::Byok,
-        Source::Managed => v1::Source::Managed,
-        Source::Custom => v1::Source::Custom,
-        Source::Keyless => v1::Source::Keyless,
     }
 }
 

@@ -3,6 +3,7 @@
 //! record is durable in the log.
 
 mod access;
+mod allowances;
 mod barred;
 mod bootstrap;
 mod broker;
@@ -30,6 +31,7 @@ mod session;
 mod signer;
 mod signing;
 mod status;
+mod sweeping;
 mod tally;
 mod tiles;
 mod witnesses;

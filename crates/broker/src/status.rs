@@ -8,7 +8,7 @@ use store::StoreError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::refused::{Refused, Why};
+use crate::refused::{Reached, Refused, Why};
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "strongroom.dev";
@@ -23,7 +23,7 @@ impl Why {
             | Self::ModelNotInScope { .. } => Code::PermissionDenied,
             Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
             Self::UnknownMethod => Code::Unimplemented,
-            Self::Overloaded => Code::ResourceExhausted,
+            Self::Overloaded | Self::LimitReached(_) => Code::ResourceExhausted,
             Self::NoSuchModel { .. }
             | Self::NoSuchProvider(_)
             | Self::NoSuchTenant
@@ -32,6 +32,7 @@ impl Why {
             | Self::NoSuchLease
             | Self::NoSuchIdentity
             | Self::NoSuchPolicy
+            | Self::NoSuchBudget
             | Self::NoCheckpoint => Code::NotFound,
             Self::NoSuchSession
             | Self::NoCredential(_)
@@ -138,6 +139,8 @@ impl Why {
                 "every credential that the tenant's policy lists has failed or rests after failures; \
                  try again later, or check them"
             }
+            Self::NoSuchBudget => "no such budget",
+            Self::LimitReached(limit) => return reached(limit),
             Self::ModelAmbiguous(providers) => {
                 let names: Vec<&str> = providers.iter().map(ProviderId::as_str).collect();
                 return format!(
@@ -209,6 +212,17 @@ impl Why {
                 HashMap::from([pair("provider", provider.as_str())])
             }
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
+            Self::LimitReached(limit) => {
+                let named = limit.budget.as_ref().map(|name| pair("budget", &name.to_string()));
+                let renews = limit.renews_at.map(|at| audit::proto_time(at).to_string());
+                let renews = renews.map(|at| pair("renews_at", &at));
+                let figures = [
+                    pair("unit", limit.unit.as_str()),
+                    pair("cap", &limit.cap.to_string()),
+                    pair("left", &limit.left.to_string()),
+                ];
+                figures.into_iter().chain(named).chain(renews).collect()
+            }
             Self::DialectNotServed { provider, dialect } => {
                 HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
             }
@@ -220,8 +234,13 @@ impl Why {
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let why = &refused.why;
-        let details =
+        let mut details =
             ErrorDetails::with_error_info(reason_name(why.reason()), DOMAIN, why.metadata());
+        if let Why::LimitReached(limit) = why
+            && let Some(after) = limit.retry_after
+        {
+            details.set_retry_info(Some(after));
+        }
         Self::with_error_details(why.code(), why.public(), details)
     }
 }
@@ -229,6 +248,22 @@ impl From<Refused> for Status {
 /// The name of a reason on the wire.
 fn reason_name(reason: Reason) -> &'static str {
     reason.as_str_name()
+}
+
+fn reached(limit: &Reached) -> String {
+    let Reached { unit, cap, left, .. } = limit;
+    let whose = match &limit.budget {
+        Some(name) => format!("budget `{name}`"),
+        None => "the virtual key's rate limit".to_owned(),
+    };
+    let when = match limit.renews_at {
+        Some(at) => format!("there is more at {}", audit::proto_time(at)),
+        None => "its limit must be raised, or what is held in it settled".to_owned(),
+    };
+    format!(
+        "{whose} has {left} of {cap} {} left, and the call may need more; {when}",
+        unit.as_str()
+    )
 }
 
 fn listed(models: &[String]) -> String {

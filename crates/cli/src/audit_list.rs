@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 31] = [
+const HEADER: [&str; 37] = [
     "index",
     "time",
     "kind",
@@ -205,9 +205,15 @@ const HEADER: [&str; 31] = [
     "tree_root",
     "count",
     "because",
+    "budget",
+    "allowance_id",
+    "spent",
+    "amounts",
+    "percent",
+    "unit",
 ];
 
-fn cells(record: &RecordView) -> [String; 31] {
+fn cells(record: &RecordView) -> [String; 37] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -240,6 +246,12 @@ fn cells(record: &RecordView) -> [String; 31] {
         record.tree_root.clone(),
         record.count.to_string(),
         record.because.clone(),
+        record.budget.clone(),
+        record.allowance_id.clone(),
+        record.spent.clone(),
+        record.amounts.clone(),
+        record.percent.to_string(),
+        record.unit.to_owned(),
     ]
 }
 

@@ -6,6 +6,8 @@ use strongroom_proto::v1::{
     Credential, LeaseInfo, Record, Source, Tenant, VirtualKey, credential, tenant, virtual_key,
 };
 
+use crate::amounts;
+
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
 #[derive(Debug, Serialize)]
 pub(crate) struct TenantView {
@@ -101,6 +103,14 @@ pub(crate) struct RecordView {
     pub(crate) count: u32,
     /// Why a lease is of this credential.
     pub(crate) because: String,
+    pub(crate) budget: String,
+    pub(crate) allowance_id: String,
+    /// What an allowance's calls came to.
+    pub(crate) spent: String,
+    /// What was granted, or counts as spent although nobody knows.
+    pub(crate) amounts: String,
+    pub(crate) percent: u32,
+    pub(crate) unit: &'static str,
 }
 
 impl From<Tenant> for TenantView {
@@ -199,6 +209,7 @@ impl From<Record> for RecordView {
             _ => record.reason().as_str_name(),
         };
         let source = source(&record);
+        let unit = amounts::unit_name(record.unit());
         let nobody = audit::Names::default();
         let (actor, subject) = (nobody.show_actor(&record), nobody.show_subject(&record));
         Self {
@@ -233,6 +244,12 @@ impl From<Record> for RecordView {
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
             because: record.because,
+            budget: record.budget,
+            allowance_id: hex::encode(&record.allowance_id),
+            spent: record.spent.map(amounts::spent).unwrap_or_default(),
+            amounts: record.amounts.map(amounts::amounts).unwrap_or_default(),
+            percent: record.percent,
+            unit,
         }
     }
 }

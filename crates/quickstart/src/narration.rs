@@ -66,6 +66,15 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialDeleted => format!("{credential} deleted"),
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
+        Kind::BudgetCreated => format!("budget {} created", record.budget),
+        Kind::BudgetUpdated => format!("budget {} changed", record.budget),
+        Kind::BudgetDeleted => format!("budget {} deleted", record.budget),
+        Kind::BudgetAlert => format!("{} % of budget {} spent", record.percent, record.budget),
+        Kind::AllowanceSettled => format!("allowance settled{}", by(key)),
+        Kind::AllowanceExpired => format!("allowance expired{}", by(key)),
+        Kind::AllowanceReconciled => format!("allowance reconciled{}", by(key)),
+        Kind::AllowanceDrawn => format!("allowance drawn{}", by(key)),
+        Kind::UsageReported => "usage reported".to_owned(),
     }
 }
 

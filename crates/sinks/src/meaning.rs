@@ -46,6 +46,15 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::Finding => "Stored data or log found changed",
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
+        Kind::BudgetCreated => "Budget created",
+        Kind::BudgetUpdated => "Budget updated",
+        Kind::BudgetDeleted => "Budget deleted",
+        Kind::BudgetAlert => "Budget nearly or wholly spent",
+        Kind::AllowanceSettled => "Allowance settled",
+        Kind::AllowanceExpired => "Allowance expired",
+        Kind::AllowanceReconciled => "Allowance reconciled",
+        Kind::AllowanceDrawn => "Allowance drawn",
+        Kind::UsageReported => "Usage reported",
     }
 }
 
@@ -53,7 +62,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
 pub(crate) fn weight(event: &Event) -> Weight {
     match event.kind {
         Kind::Refused if is_tampering(event.reason) => Weight::Alarm,
-        Kind::Refused => Weight::Notice,
+        Kind::Refused | Kind::AllowanceExpired => Weight::Notice,
         Kind::SessionRevoked
         | Kind::IdentityBlocked
         | Kind::IdentityUnblocked
@@ -64,6 +73,10 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
         | Kind::VirtualKeyRevoked
+        | Kind::BudgetUpdated
+        | Kind::BudgetDeleted
+        | Kind::BudgetAlert
+        | Kind::AllowanceReconciled
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -79,7 +92,11 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantUpdated
         | Kind::CredentialCreated
         | Kind::CredentialRotated
-        | Kind::VirtualKeyCreated => Weight::Routine,
+        | Kind::VirtualKeyCreated
+        | Kind::BudgetCreated
+        | Kind::AllowanceSettled
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported => Weight::Routine,
     }
 }
 

@@ -15,6 +15,12 @@ pub trait Backend: Database + Sized {
     /// Makes a holder (`$1`) the leader for so many milliseconds (`$2`), unless another one is.
     const LEAD: &'static str;
 
+    /// Reads an allowance (`$1`) and holds it until the transaction ends.
+    const LOCK_ALLOWANCE: &'static str;
+
+    /// Reads the accounts of a budget's (`$1`) window (`$2`) and holds them until the transaction ends.
+    const LOCK_ACCOUNTS: &'static str;
+
     /// Opens a connection that meets every promise of durability.
     fn connect(
         options: &Options<Self>,
@@ -33,6 +39,11 @@ pub trait Backend: Database + Sized {
         sql: &'static str,
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
+
+    /// Begins a transaction that leaves the log alone, and reads the database's time.
+    fn begin(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
 
     /// Begins a transaction, locks the head and reads it together with the database's time.
     fn lock(

@@ -3,6 +3,7 @@ use domain::{ProviderId, RequestId};
 use crate::{
     Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow,
     backend::{Backend, Value},
+    budgets::change::{create_budget, delete_budget, update_budget},
     mapping::{list, purpose},
     routing::write_rules,
     virtual_key::{create_virtual_key, update_virtual_key},
@@ -43,6 +44,9 @@ pub(crate) async fn carry_out<B: Backend>(
         }
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
+        Change::CreateBudget(row) => create_budget::<B>(connection, row).await,
+        Change::UpdateBudget(row) => update_budget::<B>(connection, row).await,
+        Change::DeleteBudget(row) => delete_budget::<B>(connection, row).await,
     }
 }
 

@@ -16,17 +16,18 @@ use tokio::{
 use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
+    budgets::{lock_accounts, lock_allowance},
     error::timed_out,
     sequence::Sequence,
-    sql_store::SqlStore,
+    sql_store::{Budgeting, SqlStore},
 };
 
 /// The store of many brokers.
 pub type PostgresStore = SqlStore<Postgres>;
 
 impl PostgresStore {
-    /// Connects, with at most so many connections; one of them writes, one listens for other brokers'
-    /// changes, and there are at least three.
+    /// Connects, with at most so many connections; one of them writes, one counts what is spent, one
+    /// listens for other brokers' changes, and there are at least four.
     ///
     /// The URL may hold a password and appears in no error.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
@@ -42,12 +43,13 @@ impl PostgresStore {
         let mut connection = Postgres::connect(&options).await.map_err(StoreError::from_sqlx)?;
         MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
         let readers = PgPoolOptions::new()
-            .max_connections(connections.saturating_sub(2).max(1))
+            .max_connections(connections.saturating_sub(3).max(1))
             .acquire_timeout(WAIT)
             // Not for the writer: a timeout that ends a commit's wait for a standby lets records be
             // seen that a failover then loses.
             .connect_lazy_with(options.clone().options([("statement_timeout", "2000")]));
-        let mut store = Self::start(readers, options.clone(), connection, None).await?;
+        let mut store =
+            Self::start(readers, options.clone(), connection, None, Budgeting::ByItself).await?;
         let (count, wakeups) = watch::channel(0);
         let mut listening = JoinSet::new();
         listening.spawn(listen(options, count));
@@ -75,6 +77,9 @@ impl Backend for Postgres {
         VALUES (1, $1, $2 + floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
         WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
+    const LOCK_ALLOWANCE: &'static str = lock_allowance!(" FOR UPDATE");
+    const LOCK_ACCOUNTS: &'static str = lock_accounts!(" FOR UPDATE");
 
     async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         // A database may have a weaker setting of its own; a stronger one is left alone.
@@ -105,6 +110,14 @@ impl Backend for Postgres {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let rows = within(WAIT, bind!(sqlx::query(sql), values).fetch_all(connection)).await?;
         Ok(rows.into_iter().map(Row::Postgres).collect())
+    }
+
+    async fn begin(connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+        within(WAIT, async {
+            sqlx::query("BEGIN").execute(&mut *connection).await?;
+            Ok(sqlx::query(Self::NOW).fetch_optional(connection).await?.map(Row::Postgres))
+        })
+        .await
     }
 
     async fn lock(connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {

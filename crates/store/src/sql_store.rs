@@ -20,16 +20,32 @@ use crate::{
     Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
     StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Options, Row, Value},
+    budgets::queue::{self, Queued},
     error::is_lost,
     mapping,
     prune::{self, first_kept},
     writer::{Answer, Job, QUEUE, Writer},
 };
 
+/// Who carries out the transactions of budgets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Budgeting {
+    /// The one who writes the log, since there can be one writer only.
+    OfTheLogsWriter,
+    /// Another one, on a connection of its own, so that the two do not wait for each other.
+    ByItself,
+}
+
 /// The store over either database: a pool that reads, and one task that writes.
 pub struct SqlStore<B: Backend> {
     readers: Pool<B>,
     writer: mpsc::Sender<Job>,
+    /// The way to the transactions of budgets.
+    pub(crate) budgets: mpsc::Sender<Queued>,
+    /// Who carries these out, when that is not the writer.
+    counter: Option<mpsc::Sender<Job>>,
+    /// The task that puts them together.
+    batching: Mutex<JoinSet<()>>,
     task: Mutex<JoinSet<()>>,
     deployment: Uid,
     wakeups: Option<watch::Receiver<u64>>,
@@ -45,14 +61,30 @@ impl<B: Backend> SqlStore<B> {
         options: Options<B>,
         mut connection: B::Connection,
         lock: Option<File>,
+        budgeting: Budgeting,
     ) -> Result<Self, StoreError> {
         let deployment = deployment::<B>(&mut connection).await?;
         let (writer, jobs) = mpsc::channel(QUEUE);
         let mut task = JoinSet::new();
+        let counter = match budgeting {
+            Budgeting::OfTheLogsWriter => None,
+            Budgeting::ByItself => {
+                let (counter, jobs) = mpsc::channel(QUEUE);
+                task.spawn(Writer::<B>::unconnected(options.clone()).run(jobs));
+                Some(counter)
+            }
+        };
         task.spawn(Writer::<B>::new(options, connection, lock).run(jobs));
+        let (budgets, queue) = mpsc::channel(queue::QUEUE);
+        let mut batching = JoinSet::new();
+        let counts = counter.clone().unwrap_or_else(|| writer.clone());
+        batching.spawn(queue::batch(queue, counts));
         Ok(Self {
             readers,
             writer,
+            budgets,
+            counter,
+            batching: Mutex::new(batching),
             task: Mutex::new(task),
             deployment,
             wakeups: None,
@@ -71,7 +103,11 @@ impl<B: Backend> SqlStore<B> {
         self.readers.acquire().await.map(drop).map_err(StoreError::from_sqlx)
     }
 
-    async fn fetch(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+    pub(crate) async fn fetch(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         let mut connection = self.readers.acquire().await.map_err(StoreError::from_sqlx)?;
         let rows = B::fetch(&mut connection, sql, values).await;
         if rows.as_ref().is_err_and(is_lost) {
@@ -80,7 +116,7 @@ impl<B: Backend> SqlStore<B> {
         rows.map_err(StoreError::from_sqlx)
     }
 
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -89,7 +125,7 @@ impl<B: Backend> SqlStore<B> {
         self.fetch(sql, values).await?.iter().map(map).collect()
     }
 
-    async fn one<T>(
+    pub(crate) async fn one<T>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -98,7 +134,10 @@ impl<B: Backend> SqlStore<B> {
         self.fetch(sql, values).await?.first().map(map).transpose()
     }
 
-    async fn write<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
+    pub(crate) async fn write<T>(
+        &self,
+        job: impl FnOnce(Answer<T>) -> Job,
+    ) -> Result<T, StoreError> {
         let (answer, outcome) = oneshot::channel();
         self.writer.send(job(answer)).await.map_err(|_| StoreError::not_taken_on())?;
         outcome.await.map_err(|_| StoreError::not_taken_on())?
@@ -118,6 +157,7 @@ impl<B: Backend> Drop for SqlStore<B> {
     fn drop(&mut self) {
         // Not aborted: the writer ends by itself once its work is done and nobody can send more.
         self.task.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
+        self.batching.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
     }
 }
 
@@ -400,6 +440,9 @@ impl<B: Backend> Store for SqlStore<B> {
     async fn close(&self) {
         // When nobody receives it, the writer has ended already.
         let _ = self.writer.send(Job::Close).await;
+        if let Some(counter) = &self.counter {
+            let _ = counter.send(Job::Close).await;
+        }
         let mut task = {
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
             mem::take(&mut *task)

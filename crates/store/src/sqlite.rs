@@ -15,8 +15,9 @@ use sqlx::{
 use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
+    budgets::{lock_accounts, lock_allowance},
     sequence::Sequence,
-    sql_store::SqlStore,
+    sql_store::{Budgeting, SqlStore},
 };
 
 /// The store of one broker, in one file. A second process that opens the file is refused.
@@ -64,7 +65,7 @@ impl SqliteStore {
             .max_lifetime(None)
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
-        Self::start(readers, options, connection, lock).await
+        Self::start(readers, options, connection, lock, Budgeting::OfTheLogsWriter).await
     }
 }
 
@@ -76,6 +77,10 @@ impl Backend for Sqlite {
         VALUES (1, $1, $2 + CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
         WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
+    // Who writes has the database alone.
+    const LOCK_ALLOWANCE: &'static str = lock_allowance!("");
+    const LOCK_ACCOUNTS: &'static str = lock_accounts!("");
 
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
         options.connect().await
@@ -96,6 +101,12 @@ impl Backend for Sqlite {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let rows = bind!(sqlx::query(sql), values).fetch_all(connection).await?;
         Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
+
+    async fn begin(connection: &mut SqliteConnection) -> Result<Option<Row>, sqlx::Error> {
+        const SQL: &str = "\
+            BEGIN IMMEDIATE; SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER) AS now";
+        Ok(sqlx::query(SQL).fetch_all(connection).await?.into_iter().next().map(Row::Sqlite))
     }
 
     async fn lock(connection: &mut SqliteConnection) -> Result<Option<Row>, sqlx::Error> {

@@ -6,13 +6,14 @@ use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    BudgetRow, BudgetStore, CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow,
+    VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
 /// many tasks.
 #[async_trait]
-pub trait Store: fmt::Debug + Send + Sync {
+pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
     /// The deployment's permanent id, made with the database.
     fn deployment(&self) -> Uid;
 
@@ -244,6 +245,13 @@ pub enum Change {
     CreateVirtualKey(VirtualKeyRow),
     /// A virtual key's new state.
     UpdateVirtualKey(VirtualKeyRow),
+    /// A new budget.
+    CreateBudget(BudgetRow),
+    /// A budget's new limits, mode or alerts. Its accounts have the new caps from then on.
+    UpdateBudget(BudgetRow),
+    /// The end of a budget and of its accounts; of the row only the uid, the name and the revision
+    /// count.
+    DeleteBudget(BudgetRow),
 }
 
 /// Which part of a list.

@@ -1,3 +1,4 @@
+mod budgets;
 mod fallback;
 mod roots;
 
@@ -133,7 +134,8 @@ fn failing_kms() -> Arc<FailingKms> {
 }
 
 async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
-    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
+    let methods =
+        ["Audit", "Budgets", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
@@ -181,6 +183,7 @@ fn name_of(tenant: &str) -> CredentialName {
 fn ask() -> Ask {
     Ask {
         failed: vec![],
+        allowance: None,
         target: Target::Credential(name()),
         dialect: Dialect::OpenAi,
         ttl: None,

@@ -13,8 +13,15 @@ use crate::{
     core::{Core, Parts},
 };
 
-const METHODS: [&str; 6] =
-    ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+const METHODS: [&str; 7] = [
+    "Audit/*",
+    "Budgets/*",
+    "Credentials/*",
+    "Identities/*",
+    "Leases/*",
+    "Tenants/*",
+    "VirtualKeys/*",
+];
 
 struct Fixture {
     core: Core,

@@ -7,10 +7,12 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod budgets;
 mod changes;
 mod faults;
 mod given;
 mod lead;
+mod ledger;
 mod log;
 mod place;
 mod postgres_only;
@@ -87,6 +89,14 @@ contract![
     changes::a_failing_change_leaves_nothing_behind,
     changes::a_failing_record_leaves_no_change_behind,
     changes::lists_are_ordered_by_the_bytes_of_names,
+    budgets::a_budget_reads_back_as_written_and_changes_by_its_revision,
+    budgets::an_allowance_is_reserved_in_all_of_its_budgets_or_in_none,
+    budgets::a_settlement_counts_once_and_contradicts_nothing,
+    budgets::only_an_attempt_that_nobody_heard_of_is_undone,
+    budgets::what_expires_is_unknown_until_it_is_reconciled,
+    budgets::what_has_ended_is_recorded_once_and_then_forgotten,
+    budgets::a_race_for_a_cap_gives_out_all_of_it_and_no_more,
+    ledger::the_store_says_what_the_ledger_says,
     faults::a_corrupt_value_is_named,
     faults::a_corrupt_head_stops_the_log,
     faults::a_locked_database_is_unavailable_and_records_nothing,
