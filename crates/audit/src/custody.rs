@@ -112,7 +112,16 @@ impl Custody {
             | Kind::CredentialTested
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyUpdated
-            | Kind::VirtualKeyRotated => Ok(()),
+            | Kind::VirtualKeyRotated
+            | Kind::BudgetCreated
+            | Kind::BudgetUpdated
+            | Kind::BudgetDeleted
+            | Kind::BudgetAlert
+            | Kind::AllowanceSettled
+            | Kind::AllowanceExpired
+            | Kind::AllowanceReconciled
+            | Kind::AllowanceDrawn
+            | Kind::UsageReported => Ok(()),
         }
     }
 

@@ -29,6 +29,9 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::VirtualKeyRotated
         | Kind::VirtualKeyBlocked
         | Kind::VirtualKeyUnblocked
+        | Kind::BudgetCreated
+        | Kind::BudgetUpdated
+        | Kind::BudgetDeleted
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -42,7 +45,13 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
         | Kind::LeaseReleased
-        | Kind::CredentialTested => false,
+        | Kind::CredentialTested
+        | Kind::BudgetAlert
+        | Kind::AllowanceSettled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported => false,
     }
 }
 
@@ -81,7 +90,21 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         Kind::VirtualKeyUpdated | Kind::VirtualKeyRotated if record.ends_leases => {
             virtual_key(record)
         }
-        Kind::Unspecified
+        // Whoever holds an allowance under the old rules comes back for one under the new.
+        Kind::BudgetCreated | Kind::BudgetUpdated | Kind::BudgetDeleted => {
+            if record.virtual_key.is_empty() {
+                Target::Tenant(format!("tenants/{}", record.tenant))
+            } else {
+                virtual_key(record)
+            }
+        }
+        Kind::BudgetAlert
+        | Kind::AllowanceSettled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported
+        | Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
         | Kind::SessionOpened

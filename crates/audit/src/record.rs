@@ -3,7 +3,7 @@ use prost::Message as _;
 use thiserror::Error;
 
 use crate::{Kind, Reason, Record, Verdict};
-use strongroom_proto::v1::Source;
+use strongroom_proto::v1::{Source, Unit};
 
 /// Why bytes or a draft cannot be a record. The offending value is never repeated.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -106,6 +106,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("virtual_key", &record.virtual_key, LONGEST_NAME),
         ("request_id", &record.request_id, LONGEST_NAME),
         ("because", &record.because, LONGEST_NAME),
+        ("budget", &record.budget, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
@@ -126,11 +127,16 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
         ("prices_sha256", &record.prices_sha256, 32),
+        ("allowance_id", &record.allowance_id, 16),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
             return Err(InvalidRecord::Field(name));
         }
+    }
+    Unit::try_from(record.unit).map_err(|_| InvalidRecord::Field("unit"))?;
+    if record.spent.as_ref().is_some_and(|spent| spent.micro_usd_millionths >= 1_000_000) {
+        return Err(InvalidRecord::Field("spent"));
     }
     // A person stands in the record as a commitment, and nowhere else.
     if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
@@ -175,6 +181,10 @@ enum Required {
     RotationPercent,
     Verdict,
     Prices,
+    Budget,
+    Allowance,
+    Percent,
+    Unit,
 }
 
 impl Required {
@@ -196,6 +206,10 @@ impl Required {
             Self::RotationPercent => record.rotation_percent == 0,
             Self::Verdict => record.verdict == 0,
             Self::Prices => record.prices_sha256.is_empty(),
+            Self::Budget => record.budget.is_empty(),
+            Self::Allowance => record.allowance_id.is_empty(),
+            Self::Percent => record.percent == 0,
+            Self::Unit => record.unit == 0,
         }
     }
 
@@ -217,6 +231,10 @@ impl Required {
             Self::RotationPercent => "rotation_percent",
             Self::Verdict => "verdict",
             Self::Prices => "prices_sha256",
+            Self::Budget => "budget",
+            Self::Allowance => "allowance_id",
+            Self::Percent => "percent",
+            Self::Unit => "unit",
         }
     }
 }
@@ -230,7 +248,7 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::SessionOpened
         | Kind::Refused
         | Kind::Finding => &[],
-        Kind::Read => &[Required::Method],
+        Kind::Read | Kind::UsageReported => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],
@@ -275,5 +293,15 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::VirtualKeyRotated
         | Kind::VirtualKeyBlocked
         | Kind::VirtualKeyUnblocked => &[Required::Tenant, Required::VirtualKey],
+        Kind::BudgetCreated | Kind::BudgetUpdated | Kind::BudgetDeleted => {
+            &[Required::Tenant, Required::Budget]
+        }
+        Kind::BudgetAlert => {
+            &[Required::Tenant, Required::Budget, Required::Percent, Required::Unit]
+        }
+        Kind::AllowanceSettled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceDrawn => &[Required::Tenant, Required::VirtualKey, Required::Allowance],
     }
 }

@@ -129,6 +129,15 @@ impl Standing {
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
             | Kind::PricesChanged => {}
+            Kind::BudgetCreated
+            | Kind::BudgetUpdated
+            | Kind::BudgetDeleted
+            | Kind::BudgetAlert
+            | Kind::AllowanceSettled
+            | Kind::AllowanceExpired
+            | Kind::AllowanceReconciled
+            | Kind::AllowanceDrawn
+            | Kind::UsageReported => {}
         }
         Ok(())
     }

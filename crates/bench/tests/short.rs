@@ -43,6 +43,15 @@ fn no_lease_that_was_received_is_missing_after_a_kill() {
 }
 
 #[test]
+fn callers_that_race_for_a_budget_spend_all_of_it_and_no_more() {
+    let few = ["budget-race", "--repeats", "2", "--clients", "16", "--cap", "400"];
+    for outcome in on_both(&few) {
+        let figure = |name| outcome.get(name).and_then(Value::as_u64);
+        assert!(figure("least") >= Some(396) && figure("most") <= Some(400), "{outcome}");
+    }
+}
+
+#[test]
 fn what_is_revoked_is_not_used_for_ever() {
     let load = ["--calls", "100", "--applications", "2", "--untimed"];
     let few = ["revocations", "--revocations", "8", "--brokers", "2", "--proxies", "2"];

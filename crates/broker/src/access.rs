@@ -26,6 +26,13 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Audit/ProveInclusion", Class::Plain),
     ("Audit/PruneRecords", Class::Plain),
     ("Audit/TailRecords", Class::Stream),
+    ("Budgets/CreateBudget", Class::Plain),
+    ("Budgets/DeleteBudget", Class::Plain),
+    ("Budgets/GetBudget", Class::Plain),
+    ("Budgets/ListBudgets", Class::Plain),
+    ("Budgets/ListUnknownAllowances", Class::Plain),
+    ("Budgets/ReconcileAllowances", Class::Plain),
+    ("Budgets/UpdateBudget", Class::First),
     ("Credentials/CancelRotation", Class::First),
     ("Credentials/CreateCredential", Class::Plain),
     ("Credentials/DeleteCredential", Class::First),
@@ -42,6 +49,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Identities/RevokeSession", Class::First),
     ("Identities/UnblockIdentity", Class::Plain),
     ("Leases/AcquireLease", Class::Plain),
+    ("Leases/DrawAllowance", Class::Plain),
     ("Leases/ExplainRoute", Class::Plain),
     ("Leases/ListLeases", Class::Plain),
     ("Leases/ListModels", Class::Plain),
@@ -50,6 +58,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Leases/RenewLease", Class::First),
     ("Leases/ReportFailures", Class::Plain),
     ("Leases/RevokeLease", Class::First),
+    ("Leases/SettleUsage", Class::First),
     ("Leases/WatchRevocations", Class::Stream),
     ("Prices/GetPrices", Class::Plain),
     ("Prices/ImportPrices", Class::Plain),
@@ -209,8 +218,9 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 8] = [
+    const SERVICES: [&str; 9] = [
         "Audit/*",
+        "Budgets/*",
         "Credentials/*",
         "Identities/*",
         "Leases/*",

@@ -9,10 +9,10 @@ use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, credentials_server::CredentialsServer,
-    identities_server::IdentitiesServer, leases_server::LeasesServer, prices_server::PricesServer,
-    tenants_server::TenantsServer, usage_server::UsageServer,
-    virtual_keys_server::VirtualKeysServer,
+    audit_server::AuditServer, budgets_server::BudgetsServer,
+    credentials_server::CredentialsServer, identities_server::IdentitiesServer,
+    leases_server::LeasesServer, prices_server::PricesServer, tenants_server::TenantsServer,
+    usage_server::UsageServer, virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
 use tokio::{
@@ -35,12 +35,13 @@ use crate::{
     listener::Peer,
     outside, rotating,
     services::{
-        audit::AuditService, credentials::CredentialService, identities::IdentityService,
-        leases::LeaseService, prices::PriceService, tenants::TenantService, usage::UsageService,
-        virtual_keys::VirtualKeyService,
+        audit::AuditService, budgets::BudgetService, credentials::CredentialService,
+        identities::IdentityService, leases::LeaseService, prices::PriceService,
+        tenants::TenantService, usage::UsageService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
+    sweeping,
     tiles::TileServer,
     tokens, usage_sweep,
     witnesses::{Published, Remote},
@@ -268,6 +269,8 @@ impl Broker {
             self.leads.subscribe(),
             self.stop.clone(),
         ));
+        let leads = self.leads.subscribe();
+        self.tasks.spawn(sweeping::sweep(Arc::clone(core), leads, self.stop.clone()));
         if let Some(tiles) = self.tiles.take() {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
         }
@@ -362,6 +365,9 @@ fn add_services<L>(
         .add_service(
             CredentialsServer::new(CredentialService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            BudgetsServer::new(BudgetService(core())).max_decoding_message_size(LONGEST_MESSAGE),
         )
         .add_service(
             IdentitiesServer::new(IdentityService(core()))

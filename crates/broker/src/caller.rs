@@ -48,7 +48,17 @@ impl Caller {
 
     /// Adds to a record who did it, and by which call.
     pub(crate) fn stamp(&self, record: Record) -> Record {
+        self.is_recorded();
+        self.template(record)
+    }
+
+    /// Takes note that a record of the call has been made.
+    pub(crate) fn is_recorded(&self) {
         self.call.stamped.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`Self::stamp`], for records that may turn out not to be made.
+    pub(crate) fn template(&self, record: Record) -> Record {
         Record {
             actor: if self.called == Called::ById {
                 self.identity.to_string()

@@ -4,8 +4,8 @@ use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, TestRow, VersionRow,
-    VirtualKeyRow, write_rotation, write_rules,
+    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow, write_limits, write_rotation, write_rules,
 };
 
 use crate::refused::Why;
@@ -367,6 +367,35 @@ impl Sealed for VirtualKeyRow {
 
     fn called(&self) -> String {
         format!("virtual key {}", self.id)
+    }
+}
+
+impl Sealed for BudgetRow {
+    fn columns(&self) -> Vec<u8> {
+        let budget = &self.budget;
+        Fields::new("strongroom budget row v1")
+            .field(1, budget.id)
+            .field(2, self.tenant_uid)
+            .field(3, self.tenant.as_str())
+            .field(4, self.id.as_str())
+            .field(5, budget.holder.to_string())
+            .field(6, budget.period.to_string())
+            .field(7, budget.mode.as_str())
+            .field(8, write_limits(&budget.limits))
+            .field(9, &budget.alerts)
+            .number(10, self.revision)
+            .field(11, self.request_id.as_ref().map_or("", |id| id.as_str()))
+            .field(12, self.created_at.as_millis().to_be_bytes())
+            .field(13, self.updated_at.as_millis().to_be_bytes())
+            .finish()
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.row_mac
+    }
+
+    fn called(&self) -> String {
+        self.name().to_string()
     }
 }
 

@@ -8,8 +8,11 @@ use std::{
 
 use audit::{Kind, Record};
 use domain::{CredentialId, LONGEST_TTL, TenantId, VirtualKeyId};
+use envelope::Kek;
 use moka::sync::Cache;
-use store::{CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRow, VirtualKeyRow};
+use store::{
+    BudgetRow, CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRow, VirtualKeyRow,
+};
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
@@ -57,6 +60,8 @@ enum Named {
     Tenant(String),
     Credential(Vec<u8>),
     VirtualKey(String),
+    /// The tenant and the name, which may be used again.
+    Budget(String, String),
 }
 
 /// A tenant with all that a route needs. Every row's MAC has been checked.
@@ -66,6 +71,8 @@ pub(crate) struct Tenant {
     pub(crate) keys: Vec<KeyRow>,
     /// By name.
     pub(crate) credentials: Vec<Held>,
+    /// By name.
+    pub(crate) budgets: Vec<BudgetRow>,
 }
 
 /// A credential, with its versions' ciphertext once that was needed.
@@ -215,7 +222,9 @@ impl Directory {
 
     /// Takes note of the revision that a change made.
     fn raise(&self, record: &Record) {
-        let named = if !record.virtual_key.is_empty() {
+        let named = if !record.budget.is_empty() {
+            Named::Budget(record.tenant.clone(), record.budget.clone())
+        } else if !record.virtual_key.is_empty() {
             Named::VirtualKey(record.virtual_key.clone())
         } else if !record.credential_uid.is_empty() {
             Named::Credential(record.credential_uid.to_vec())
@@ -228,7 +237,9 @@ impl Directory {
         if record.revision > 0 && counts {
             let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
             let known = revisions.entry(named).or_default();
-            *known = record.revision.max(*known);
+            // A budget of this name that is gone says nothing of a new one.
+            let is_new = record.kind() == Kind::BudgetCreated;
+            *known = if is_new { record.revision } else { record.revision.max(*known) };
         }
     }
 
@@ -262,9 +273,22 @@ impl Directory {
                 credentials.push(Held { row, current: OnceCell::new(), spare: OnceCell::new() });
             }
             if !full {
-                return Ok(Some(Tenant { row, keys, credentials }));
+                let budgets = self.load_budgets(id, &kek).await?;
+                return Ok(Some(Tenant { row, keys, credentials, budgets }));
             }
         }
+    }
+}
+
+impl Directory {
+    async fn load_budgets(&self, id: &TenantId, kek: &Kek) -> Result<Vec<BudgetRow>, Why> {
+        let budgets = self.store.budgets(id, Page { after: "", limit: PAGE }).await?;
+        for row in &budgets {
+            row.verify(kek)?;
+            let named = Named::Budget(row.tenant.to_string(), row.id.to_string());
+            self.check_age(&named, row.revision)?;
+        }
+        Ok(budgets)
     }
 }
 

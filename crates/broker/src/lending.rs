@@ -5,7 +5,7 @@ use std::{
 
 use audit::{Kind, Record, proto_time};
 use domain::{
-    CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, Source, TenantId, Timestamp, Uid,
+    CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, TenantId, Timestamp, Uid,
     VirtualKeyDigest, VirtualKeyId, granted_ttl,
 };
 use envelope::Kek;
@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use self::{granted::Granted, turn::Turn};
 use crate::{
+    allowances::Wish,
     caller::Caller,
     core::Core,
     directory::Tenant,
@@ -29,7 +30,10 @@ use crate::{
 };
 
 mod granted;
+mod told;
 mod turn;
+
+pub(crate) use told::{proto_source, settings};
 
 /// What a lease is asked for: parsed, but not yet held against any state.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Ask {
     pub(crate) request_id: String,
     /// The attempts at the call that have failed.
     pub(crate) failed: Vec<Failed>,
+    /// What the call may spend.
+    pub(crate) allowance: Option<Wish>,
 }
 
 /// For whom.
@@ -184,6 +190,8 @@ impl Core {
             Err(failed) => return Ok(Attempt::PassedOver(failed)),
         };
 
+        // Given back unless the lease that it is for is recorded and sealed.
+        let hold = self.hold_for(caller, ask, loan.is_none()).await?;
         let ttl = granted_ttl(ask.ttl, self.longest(&decision, &lendable));
         let now = self.clock.now();
         let expires_at = now + ttl;
@@ -220,9 +228,8 @@ impl Core {
         self.canaries.lent(row, decision.version);
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
-        granted
-            .seal(session, &decision, lendable.secret())
-            .map(|lease| Attempt::Lent(Box::new(lease)))
+        let lease = granted.seal(session, &decision, lendable.secret())?;
+        Ok(Attempt::Lent(Box::new(hold.on(lease))))
     }
 
     /// What is gone because it was changed a moment ago, perhaps elsewhere, is no fault.
@@ -272,7 +279,13 @@ impl Core {
         if *released {
             return Err(Why::LeaseEnded.into());
         }
-        let ask = Ask { ttl, request_id: String::new(), failed: vec![], ..loan.ask.clone() };
+        let ask = Ask {
+            ttl,
+            request_id: String::new(),
+            failed: vec![],
+            allowance: None,
+            ..loan.ask.clone()
+        };
         self.lend(caller, session, ask, Some((id, &loan))).await
     }
 
@@ -348,13 +361,6 @@ enum Attempt {
     PassedOver(Failed),
 }
 
-/// What a credential says beside its secret.
-pub(crate) fn settings(row: &CredentialRow) -> Vec<v1::Setting> {
-    let setting =
-        |(name, value): &(String, String)| v1::Setting { name: name.clone(), value: value.clone() };
-    row.settings.iter().map(setting).collect()
-}
-
 impl Target {
     /// What it names, for the record of a refusal.
     fn about(&self) -> About {
@@ -371,15 +377,6 @@ impl Target {
                 ..About::default()
             },
         }
-    }
-}
-
-pub(crate) fn proto_source(source: Source) -> v1::Source {
-    match source {
-        Source::Byok => v1::Source::Byok,
-        Source::Managed => v1::Source::Managed,
-        Source::Custom => v1::Source::Custom,
-        Source::Keyless => v1::Source::Keyless,
     }
 }
 

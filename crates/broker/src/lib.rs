@@ -3,6 +3,7 @@
 //! record is durable in the log.
 
 mod access;
+mod allowances;
 mod barred;
 mod bootstrap;
 mod broker;
@@ -35,6 +36,7 @@ mod session;
 mod signer;
 mod signing;
 mod status;
+mod sweeping;
 mod tally;
 mod tiles;
 mod tokens;

@@ -7,15 +7,15 @@ use std::{
 };
 
 use audit::{Entry, Record, RecordDraft};
-use domain::{TenantId, Uid};
-use store::{Appended, Change, Pending, Store};
+use domain::{Settled, TenantId, Timestamp, Uid};
+use store::{Appended, Change, Pending, Reconcile, Reconciled, Store, Swept};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
-use crate::refused::Why;
+use crate::{caller::Caller, refused::Why};
 
 /// The way into the log. What was in hand while the last commit ran goes into the next one together:
 /// many records for the price of one commit, and no timer.
@@ -179,6 +179,39 @@ impl Log {
         self.check_open()?;
         self.grew(entry.index + 1);
         Ok(entry)
+    }
+
+    /// Does what time has made due, with its records.
+    pub(crate) async fn sweep(&self, at: Option<Timestamp>) -> Result<Swept, Why> {
+        self.check_open()?;
+        let known = self.size();
+        let swept = self.store.sweep(self.broker, at).await?;
+        if let (Some(first), Some(last)) = (swept.entries.first(), swept.entries.last()) {
+            self.state.check(known, first.index);
+            self.check_open()?;
+            self.grew(last.index + 1);
+        }
+        Ok(swept)
+    }
+
+    /// Settles allowances of which nothing was known, each with its record, or none.
+    pub(crate) async fn reconcile(
+        &self,
+        caller: &Caller,
+        reconcile: Reconcile,
+    ) -> Result<Vec<Reconciled>, Why> {
+        self.check_open()?;
+        let known = self.size();
+        let broker = self.broker.as_bytes().to_vec().into();
+        let record = caller.template(Record { broker, ..reconcile.record });
+        let done = self.store.reconcile(Reconcile { record, ..reconcile }).await?;
+        if done.contains(&Reconciled::Settled(Settled::Now)) {
+            caller.is_recorded();
+        }
+        let head = self.store.head().await?;
+        self.saw(known, head.frontier.size());
+        self.check_open()?;
+        Ok(done)
     }
 
     /// What records call this process.

@@ -1,7 +1,10 @@
 use std::{error::Error as _, fmt, time::Duration};
 
 use audit::{Kind, Reason, Record};
-use domain::{CredentialName, Failure, ProviderId, RequestId, TenantId, VirtualKeyId};
+use domain::{
+    BudgetName, CredentialName, Failure, ProviderId, RequestId, TenantId, Timestamp, Unit,
+    VirtualKeyId,
+};
 use envelope::KmsError;
 use exchange::ExchangeError;
 use providers::Verdict;
@@ -55,6 +58,8 @@ pub(crate) enum Why {
         retry_after: Option<Duration>,
     },
     NoFallback,
+    NoSuchBudget,
+    LimitReached(Box<Reached>),
     ModelAmbiguous(Vec<ProviderId>),
     SecretUnusable(String),
     DialectNotServed {
@@ -98,6 +103,19 @@ pub(crate) enum Why {
     /// A checkpoint turned up that the log in the database contradicts.
     LogForked,
     Internal(String),
+}
+
+/// A limit that has no room for a call.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    /// Of which budget; none for a virtual key's rate limits.
+    pub(crate) budget: Option<BudgetName>,
+    pub(crate) unit: Unit,
+    pub(crate) cap: u64,
+    pub(crate) left: u64,
+    /// When there will be more; none when time alone gives none.
+    pub(crate) renews_at: Option<Timestamp>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// What a refused call was about.
@@ -178,6 +196,9 @@ impl Why {
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
             Self::CredentialsExhausted { .. } => Reason::CredentialsExhausted,
             Self::NoFallback => Reason::NoFallback,
+            Self::NoSuchBudget => Reason::NoSuchBudget,
+            Self::LimitReached(limit) if limit.budget.is_none() => Reason::RateLimitReached,
+            Self::LimitReached(_) => Reason::BudgetExhausted,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
             Self::VirtualKeyBlocked => Reason::VirtualKeyIsBlocked,
             Self::VirtualKeyRevoked => Reason::VirtualKeyIsRevoked,
@@ -231,10 +252,12 @@ impl Why {
 
     /// Whether the fault is the deployment's, so that an operator should see it in the log file.
     pub(crate) fn is_ours(&self) -> bool {
-        matches!(
-            self.code(),
-            Code::Unavailable | Code::Internal | Code::DataLoss | Code::ResourceExhausted
-        )
+        // A budget that refuses does what it is for.
+        !matches!(self, Self::LimitReached(_))
+            && matches!(
+                self.code(),
+                Code::Unavailable | Code::Internal | Code::DataLoss | Code::ResourceExhausted
+            )
     }
 }
 

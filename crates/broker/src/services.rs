@@ -2,6 +2,7 @@
 //! answer.
 
 pub(crate) mod audit;
+pub(crate) mod budgets;
 pub(crate) mod credentials;
 pub(crate) mod identities;
 pub(crate) mod leases;

@@ -8,7 +8,7 @@ use store::StoreError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::refused::{Refused, Why};
+use crate::refused::{Reached, Refused, Why};
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "strongroom.dev";
@@ -24,7 +24,7 @@ impl Why {
             | Self::ModelNotInScope { .. } => Code::PermissionDenied,
             Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
             Self::UnknownMethod => Code::Unimplemented,
-            Self::Overloaded => Code::ResourceExhausted,
+            Self::Overloaded | Self::LimitReached(_) => Code::ResourceExhausted,
             Self::NoSuchModel { .. }
             | Self::NoSuchProvider(_)
             | Self::NoSuchTenant
@@ -33,6 +33,7 @@ impl Why {
             | Self::NoSuchLease
             | Self::NoSuchIdentity
             | Self::NoSuchPolicy
+            | Self::NoSuchBudget
             | Self::NoCheckpoint => Code::NotFound,
             Self::NotExchanged { error, .. } if error.is_passing() => Code::Unavailable,
             Self::NoSuchSession
@@ -159,6 +160,8 @@ impl Why {
             Self::NoFallback => {
                 "the tenant's policy lists no other credential for this call; list one, or check this one"
             }
+            Self::NoSuchBudget => "no such budget",
+            Self::LimitReached(limit) => return reached(limit),
             Self::ModelAmbiguous(providers) => {
                 let names: Vec<&str> = providers.iter().map(ProviderId::as_str).collect();
                 return format!(
@@ -252,6 +255,17 @@ impl Why {
             Self::RotationRunning(operation) => {
                 HashMap::from([pair("operation_id", operation.as_str())])
             }
+            Self::LimitReached(limit) => {
+                let named = limit.budget.as_ref().map(|name| pair("budget", &name.to_string()));
+                let renews = limit.renews_at.map(|at| audit::proto_time(at).to_string());
+                let renews = renews.map(|at| pair("renews_at", &at));
+                let figures = [
+                    pair("unit", limit.unit.as_str()),
+                    pair("cap", &limit.cap.to_string()),
+                    pair("left", &limit.left.to_string()),
+                ];
+                figures.into_iter().chain(named).chain(renews).collect()
+            }
             Self::DialectNotServed { provider, dialect } => {
                 HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
             }
@@ -267,6 +281,7 @@ impl Why {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CredentialsExhausted { retry_after, .. } => *retry_after,
+            Self::LimitReached(limit) => limit.retry_after,
             _ => None,
         }
     }
@@ -287,6 +302,22 @@ impl From<Refused> for Status {
 /// The name of a reason on the wire.
 fn reason_name(reason: Reason) -> &'static str {
     reason.as_str_name()
+}
+
+fn reached(limit: &Reached) -> String {
+    let Reached { unit, cap, left, .. } = limit;
+    let whose = match &limit.budget {
+        Some(name) => format!("budget `{name}`"),
+        None => "the virtual key's rate limit".to_owned(),
+    };
+    let when = match limit.renews_at {
+        Some(at) => format!("there is more at {}", audit::proto_time(at)),
+        None => "its limit must be raised, or what is held in it settled".to_owned(),
+    };
+    format!(
+        "{whose} has {left} of {cap} {} left, and the call may need more; {when}",
+        unit.as_str()
+    )
 }
 
 fn listed(models: &[String]) -> String {

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::{
     audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
-    audit_verify, audit_who_used,
+    audit_verify, audit_who_used, budgets,
     context::Context,
     credentials,
     failure::Failure,
@@ -45,6 +45,9 @@ enum Command {
     /// The virtual keys that applications hold.
     #[command(subcommand)]
     Keys(keys::Verb),
+    /// What may be spent, and what is.
+    #[command(subcommand)]
+    Budgets(budgets::Verb),
     /// Who may not call any more.
     #[command(subcommand)]
     Identities(identities::Verb),
@@ -106,6 +109,7 @@ impl Args {
             Command::Tenants(verb) => verb.run(&context).await,
             Command::Credentials(verb) => verb.run(&context).await,
             Command::Keys(verb) => verb.run(&context).await,
+            Command::Budgets(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Route(verb) => verb.run(&context).await,
@@ -212,6 +216,12 @@ mod tests {
         check("strongroom prices import table.json --effective 2027-01-01", true);
         check("strongroom prices set acme terms.json", true);
         check("strongroom prices show --tenant acme --provider openai", true);
+        check("strongroom budgets create acme monthly --limit 500usd --limit 9000tokens", true);
+        check("strongroom budgets create acme d --limit 5usd --per day --zone Europe/Berlin", true);
+        check("strongroom budgets create acme r --limit 9requests --rolling 24h --shadow", true);
+        check("strongroom budgets create acme k --limit 5usd --group team --alert 50,80", true);
+        check("strongroom budgets update acme/monthly --limit 800usd --mode shadow", true);
+        check("strongroom budgets reconcile acme --allowance 00ff --cost 1.25", true);
         check("strongroom completions bash", true);
     }
 
@@ -220,6 +230,9 @@ mod tests {
         check("strongroom init here --production", false);
         check("strongroom tenants create Acme", false);
         check("strongroom tenants update acme --fallback openai", false);
+        check("strongroom budgets create acme monthly", false);
+        check("strongroom budgets create acme m --limit 5usd --zone Nowhere", false);
+        check("strongroom budgets reconcile acme --cost 1.25", false);
         check("strongroom route explain gpt-4o", false);
         check("strongroom credentials put acme --provider openai", false);
         check("strongroom credentials rotate acme/openai --canary 0%", false);

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 37] = [
+const HEADER: [&str; 43] = [
     "index",
     "time",
     "kind",
@@ -211,9 +211,15 @@ const HEADER: [&str; 37] = [
     "prices_sha256",
     "ends_leases",
     "previous_expire_time",
+    "budget",
+    "allowance_id",
+    "spent",
+    "amounts",
+    "percent",
+    "unit",
 ];
 
-fn cells(record: &RecordView) -> [String; 37] {
+fn cells(record: &RecordView) -> [String; 43] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -252,6 +258,12 @@ fn cells(record: &RecordView) -> [String; 37] {
         record.prices_sha256.clone(),
         record.ends_leases.to_string(),
         record.previous_expire_time.clone(),
+        record.budget.clone(),
+        record.allowance_id.clone(),
+        record.spent.clone(),
+        record.amounts.clone(),
+        record.percent.to_string(),
+        record.unit.to_owned(),
     ]
 }
 

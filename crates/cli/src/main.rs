@@ -2,6 +2,7 @@
 //! client; only `init`, `audit verify`, `audit convert`, `audit verify-proof`, `witness` and
 //! `completions` need none.
 
+mod amounts;
 mod args;
 mod audit_convert;
 mod audit_explain;
@@ -15,6 +16,8 @@ mod audit_tail;
 mod audit_tiles;
 mod audit_verify;
 mod audit_who_used;
+mod budget_views;
+mod budgets;
 mod config;
 mod context;
 mod credentials;

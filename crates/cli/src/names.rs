@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use domain::{CredentialName, InvalidName, TenantId, VirtualKeyName};
+use domain::{BudgetName, CredentialName, InvalidName, TenantId, VirtualKeyName};
 
 /// A tenant as people write it: `acme` or `tenants/acme`.
 #[derive(Clone, Debug)]
@@ -13,6 +13,18 @@ pub(crate) struct CredentialArg(pub(crate) CredentialName);
 /// A virtual key as people write it: `acme/{id}` or `tenants/acme/virtualKeys/{id}`.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyArg(pub(crate) VirtualKeyName);
+
+/// A budget as people write it: `acme/monthly` or `tenants/acme/budgets/monthly`.
+#[derive(Clone, Debug)]
+pub(crate) struct BudgetArg(pub(crate) BudgetName);
+
+impl FromStr for BudgetArg {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        spelled_out(text, "budgets").parse().map(Self)
+    }
+}
 
 impl FromStr for TenantArg {
     type Err = InvalidName;

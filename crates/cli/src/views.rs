@@ -7,6 +7,8 @@ use strongroom_proto::v1::{
     VirtualKey, credential, credential_test::Verdict, rotation, tenant, virtual_key,
 };
 
+use crate::amounts;
+
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
 #[derive(Debug, Serialize)]
 pub(crate) struct TenantView {
@@ -168,6 +170,14 @@ pub(crate) struct RecordView {
     pub(crate) ends_leases: bool,
     /// Until when an older value of a virtual key is accepted.
     pub(crate) previous_expire_time: String,
+    pub(crate) budget: String,
+    pub(crate) allowance_id: String,
+    /// What an allowance's calls came to.
+    pub(crate) spent: String,
+    /// What was granted, or counts as spent although nobody knows.
+    pub(crate) amounts: String,
+    pub(crate) percent: u32,
+    pub(crate) unit: &'static str,
 }
 
 impl From<Tenant> for TenantView {
@@ -351,6 +361,7 @@ impl From<Record> for RecordView {
         let source = source(&record);
         let tested = record.verdict() != Verdict::Unspecified;
         let verdict = if tested { verdict_word(record.verdict()) } else { String::new() };
+        let unit = amounts::unit_name(record.unit());
         let nobody = audit::Names::default();
         let (actor, subject) = (nobody.show_actor(&record), nobody.show_subject(&record));
         Self {
@@ -391,6 +402,12 @@ impl From<Record> for RecordView {
             prices_sha256: hex::encode(&record.prices_sha256),
             ends_leases: record.ends_leases,
             previous_expire_time: time(record.previous_expire_time),
+            budget: record.budget,
+            allowance_id: hex::encode(&record.allowance_id),
+            spent: record.spent.map(amounts::spent).unwrap_or_default(),
+            amounts: record.amounts.map(amounts::amounts).unwrap_or_default(),
+            percent: record.percent,
+            unit,
         }
     }
 }

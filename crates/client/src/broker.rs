@@ -3,10 +3,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
-    audit_client::AuditClient, credentials_client::CredentialsClient,
-    identities_client::IdentitiesClient, leases_client::LeasesClient, prices_client::PricesClient,
-    tenants_client::TenantsClient, usage_client::UsageClient,
-    virtual_keys_client::VirtualKeysClient,
+    audit_client::AuditClient, budgets_client::BudgetsClient,
+    credentials_client::CredentialsClient, identities_client::IdentitiesClient,
+    leases_client::LeasesClient, prices_client::PricesClient, tenants_client::TenantsClient,
+    usage_client::UsageClient, virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
@@ -74,6 +74,11 @@ impl Broker {
     /// The service that keeps virtual keys.
     pub fn virtual_keys(&self) -> VirtualKeysClient<Transport> {
         VirtualKeysClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// The service that keeps budgets.
+    pub fn budgets(&self) -> BudgetsClient<Transport> {
+        BudgetsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
     /// The service that keeps tenants.

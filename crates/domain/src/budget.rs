@@ -38,16 +38,18 @@ mod ledger;
 mod period;
 mod rate;
 mod reservation;
+mod text;
 
 use crate::{GroupId, Uid, VirtualKeyId};
 
-pub use account::{Account, Place};
+pub use account::{Account, Bucket, Place};
 pub use allowance::{Allowance, Ticket};
 pub use amounts::{Amounts, Quantity, Spending, Unit};
 pub use ledger::{Exhausted, Ledger, LedgerError, Settled, slice_size};
 pub use period::{InvalidZone, Period, Window, Zone};
 pub use rate::{RateLimits, RateView};
 pub use reservation::{AccountKey, Reservation, ReservationState, Settlement};
+pub use text::InvalidBudget;
 
 /// What may be spent in each window of a period.
 #[derive(Clone, Debug, Eq, PartialEq)]

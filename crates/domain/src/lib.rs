@@ -25,9 +25,10 @@ mod virtual_key;
 
 pub use access::{AccessPolicy, AccessRule, Permit};
 pub use budget::{
-    Account, AccountKey, Allowance, Amounts, Budget, BudgetHolder, Exhausted, InvalidZone, Ledger,
-    LedgerError, Limit, Mode, Period, Place, Quantity, RateLimits, RateView, Reservation,
-    ReservationState, Settled, Settlement, Spending, Ticket, Unit, Window, Zone, slice_size,
+    Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted,
+    InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Period, Place, Quantity,
+    RateLimits, RateView, Reservation, ReservationState, Settled, Settlement, Spending, Ticket,
+    Unit, Window, Zone, slice_size,
 };
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -41,8 +42,8 @@ pub use key_terms::{
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use money::{Cost, InvalidMoney, Money};
 pub use name::{
-    CredentialId, CredentialName, GroupId, InvalidName, ProviderId, RequestId, RootName, TenantId,
-    VirtualKeyName,
+    BudgetId, BudgetName, CredentialId, CredentialName, GroupId, InvalidName, ProviderId,
+    RequestId, RootName, TenantId, VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
 pub use rotation::{Fare, Fares, Rotation, RotationPlan, RotationState, SetBack, Turns};

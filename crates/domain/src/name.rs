@@ -76,6 +76,12 @@ segment!(
     "a group is 1 to 63 of [a-z0-9-], starting with a letter"
 );
 
+segment!(
+    /// A budget's last name segment.
+    BudgetId,
+    "a budget is 1 to 63 of [a-z0-9-], starting with a letter"
+);
+
 impl TenantId {
     /// The tenant that owns the managed credentials.
     pub fn platform() -> Self {
@@ -118,6 +124,32 @@ impl FromStr for CredentialName {
 impl fmt::Display for CredentialName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tenants/{}/credentials/{}", self.tenant, self.credential)
+    }
+}
+
+/// `tenants/{tenant}/budgets/{budget}`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BudgetName {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The last segment.
+    pub budget: BudgetId,
+}
+
+impl FromStr for BudgetName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let wrong = InvalidName("a budget's name is tenants/{tenant}/budgets/{budget}");
+        let rest = text.strip_prefix("tenants/").ok_or(wrong)?;
+        let (tenant, budget) = rest.split_once("/budgets/").ok_or(wrong)?;
+        Ok(Self { tenant: tenant.parse()?, budget: budget.parse()? })
+    }
+}
+
+impl fmt::Display for BudgetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tenants/{}/budgets/{}", self.tenant, self.budget)
     }
 }
 

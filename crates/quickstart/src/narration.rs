@@ -84,6 +84,15 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::VirtualKeyRotated => format!("virtual key {key} has a new value"),
         Kind::VirtualKeyBlocked => format!("virtual key {key} blocked"),
         Kind::VirtualKeyUnblocked => format!("virtual key {key} no longer blocked"),
+        Kind::BudgetCreated => format!("budget {} created", record.budget),
+        Kind::BudgetUpdated => format!("budget {} changed", record.budget),
+        Kind::BudgetDeleted => format!("budget {} deleted", record.budget),
+        Kind::BudgetAlert => format!("{} % of budget {} spent", record.percent, record.budget),
+        Kind::AllowanceSettled => format!("allowance settled{}", by(key)),
+        Kind::AllowanceExpired => format!("allowance expired{}", by(key)),
+        Kind::AllowanceReconciled => format!("allowance reconciled{}", by(key)),
+        Kind::AllowanceDrawn => format!("allowance drawn{}", by(key)),
+        Kind::UsageReported => "usage reported".to_owned(),
     }
 }
 

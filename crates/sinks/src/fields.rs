@@ -1,5 +1,5 @@
-use audit::{Reason, Verdict, timestamp};
-use strongroom_proto::v1::Source;
+use audit::{Reason, Record, Verdict, timestamp};
+use strongroom_proto::v1::{Source, Unit};
 
 use crate::{Event, event::rfc3339};
 
@@ -64,8 +64,33 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("count", number(record.count.into())),
         ("broker", bytes(&record.broker)),
     ];
-    all.extend(rest.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let rest = rest.into_iter().chain(figures(record));
+    all.extend(rest.filter_map(|(name, value)| Some((name, value?))));
     all
+}
+
+/// What a record says of budgets and allowances.
+fn figures(record: &Record) -> Vec<(&'static str, Option<Value>)> {
+    let unit = (record.unit() != Unit::Unspecified).then(|| record.unit().as_str_name());
+    let spent = record.spent.unwrap_or_default();
+    let amounts = record.amounts.unwrap_or_default();
+    vec![
+        ("budget", text(&record.budget)),
+        ("unit", text(unit.unwrap_or_default())),
+        ("percent", number(record.percent.into())),
+        ("allowance_id", bytes(&record.allowance_id)),
+        ("spent_micro_usd", number(spent.micro_usd)),
+        ("spent_micro_usd_millionths", number(spent.micro_usd_millionths.into())),
+        ("spent_requests", number(spent.requests)),
+        ("spent_input_tokens", number(spent.input_tokens)),
+        ("spent_output_tokens", number(spent.output_tokens)),
+        ("amounts_micro_usd", number(amounts.micro_usd)),
+        ("amounts_requests", number(amounts.requests)),
+        ("amounts_input_tokens", number(amounts.input_tokens)),
+        ("amounts_output_tokens", number(amounts.output_tokens)),
+        ("amounts_tokens", number(amounts.tokens)),
+        ("amounts_concurrent", number(amounts.concurrent)),
+    ]
 }
 
 fn text(text: &str) -> Option<Value> {

@@ -56,6 +56,15 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
         Kind::PricesChanged => "Prices changed",
+        Kind::BudgetCreated => "Budget created",
+        Kind::BudgetUpdated => "Budget updated",
+        Kind::BudgetDeleted => "Budget deleted",
+        Kind::BudgetAlert => "Budget nearly or wholly spent",
+        Kind::AllowanceSettled => "Allowance settled",
+        Kind::AllowanceExpired => "Allowance expired",
+        Kind::AllowanceReconciled => "Allowance reconciled",
+        Kind::AllowanceDrawn => "Allowance drawn",
+        Kind::UsageReported => "Usage reported",
     }
 }
 
@@ -63,7 +72,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
 pub(crate) fn weight(event: &Event) -> Weight {
     match event.kind {
         Kind::Refused if is_tampering(event.reason) => Weight::Alarm,
-        Kind::Refused => Weight::Notice,
+        Kind::Refused | Kind::AllowanceExpired => Weight::Notice,
         Kind::SessionRevoked
         | Kind::IdentityBlocked
         | Kind::IdentityUnblocked
@@ -78,6 +87,10 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::PricesChanged
         | Kind::VirtualKeyBlocked
         | Kind::VirtualKeyUnblocked
+        | Kind::BudgetUpdated
+        | Kind::BudgetDeleted
+        | Kind::BudgetAlert
+        | Kind::AllowanceReconciled
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -99,7 +112,11 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialTested
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyUpdated
-        | Kind::VirtualKeyRotated => Weight::Routine,
+        | Kind::VirtualKeyRotated
+        | Kind::BudgetCreated
+        | Kind::AllowanceSettled
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported => Weight::Routine,
     }
 }
 

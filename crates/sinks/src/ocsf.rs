@@ -116,15 +116,18 @@ fn class(event: &Event) -> (Class, Activity) {
         Kind::SessionOpened => (Authentication, Activity::Logon),
         Kind::SessionRevoked => (Authentication, Activity::Logoff),
         Kind::Refused if is_about_identity(event.reason) => (Authentication, Activity::Logon),
-        Kind::LeaseGranted => (ApiActivity, Activity::Create),
+        Kind::LeaseGranted | Kind::AllowanceDrawn => (ApiActivity, Activity::Create),
         Kind::Read => (ApiActivity, Activity::Read),
-        Kind::LeaseRenewed => (ApiActivity, Activity::Update),
-        Kind::LeaseReleased | Kind::LeaseRevoked | Kind::LogPruned => {
-            (ApiActivity, Activity::Delete)
-        }
-        Kind::TenantCreated | Kind::CredentialCreated | Kind::VirtualKeyCreated => {
-            (EntityManagement, Activity::Create)
-        }
+        Kind::LeaseRenewed | Kind::UsageReported => (ApiActivity, Activity::Update),
+        Kind::LeaseReleased
+        | Kind::LeaseRevoked
+        | Kind::LogPruned
+        | Kind::AllowanceSettled
+        | Kind::AllowanceExpired => (ApiActivity, Activity::Delete),
+        Kind::TenantCreated
+        | Kind::CredentialCreated
+        | Kind::VirtualKeyCreated
+        | Kind::BudgetCreated => (EntityManagement, Activity::Create),
         Kind::TenantUpdated
         | Kind::TenantSuspended
         | Kind::TenantResumed
@@ -141,8 +144,12 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::VirtualKeyUnblocked
         | Kind::IdentityBlocked
         | Kind::PricesChanged
-        | Kind::IdentityUnblocked => (EntityManagement, Activity::Update),
-        Kind::CredentialDeleted | Kind::VirtualKeyRevoked => (EntityManagement, Activity::Delete),
+        | Kind::IdentityUnblocked
+        | Kind::BudgetUpdated
+        | Kind::AllowanceReconciled => (EntityManagement, Activity::Update),
+        Kind::CredentialDeleted | Kind::VirtualKeyRevoked | Kind::BudgetDeleted => {
+            (EntityManagement, Activity::Delete)
+        }
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
@@ -150,6 +157,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::PolicyLoaded
         | Kind::Finding
         | Kind::CredentialTested
+        | Kind::BudgetAlert
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

@@ -32,6 +32,11 @@ pub trait Backend: Database + Sized {
 
     /// Whether only one connection can write at a time.
     const ONE_WRITER: bool;
+    /// Reads an allowance (`$1`) and holds it until the transaction ends.
+    const LOCK_ALLOWANCE: &'static str;
+
+    /// Reads the accounts of a budget's (`$1`) window (`$2`) and holds them until the transaction ends.
+    const LOCK_ACCOUNTS: &'static str;
 
     /// Opens a connection that meets every promise of durability.
     fn connect(
@@ -51,6 +56,11 @@ pub trait Backend: Database + Sized {
         sql: &'static str,
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
+
+    /// Begins a transaction that leaves the log alone, and reads the database's time.
+    fn begin(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
 
     /// Begins a transaction, locks the head and reads it together with the database's time.
     fn lock(

@@ -3,6 +3,7 @@ use domain::{ProviderId, RequestId, Rotation, TenantId, Timestamp};
 use crate::{
     Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, TestRow, VersionRow,
     backend::{Backend, Value},
+    budgets::change::{create_budget, delete_budget, update_budget},
     mapping::{list, purpose},
     rotation::write_rotation,
     routing::write_rules,
@@ -51,6 +52,9 @@ pub(crate) async fn carry_out<B: Backend>(
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
         Change::SetPrices(prices) => set_prices::<B>(connection, prices).await,
+        Change::CreateBudget(row) => create_budget::<B>(connection, row).await,
+        Change::UpdateBudget(row) => update_budget::<B>(connection, row).await,
+        Change::DeleteBudget(row) => delete_budget::<B>(connection, row).await,
     }
 }
 

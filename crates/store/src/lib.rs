@@ -3,6 +3,7 @@
 //! row that orders everything. Secrets arrive here as ciphertext only.
 
 mod backend;
+mod budgets;
 mod change;
 mod changes;
 mod config;
@@ -23,6 +24,10 @@ mod usage;
 mod virtual_key;
 mod writer;
 
+pub use budgets::{
+    AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Granted, Reconcile, Reconciled,
+    Report, Reported, Swept, write_limits,
+};
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
 pub use health::HealthRow;

@@ -2,6 +2,7 @@ use std::str::FromStr;
 
 use audit::{Entry, Frontier};
 use domain::{CredentialName, KeyTerms, OnMissing, RateLimits, Scope, Timestamp, Uid};
+use serde::de::DeserializeOwned;
 
 use crate::{
     CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, PreviousKey, StoreError, TenantRow,
@@ -28,7 +29,7 @@ impl Columns<'_> {
         T::try_from(number).map_err(|_| self.corrupt(column))
     }
 
-    fn optional_number(&self, column: &str) -> Result<Option<u64>, StoreError> {
+    pub(crate) fn optional_number(&self, column: &str) -> Result<Option<u64>, StoreError> {
         let number: Option<i64> = self.row.read(self.table, column)?;
         number.map(|number| u64::try_from(number).map_err(|_| self.corrupt(column))).transpose()
     }
@@ -42,11 +43,11 @@ impl Columns<'_> {
         Ok(millis.map(Timestamp::from_millis))
     }
 
-    fn flag(&self, column: &str) -> Result<bool, StoreError> {
+    pub(crate) fn flag(&self, column: &str) -> Result<bool, StoreError> {
         self.row.read(self.table, column)
     }
 
-    fn text(&self, column: &str) -> Result<String, StoreError> {
+    pub(crate) fn text(&self, column: &str) -> Result<String, StoreError> {
         self.row.read(self.table, column)
     }
 
@@ -54,30 +55,37 @@ impl Columns<'_> {
         self.row.read(self.table, column)
     }
 
-    fn parsed<T: FromStr>(&self, column: &str) -> Result<T, StoreError> {
+    pub(crate) fn parsed<T: FromStr>(&self, column: &str) -> Result<T, StoreError> {
         self.text(column)?.parse().map_err(|_| self.corrupt(column))
     }
 
-    fn optional_parsed<T: FromStr>(&self, column: &str) -> Result<Option<T>, StoreError> {
+    pub(crate) fn optional_parsed<T: FromStr>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>, StoreError> {
         let text = self.optional_text(column)?;
         text.map(|text| text.parse().map_err(|_| self.corrupt(column))).transpose()
     }
 
-    fn pairs(&self, column: &str) -> Result<Vec<(String, String)>, StoreError> {
+    pub(crate) fn pairs(&self, column: &str) -> Result<Vec<(String, String)>, StoreError> {
         serde_json::from_str(&self.text(column)?).map_err(|_| self.corrupt(column))
     }
 
-    fn list<T: FromStr>(&self, column: &str) -> Result<Vec<T>, StoreError> {
+    pub(crate) fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
+        serde_json::from_str(&self.text(column)?).map_err(|_| self.corrupt(column))
+    }
+
+    pub(crate) fn list<T: FromStr>(&self, column: &str) -> Result<Vec<T>, StoreError> {
         let texts: Vec<String> =
             serde_json::from_str(&self.text(column)?).map_err(|_| self.corrupt(column))?;
         texts.iter().map(|text| text.parse().map_err(|_| self.corrupt(column))).collect()
     }
 
-    fn bytes(&self, column: &str) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn bytes(&self, column: &str) -> Result<Vec<u8>, StoreError> {
         self.row.read(self.table, column)
     }
 
-    fn array<const N: usize>(&self, column: &str) -> Result<[u8; N], StoreError> {
+    pub(crate) fn array<const N: usize>(&self, column: &str) -> Result<[u8; N], StoreError> {
         self.bytes(column)?.try_into().map_err(|_| self.corrupt(column))
     }
 

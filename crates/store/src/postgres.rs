@@ -16,10 +16,11 @@ use tokio::{
 use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
+    budgets::{lock_accounts, lock_allowance},
     error::timed_out,
     health::{claim_probe, put_health},
     sequence::Sequence,
-    sql_store::SqlStore,
+    sql_store::{Budgeting, SqlStore},
     usage::{add_sums, keep_calls},
 };
 
@@ -27,8 +28,8 @@ use crate::{
 pub type PostgresStore = SqlStore<Postgres>;
 
 impl PostgresStore {
-    /// Connects, with at most so many connections; one of them writes, one counts usage, one listens for
-    /// other brokers' changes, and there are at least four.
+    /// Connects, with at most so many connections; one of them writes, one counts what is spent, one
+    /// listens for other brokers' changes, and there are at least four.
     ///
     /// The URL may hold a password and appears in no error.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
@@ -49,7 +50,8 @@ impl PostgresStore {
             // Not for the writer: a timeout that ends a commit's wait for a standby lets records be
             // seen that a failover then loses.
             .connect_lazy_with(options.clone().options([("statement_timeout", "2000")]));
-        let mut store = Self::start(readers, options.clone(), connection, None).await?;
+        let mut store =
+            Self::start(readers, options.clone(), connection, None, Budgeting::ByItself).await?;
         let (count, wakeups) = watch::channel(0);
         let mut listening = JoinSet::new();
         listening.spawn(listen(options, count));
@@ -92,6 +94,8 @@ impl Backend for Postgres {
     const ADD_SUMS: &'static str =
         add_sums!("jsonb_array_elements(CAST($1 AS JSONB)) AS rows (value)");
     const ONE_WRITER: bool = false;
+    const LOCK_ALLOWANCE: &'static str = lock_allowance!(" FOR UPDATE");
+    const LOCK_ACCOUNTS: &'static str = lock_accounts!(" FOR UPDATE");
 
     async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         // A database may have a weaker setting of its own; a stronger one is left alone.
@@ -122,6 +126,14 @@ impl Backend for Postgres {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let rows = within(WAIT, bind!(sqlx::query(sql), values).fetch_all(connection)).await?;
         Ok(rows.into_iter().map(Row::Postgres).collect())
+    }
+
+    async fn begin(connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+        within(WAIT, async {
+            sqlx::query("BEGIN").execute(&mut *connection).await?;
+            Ok(sqlx::query(Self::NOW).fetch_optional(connection).await?.map(Row::Postgres))
+        })
+        .await
     }
 
     async fn lock(connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {

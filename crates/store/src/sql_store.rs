@@ -21,6 +21,7 @@ use crate::{
     PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
     VirtualKeyRow,
     backend::{Backend, Options, Row, Value},
+    budgets::queue::{self, Queued},
     error::is_lost,
     health, mapping,
     prune::{self, first_kept},
@@ -28,12 +29,27 @@ use crate::{
     writer::{Answer, Job, QUEUE, Writer},
 };
 
+/// Who carries out the transactions of budgets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Budgeting {
+    /// The one who writes the log, since there can be one writer only.
+    OfTheLogsWriter,
+    /// Another one, on a connection of its own, so that the two do not wait for each other.
+    ByItself,
+}
+
 /// The store over either database: a pool that reads, and one task that writes.
 pub struct SqlStore<B: Backend> {
     readers: Pool<B>,
     writer: mpsc::Sender<Job>,
     /// What need not wait for the log, nor the log for it. The writer too, where only one can write.
     aside: mpsc::Sender<Job>,
+    /// The way to the transactions of budgets.
+    pub(crate) budgets: mpsc::Sender<Queued>,
+    /// Who carries these out, when that is not the writer.
+    counter: Option<mpsc::Sender<Job>>,
+    /// The task that puts them together.
+    batching: Mutex<JoinSet<()>>,
     task: Mutex<JoinSet<()>>,
     deployment: Uid,
     wakeups: Option<watch::Receiver<u64>>,
@@ -49,6 +65,7 @@ impl<B: Backend> SqlStore<B> {
         options: Options<B>,
         mut connection: B::Connection,
         lock: Option<File>,
+        budgeting: Budgeting,
     ) -> Result<Self, StoreError> {
         let deployment = deployment::<B>(&mut connection).await?;
         let (writer, jobs) = mpsc::channel(QUEUE);
@@ -57,14 +74,29 @@ impl<B: Backend> SqlStore<B> {
             writer.clone()
         } else {
             let (aside, jobs) = mpsc::channel(QUEUE);
-            task.spawn(Writer::<B>::aside(options.clone()).run(jobs));
+            task.spawn(Writer::<B>::unconnected(options.clone()).run(jobs));
             aside
         };
+        let counter = match budgeting {
+            Budgeting::OfTheLogsWriter => None,
+            Budgeting::ByItself => {
+                let (counter, jobs) = mpsc::channel(QUEUE);
+                task.spawn(Writer::<B>::unconnected(options.clone()).run(jobs));
+                Some(counter)
+            }
+        };
         task.spawn(Writer::<B>::new(options, connection, lock).run(jobs));
+        let (budgets, queue) = mpsc::channel(queue::QUEUE);
+        let mut batching = JoinSet::new();
+        let counts = counter.clone().unwrap_or_else(|| writer.clone());
+        batching.spawn(queue::batch(queue, counts));
         Ok(Self {
             readers,
             writer,
             aside,
+            budgets,
+            counter,
+            batching: Mutex::new(batching),
             task: Mutex::new(task),
             deployment,
             wakeups: None,
@@ -83,7 +115,11 @@ impl<B: Backend> SqlStore<B> {
         self.readers.acquire().await.map(drop).map_err(StoreError::from_sqlx)
     }
 
-    async fn fetch(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+    pub(crate) async fn fetch(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         let mut connection = self.readers.acquire().await.map_err(StoreError::from_sqlx)?;
         let rows = B::fetch(&mut connection, sql, values).await;
         if rows.as_ref().is_err_and(is_lost) {
@@ -92,7 +128,7 @@ impl<B: Backend> SqlStore<B> {
         rows.map_err(StoreError::from_sqlx)
     }
 
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -101,7 +137,7 @@ impl<B: Backend> SqlStore<B> {
         self.fetch(sql, values).await?.iter().map(map).collect()
     }
 
-    async fn one<T>(
+    pub(crate) async fn one<T>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -110,7 +146,10 @@ impl<B: Backend> SqlStore<B> {
         self.fetch(sql, values).await?.first().map(map).transpose()
     }
 
-    async fn write<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
+    pub(crate) async fn write<T>(
+        &self,
+        job: impl FnOnce(Answer<T>) -> Job,
+    ) -> Result<T, StoreError> {
         hand(&self.writer, job).await
     }
 }
@@ -128,6 +167,7 @@ impl<B: Backend> Drop for SqlStore<B> {
     fn drop(&mut self) {
         // Not aborted: the writer ends by itself once its work is done and nobody can send more.
         self.task.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
+        self.batching.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
     }
 }
 
@@ -485,6 +525,9 @@ impl<B: Backend> Store for SqlStore<B> {
         // When nobody receives it, the writer has ended already.
         let _ = self.writer.send(Job::Close).await;
         let _ = self.aside.send(Job::Close).await;
+        if let Some(counter) = &self.counter {
+            let _ = counter.send(Job::Close).await;
+        }
         let mut task = {
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
             mem::take(&mut *task)

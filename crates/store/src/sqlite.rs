@@ -15,9 +15,10 @@ use sqlx::{
 use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
+    budgets::{lock_accounts, lock_allowance},
     health::{claim_probe, put_health},
     sequence::Sequence,
-    sql_store::SqlStore,
+    sql_store::{Budgeting, SqlStore},
     usage::{add_sums, keep_calls},
 };
 
@@ -66,7 +67,7 @@ impl SqliteStore {
             .max_lifetime(None)
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
-        Self::start(readers, options, connection, lock).await
+        Self::start(readers, options, connection, lock, Budgeting::OfTheLogsWriter).await
     }
 }
 
@@ -88,6 +89,9 @@ impl Backend for Sqlite {
     const KEEP_CALLS: &'static str = keep_calls!("unhex(", ")", "json_each($1)");
     const ADD_SUMS: &'static str = add_sums!("json_each($1)");
     const ONE_WRITER: bool = true;
+    // Who writes has the database alone.
+    const LOCK_ALLOWANCE: &'static str = lock_allowance!("");
+    const LOCK_ACCOUNTS: &'static str = lock_accounts!("");
 
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
         options.connect().await
@@ -108,6 +112,12 @@ impl Backend for Sqlite {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let rows = bind!(sqlx::query(sql), values).fetch_all(connection).await?;
         Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
+
+    async fn begin(connection: &mut SqliteConnection) -> Result<Option<Row>, sqlx::Error> {
+        const SQL: &str = "\
+            BEGIN IMMEDIATE; SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER) AS now";
+        Ok(sqlx::query(SQL).fetch_all(connection).await?.into_iter().next().map(Row::Sqlite))
     }
 
     async fn lock(connection: &mut SqliteConnection) -> Result<Option<Row>, sqlx::Error> {

@@ -6,14 +6,15 @@ use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyI
 use tokio::sync::watch;
 
 use crate::{
-    CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, PriceRow, StoreError,
-    TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
+    BudgetRow, BudgetStore, CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow,
+    PriceRow, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
+    VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
 /// many tasks.
 #[async_trait]
-pub trait Store: fmt::Debug + Send + Sync {
+pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
     /// The deployment's permanent id, made with the database.
     fn deployment(&self) -> Uid;
 
@@ -306,6 +307,13 @@ pub enum Change {
     UpdateVirtualKey(VirtualKeyRow),
     /// Other prices. `Exists` when there are prices of that revision.
     SetPrices(PriceRow),
+    /// A new budget.
+    CreateBudget(BudgetRow),
+    /// A budget's new limits, mode or alerts. Its accounts have the new caps from then on.
+    UpdateBudget(BudgetRow),
+    /// The end of a budget and of its accounts; of the row only the uid, the name and the revision
+    /// count.
+    DeleteBudget(BudgetRow),
 }
 
 /// Which part of a list.

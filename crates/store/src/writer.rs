@@ -6,8 +6,10 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, HealthRow, Pending, PersonRow, StoreError, UsageRow,
+    Appended, Change, Head, HealthRow, Pending, PersonRow, Reconcile, Reconciled, StoreError,
+    Swept, UsageRow,
     backend::{Backend, Options, Row, Value},
+    budgets::{BudgetDone, BudgetWork, carry_out as carry_out_budgets, sweep},
     change::carry_out,
     changes::Changes,
     error::{is_lost, is_timeout},
@@ -21,6 +23,9 @@ pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
     Prune(Box<(u64, RecordDraft)>, Answer<Entry>),
+    Budgets(Vec<BudgetWork>, Answer<Vec<BudgetDone>>),
+    Reconcile(Box<Reconcile>, Answer<Vec<Reconciled>>),
+    Sweep(Uid, Option<Timestamp>, Answer<Swept>),
     PutPolicy(Hash, Vec<u8>, Answer<()>),
     PutPerson(Box<PersonRow>, Answer<()>),
     PutCheckpoint(u64, String, Answer<()>),
@@ -54,6 +59,18 @@ enum Work {
     Append(Vec<Pending>),
     Apply(Box<(Change, RecordDraft)>),
     Prune(Box<(u64, RecordDraft)>),
+    Reconcile(Box<Reconcile>),
+    Sweep(Uid, Option<Timestamp>),
+}
+
+/// What a transaction has done, up to the commit.
+#[derive(Default)]
+struct Carried {
+    appended: Vec<Appended>,
+    reconciled: Vec<Reconciled>,
+    /// Whether rows have changed, so that there is something to commit without a record too.
+    changed: bool,
+    more: bool,
 }
 
 impl<B: Backend> Writer<B> {
@@ -61,8 +78,8 @@ impl<B: Backend> Writer<B> {
         Self { options, connection: Some(connection), _lock: lock }
     }
 
-    /// A writer beside the log's, which connects when there is work.
-    pub(crate) fn aside(options: Options<B>) -> Self {
+    /// A writer beside the log's, which connects when there is work for it.
+    pub(crate) fn unconnected(options: Options<B>) -> Self {
         Self { options, connection: None, _lock: None }
     }
 
@@ -73,6 +90,9 @@ impl<B: Backend> Writer<B> {
                 Job::Append(batch, answer) => tell(answer, self.append(batch).await),
                 Job::Apply(change, answer) => tell(answer, self.apply(change).await),
                 Job::Prune(work, answer) => tell(answer, self.prune(work).await),
+                Job::Budgets(works, answer) => tell(answer, self.budgets(&works).await),
+                Job::Reconcile(work, answer) => tell(answer, self.reconcile(work).await),
+                Job::Sweep(broker, at, answer) => tell(answer, self.sweep(broker, at).await),
                 Job::PutPolicy(sha256, document, answer) => {
                     tell(answer, self.put_policy(&sha256, &document).await)
                 }
@@ -117,7 +137,7 @@ impl<B: Backend> Writer<B> {
         if batch.iter().any(|pending| misplaced(pending.record.kind())) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
-        self.transact(Work::Append(batch)).await
+        Ok(self.transact(Work::Append(batch)).await?.appended)
     }
 
     async fn apply(&mut self, change: Box<(Change, RecordDraft)>) -> Result<Entry, StoreError> {
@@ -133,11 +153,62 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn transact_one(&mut self, work: Work) -> Result<Entry, StoreError> {
-        match self.transact(work).await?.pop() {
+        match self.transact(work).await?.appended.pop() {
             Some(Appended::Recorded(entry)) => Ok(entry),
             // A change without a record is never committed.
             Some(Appended::Stale { .. }) | None => {
                 Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")))
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, work: Box<Reconcile>) -> Result<Vec<Reconciled>, StoreError> {
+        Ok(self.transact(Work::Reconcile(work)).await?.reconciled)
+    }
+
+    async fn sweep(&mut self, broker: Uid, at: Option<Timestamp>) -> Result<Swept, StoreError> {
+        let Carried { appended, more, .. } = self.transact(Work::Sweep(broker, at)).await?;
+        let recorded = appended.into_iter().filter_map(|appended| match appended {
+            Appended::Recorded(entry) => Some(entry),
+            Appended::Stale { .. } => None,
+        });
+        Ok(Swept { entries: recorded.collect(), more })
+    }
+
+    /// Carries budgets' work out. All of it may be done again without counting twice, so what was
+    /// lost on the way is.
+    async fn budgets(&mut self, works: &[BudgetWork]) -> Result<Vec<BudgetDone>, StoreError> {
+        for _ in 1..BUDGET_TRIES {
+            match self.try_budgets(works).await {
+                Err(StoreError::Unavailable(error)) if may_repeat(&error) => {}
+                done => return done,
+            }
+        }
+        self.try_budgets(works).await
+    }
+
+    async fn try_budgets(&mut self, works: &[BudgetWork]) -> Result<Vec<BudgetDone>, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
+        };
+        let carried = async {
+            let begun = B::begin(&mut connection).await.map_err(StoreError::from_sqlx)?;
+            let now = begun.as_ref().map(mapping::now).transpose()?;
+            let now = now.ok_or_else(|| StoreError::Corrupt("now".to_owned()))?;
+            carry_out_budgets::<B>(&mut connection, works, now).await
+        };
+        let done = carried.await;
+        match done {
+            Ok(done) => {
+                // A connection whose commit has no answer is dropped.
+                B::commit(&mut connection).await.map_err(StoreError::Unavailable)?;
+                self.connection = Some(connection);
+                Ok(done)
+            }
+            Err(error) => {
+                self.give_up(connection).await;
+                Err(error)
             }
         }
     }
@@ -256,23 +327,23 @@ impl<B: Backend> Writer<B> {
         done.map_err(StoreError::from_sqlx)
     }
 
-    async fn transact(&mut self, work: Work) -> Result<Vec<Appended>, StoreError> {
+    async fn transact(&mut self, work: Work) -> Result<Carried, StoreError> {
         let batch = Uid::random().map_err(|error| StoreError::unavailable(error.into()))?;
         let (mut connection, head, now) = self.begin().await?;
         let mut sequence = Sequence::after(head, now, batch);
         match carry::<B>(&mut connection, &mut sequence, work).await {
-            Ok(appended) if sequence.sealed.is_empty() => {
+            Ok(carried) if sequence.sealed.is_empty() && !carried.changed => {
                 self.give_up(connection).await;
-                Ok(appended)
+                Ok(carried)
             }
-            Ok(appended) => match B::commit(&mut connection).await {
+            Ok(carried) => match B::commit(&mut connection).await {
                 Ok(()) => {
                     self.connection = Some(connection);
-                    Ok(appended)
+                    Ok(carried)
                 }
                 Err(error) => {
                     drop(connection);
-                    self.settle(&sequence, error).await.map(|()| appended)
+                    self.settle(&sequence, error).await.map(|()| carried)
                 }
             },
             Err(error) => {
@@ -336,6 +407,11 @@ impl<B: Backend> Writer<B> {
     async fn settle(&mut self, sequence: &Sequence, lost: sqlx::Error) -> Result<(), StoreError> {
         const SQL: &str = "\
             SELECT count(*) AS found FROM record WHERE idx >= $1 AND idx < $2 AND batch = $3";
+        // What left no record is found by nothing, and is done again when it is due.
+        if sequence.sealed.is_empty() {
+            self.connection = None;
+            return Err(StoreError::Unavailable(lost));
+        }
         tracing::warn!(error = &lost as &dyn std::error::Error, "a commit's answer was lost");
         self.connection = None;
         let (mut connection, _, _) = self.begin().await?;
@@ -368,8 +444,9 @@ async fn carry<B: Backend>(
     connection: &mut B::Connection,
     sequence: &mut Sequence,
     work: Work,
-) -> Result<Vec<Appended>, StoreError> {
-    let appended = match work {
+) -> Result<Carried, StoreError> {
+    let mut carried = Carried::default();
+    carried.appended = match work {
         Work::Append(batch) => {
             sequence.changes = Changes::read::<B>(connection, &sequence.head, &batch).await?;
             batch.into_iter().map(|pending| sequence.append(pending)).collect()
@@ -384,12 +461,36 @@ async fn carry<B: Backend>(
             prune::prune::<B>(connection, before, sequence.first).await?;
             vec![Appended::Recorded(sequence.record(record))]
         }
+        Work::Reconcile(work) => {
+            let now = work.at.unwrap_or(sequence.head.time);
+            let (reconciled, records) = sweep::reconcile::<B>(connection, &work, now).await?;
+            carried.reconciled = reconciled;
+            records.into_iter().map(|it| Appended::Recorded(sequence.record(it))).collect()
+        }
+        Work::Sweep(broker, at) => {
+            let now = at.unwrap_or(sequence.head.time);
+            let due = sweep::sweep::<B>(connection, broker, now).await?;
+            (carried.changed, carried.more) = (due.changed, due.more);
+            due.records.into_iter().map(|it| Appended::Recorded(sequence.record(it))).collect()
+        }
     };
     if !sequence.sealed.is_empty() {
         B::write(connection, sequence).await.map_err(StoreError::from_sqlx)?;
         write_nodes::<B>(connection, sequence).await.map_err(StoreError::from_sqlx)?;
     }
-    Ok(appended)
+    Ok(carried)
+}
+
+/// How often budgets' work is begun before it is given up.
+const BUDGET_TRIES: usize = 3;
+
+/// Whether a transaction failed in a way that says nothing against doing it again: its connection
+/// was lost, or another's transaction was in the way.
+fn may_repeat(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // serialization_failure, deadlock_detected, unique_violation.
+    let in_the_way = code.is_some_and(|code| matches!(&*code, "40001" | "40P01" | "23505"));
+    in_the_way || (is_lost(error) && !is_timeout(error))
 }
 
 /// There is one for every 256 records, so that most transactions write none.

@@ -152,6 +152,35 @@ pub(crate) fn honest() -> Vec<Record> {
         Record { revision: 1, prices_sha256: vec![7; 32].into(), ..blank(Kind::PricesChanged) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::LogPruned) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::CheckpointGivenUp) },
+        budget(Kind::BudgetCreated),
+        budget(Kind::BudgetUpdated),
+        Record { percent: 80, unit: 1, ..budget(Kind::BudgetAlert) },
+        budget(Kind::BudgetDeleted),
+        allowance(Kind::AllowanceDrawn),
+        Record { method: "Leases/SettleUsage".to_owned(), count: 1, ..blank(Kind::UsageReported) },
+        allowance(Kind::AllowanceSettled),
+        allowance(Kind::AllowanceExpired),
+        allowance(Kind::AllowanceReconciled),
         Record { broker: vec![6; 16].into(), ..blank(Kind::BrokerStopped) },
     ]
+}
+
+fn budget(kind: Kind) -> Record {
+    Record { tenant: "acme".to_owned(), budget: "monthly".to_owned(), ..blank(kind) }
+}
+
+fn allowance(kind: Kind) -> Record {
+    let spent = strongroom_proto::v1::Spent {
+        micro_usd: 12,
+        micro_usd_millionths: 500_000,
+        requests: 3,
+        ..Default::default()
+    };
+    Record {
+        tenant: "acme".to_owned(),
+        virtual_key: "abcdefgh234567ab".to_owned(),
+        allowance_id: vec![8; 16].into(),
+        spent: Some(spent),
+        ..blank(kind)
+    }
 }

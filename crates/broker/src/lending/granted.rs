@@ -71,6 +71,7 @@ impl Granted {
             because: route.because.clone(),
             endpoints,
             networks,
+            allowance: None,
             price_version: decision.price_version.clone(),
         })
     }

@@ -1,4 +1,5 @@
 mod alone;
+mod budgets;
 mod exchanged;
 mod fallback;
 mod roots;
@@ -192,6 +193,7 @@ async fn core_with(
 ) -> Core {
     let methods = [
         "Audit",
+        "Budgets",
         "Credentials",
         "Identities",
         "Leases",
@@ -254,6 +256,7 @@ fn name_of(tenant: &str) -> CredentialName {
 fn ask() -> Ask {
     Ask {
         failed: vec![],
+        allowance: None,
         target: Target::Credential(name()),
         dialect: Dialect::OpenAi,
         ttl: None,

@@ -13,8 +13,9 @@ use crate::{
     core::{Core, Parts},
 };
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 9] = [
     "Audit/*",
+    "Budgets/*",
     "Credentials/*",
     "Identities/*",
     "Leases/*",

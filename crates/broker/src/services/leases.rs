@@ -34,6 +34,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Records read at a time for a watcher.
 const STEP: u32 = 512;
 
+mod allowance;
 pub(super) mod ask;
 mod explain;
 mod models;
@@ -128,6 +129,22 @@ impl Leases for LeaseService {
     ) -> Answer<v1::ExplainRouteResponse> {
         let (caller, request) = accept(request)?;
         self.core.answer(&caller, self.core.explain_route(&caller, request)).await
+    }
+
+    async fn draw_allowance(
+        &self,
+        request: Request<v1::DrawAllowanceRequest>,
+    ) -> Answer<v1::Allowance> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.draw_allowance(&caller, &request)).await
+    }
+
+    async fn settle_usage(
+        &self,
+        request: Request<v1::SettleUsageRequest>,
+    ) -> Answer<v1::SettleUsageResponse> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.settle_usage(&caller, &request)).await
     }
 
     async fn list_models(

@@ -104,7 +104,7 @@ impl VirtualKeys for VirtualKeyService {
 }
 
 impl Core {
-    async fn create_virtual_key(
+    pub(crate) async fn create_virtual_key(
         &self,
         caller: &Caller,
         request: v1::CreateVirtualKeyRequest,

@@ -94,6 +94,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     read(&mut calls, &running, &virtual_key).await;
     usage_and_prices(&mut calls, &running).await;
     audit(&mut calls, &running).await;
+    spend(&mut calls, &running, &virtual_key).await;
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
@@ -184,6 +185,66 @@ async fn lend(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     answered!(calls, running.admin, leases.revoke_lease, "Leases/RevokeLease", request);
     let request = v1::WatchRevocationsRequest::default();
     answered!(calls, running.proxy, leases.watch_revocations, "Leases/WatchRevocations", request);
+}
+
+async fn spend(calls: &mut Calls, running: &Running, key: &VirtualKey) {
+    let admin = &running.admin;
+    let parent = || "tenants/acme".to_owned();
+    let limits = vec![v1::Limit { unit: v1::Unit::Requests.into(), cap: 9 }];
+    let length = v1::period::Length::Total.into();
+    let period = Some(v1::Period { length, ..Default::default() });
+    let budget = Some(v1::Budget { limits, period, ..Default::default() });
+    let (budget_id, request_id) = ("once".to_owned(), "r-9".to_owned());
+    let request = v1::CreateBudgetRequest { parent: parent(), budget_id, budget, request_id };
+    let budget = answered!(calls, admin, budgets.create_budget, "Budgets/CreateBudget", request);
+    let public_key = ClientKeys::generate().unwrap().public_key().to_vec().into();
+    let request = v1::OpenSessionRequest { public_key };
+    let session =
+        answered!(calls, running.proxy, leases.open_session, "Leases/OpenSession", request);
+    let need = Some(v1::Amounts { requests: 2, ..Default::default() });
+    let allowance_id: bytes::Bytes = vec![7; 16].into();
+    let id = allowance_id.clone();
+    let allowance = v1::AllowanceRequest { allowance_id: id, need, wanted: None };
+    let request = v1::DrawAllowanceRequest {
+        session_id: session.session_id.clone(),
+        virtual_key_id: key.id().to_string(),
+        key_sha256: key.digest().as_bytes().to_vec().into(),
+        allowance: Some(allowance),
+    };
+    answered!(calls, running.proxy, leases.draw_allowance, "Leases/DrawAllowance", request);
+    let settlement = v1::Settlement {
+        allowance_id,
+        sequence: 1,
+        covered: need,
+        returned: None,
+        spent: Some(v1::Spent { requests: 2, ..Default::default() }),
+    };
+    let (session_id, settlements) = (session.session_id, vec![settlement]);
+    let request = v1::SettleUsageRequest { session_id, settlements };
+    let settled =
+        answered!(calls, running.proxy, leases.settle_usage, "Leases/SettleUsage", request);
+    assert_eq!(settled.not_accepted, []);
+    let request = v1::GetBudgetRequest { name: budget.name.clone() };
+    let known = answered!(calls, admin, budgets.get_budget, "Budgets/GetBudget", request);
+    let account = known.accounts.first().unwrap();
+    assert_eq!((account.spent, account.reserved), (2, 0));
+    let request = v1::ListBudgetsRequest { parent: parent(), ..Default::default() };
+    answered!(calls, admin, budgets.list_budgets, "Budgets/ListBudgets", request);
+    let request = v1::ListUnknownAllowancesRequest { parent: parent(), ..Default::default() };
+    answered!(
+        calls,
+        admin,
+        budgets.list_unknown_allowances,
+        "Budgets/ListUnknownAllowances",
+        request
+    );
+    let found = vec![v1::Found { allowance_id: vec![8; 16].into(), spent: None }];
+    let request = v1::ReconcileAllowancesRequest { parent: parent(), found };
+    answered!(calls, admin, budgets.reconcile_allowances, "Budgets/ReconcileAllowances", request);
+    let request = v1::UpdateBudgetRequest { budget: Some(known) };
+    let known = answered!(calls, admin, budgets.update_budget, "Budgets/UpdateBudget", request);
+    let request = v1::DeleteBudgetRequest { name: known.name, etag: known.etag };
+    answered!(calls, admin, budgets.delete_budget, "Budgets/DeleteBudget", request);
 }
 
 async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
@@ -348,6 +409,18 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
+async fn refuse_budgets(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, budgets:
+        create_budget CreateBudgetRequest "Budgets/CreateBudget",
+        delete_budget DeleteBudgetRequest "Budgets/DeleteBudget",
+        get_budget GetBudgetRequest "Budgets/GetBudget",
+        list_budgets ListBudgetsRequest "Budgets/ListBudgets",
+        list_unknown_allowances ListUnknownAllowancesRequest "Budgets/ListUnknownAllowances",
+        reconcile_allowances ReconcileAllowancesRequest "Budgets/ReconcileAllowances",
+        update_budget UpdateBudgetRequest "Budgets/UpdateBudget",
+    );
+}
+
 async fn refuse_credentials(calls: &mut Calls, running: &Running) {
     refused!(calls, running.proxy, credentials:
         create_credential CreateCredentialRequest "Credentials/CreateCredential",
@@ -416,6 +489,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
     let mut calls = Calls::default();
     // By one who may not call it, or else with a request that says nothing.
     refuse_credentials(&mut calls, &running).await;
+    refuse_budgets(&mut calls, &running).await;
     refuse_administration(&mut calls, &running).await;
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
@@ -428,6 +502,8 @@ async fn every_method_that_is_refused_leaves_a_record() {
     );
     refused!(calls, running.proxy, leases:
         acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
+        draw_allowance DrawAllowanceRequest "Leases/DrawAllowance",
+        settle_usage SettleUsageRequest "Leases/SettleUsage",
         list_leases ListLeasesRequest "Leases/ListLeases",
         explain_route ExplainRouteRequest "Leases/ExplainRoute",
         list_models ListModelsRequest "Leases/ListModels",

@@ -196,6 +196,7 @@ async fn until_the_provider_wants_to_be_asked_again_the_answer_is_at_hand() {
     let listed = world.cache.lease(&key(2)).await.unwrap();
     let failed = FailedAttempt {
         credential: listed.credential().clone(),
+        version: listed.credential_version(),
         failure: Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) },
         began: world.clock.elapsed(),
     };

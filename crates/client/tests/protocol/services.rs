@@ -149,6 +149,17 @@ impl leases_server::Leases for Peer {
         Err(Status::unimplemented("not part of the script"))
     }
 
+    async fn draw_allowance(&self, _: Request<v1::DrawAllowanceRequest>) -> Answer<v1::Allowance> {
+        Err(Status::unimplemented("not part of the script"))
+    }
+
+    async fn settle_usage(
+        &self,
+        _: Request<v1::SettleUsageRequest>,
+    ) -> Answer<v1::SettleUsageResponse> {
+        Err(Status::unimplemented("not part of the script"))
+    }
+
     async fn list_models(
         &self,
         _: Request<v1::ListModelsRequest>,

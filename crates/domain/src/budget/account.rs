@@ -46,6 +46,21 @@ impl Account {
         Self { cap, mode, ..Self::default() }
     }
 
+    /// The same with what was spent when, as it was kept: each bucket's start, end of counting and sum.
+    #[must_use]
+    pub fn with_buckets(
+        self,
+        buckets: impl IntoIterator<Item = (Timestamp, Timestamp, Quantity)>,
+    ) -> Self {
+        let buckets = buckets.into_iter().map(|(start, leaves, sum)| (start, (leaves, sum)));
+        Self { buckets: buckets.collect(), ..self }
+    }
+
+    /// What was spent when, in a rolling window: each bucket's start, end of counting and sum.
+    pub fn buckets(&self) -> impl Iterator<Item = (Timestamp, Timestamp, Quantity)> {
+        self.buckets.iter().map(|(start, (leaves, sum))| (*start, *leaves, *sum))
+    }
+
     /// All that counts against the cap.
     pub fn used(&self) -> u64 {
         self.spent.rounded_up().saturating_add(self.unknown).saturating_add(self.reserved)

@@ -87,6 +87,48 @@ impl Ledger {
         self.budgets.insert(budget.id, budget);
     }
 
+    /// Brings back an account as it was kept.
+    pub fn restore_account(&mut self, key: AccountKey, account: Account) {
+        self.accounts.insert(key, account);
+    }
+
+    /// Brings back a reservation as it was kept, with or after its accounts.
+    pub fn restore_reservation(&mut self, id: Uid, reservation: Reservation) {
+        self.reservations.insert(id, reservation);
+    }
+
+    /// Undoes a reservation of which nothing was settled and whose holder never heard: all of it is
+    /// given back, and its id may be used again. Says whether there was one.
+    pub fn undo(&mut self, id: Uid) -> bool {
+        let untouched = |it: &Reservation| it.sequence == 0 && it.state == ReservationState::Open;
+        if !self.reservations.get(&id).is_some_and(untouched) {
+            return false;
+        }
+        let Some(reservation) = self.reservations.remove(&id) else { return false };
+        let rest = reservation.rest();
+        for (key, place) in &reservation.holds {
+            if let Some(account) = self.accounts.get_mut(key) {
+                account.release(*place, rest.of(key.unit));
+            }
+        }
+        true
+    }
+
+    /// When there is something to do for a reservation again if nobody settles it: it expires, or
+    /// leaves a rolling window. None when it waits for somebody to reconcile it, or is closed.
+    pub fn due_at(&self, id: Uid) -> Option<Timestamp> {
+        let reservation = self.reservations.get(&id)?;
+        match (reservation.state, reservation.expired_at) {
+            (ReservationState::Open, _) => Some(reservation.expires_at),
+            (ReservationState::Unknown, Some(expired_at)) => {
+                let unknown = reservation.holds.iter().filter(|it| it.1 == Place::Unknown);
+                let lengths = unknown.filter_map(|(key, _)| rolling(&self.budgets, key));
+                lengths.map(|length| Bucket::of(length, expired_at).leaves()).min()
+            }
+            (ReservationState::Unknown | ReservationState::Closed, _) => None,
+        }
+    }
+
     /// Reserves what one call may come to in every limit of these budgets, or nothing at all. The
     /// same id again is the same reservation.
     pub fn reserve(

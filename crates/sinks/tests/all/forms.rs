@@ -39,7 +39,11 @@ fn no_field_of_the_contract_is_left_out() {
     let lines = lines(Format::Jsonl).join("\n");
     assert!(record.field.len() > 30);
     for field in &record.field {
-        assert!(lines.contains(&format!("\"{}\":", field.name())), "{} goes nowhere", field.name());
+        let whole = lines.contains(&format!("\"{}\":", field.name()));
+        // What is a message of our own is told figure by figure.
+        let parts = lines.contains(&format!("\"{}_", field.name()));
+        let is_ours = field.type_name().starts_with(".strongroom.");
+        assert!(whole || (is_ours && parts), "{} goes nowhere", field.name());
     }
 }
 

@@ -1,7 +1,7 @@
 use audit::{Entry, Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::Timestamp;
 use sinks::{Destination, Event};
-use strongroom_proto::v1::Source;
+use strongroom_proto::v1::{Amounts, Source, Spent};
 
 /// Every kind of record that there is.
 pub(crate) fn kinds() -> Vec<Kind> {
@@ -147,6 +147,15 @@ fn full(kind: Kind) -> Record {
             previous_expire_time: Some(proto_time(Timestamp::from_millis(1_700_000_090_005))),
             ..virtual_key(by)
         },
+        Kind::BudgetCreated
+        | Kind::BudgetUpdated
+        | Kind::BudgetDeleted
+        | Kind::BudgetAlert
+        | Kind::AllowanceSettled
+        | Kind::AllowanceReconciled
+        | Kind::AllowanceExpired
+        | Kind::AllowanceDrawn
+        | Kind::UsageReported => spending(kind, by, itself),
     }
 }
 
@@ -156,6 +165,53 @@ fn virtual_key(by: Record) -> Record {
         tenant: "acme".to_owned(),
         virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
         revision: 1,
+        ..by
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds that it is called with")]
+fn spending(kind: Kind, by: Record, itself: Record) -> Record {
+    match kind {
+        Kind::BudgetAlert => Record { unit: 1, percent: 80, ..budget(itself) },
+        Kind::AllowanceSettled | Kind::AllowanceReconciled => {
+            Record { spent: Some(SPENT), ..allowance(itself) }
+        }
+        Kind::AllowanceExpired => Record { amounts: Some(AMOUNTS), ..allowance(itself) },
+        Kind::AllowanceDrawn => {
+            let method = "Leases/DrawAllowance".to_owned();
+            Record { method, amounts: Some(AMOUNTS), ..allowance(by) }
+        }
+        Kind::UsageReported => Record { method: "Leases/SettleUsage".to_owned(), count: 3, ..by },
+        _ => Record { method: "Budgets/UpdateBudget".to_owned(), revision: 2, ..budget(by) },
+    }
+}
+
+const SPENT: Spent = Spent {
+    micro_usd: 1_234,
+    micro_usd_millionths: 500_000,
+    requests: 3,
+    input_tokens: 700,
+    output_tokens: 90,
+};
+
+const AMOUNTS: Amounts = Amounts {
+    micro_usd: 5_000,
+    requests: 10,
+    input_tokens: 1_000,
+    output_tokens: 2_000,
+    tokens: 3_000,
+    concurrent: 1,
+};
+
+fn budget(by: Record) -> Record {
+    Record { tenant: "acme".to_owned(), budget: "monthly".to_owned(), ..by }
+}
+
+fn allowance(by: Record) -> Record {
+    Record {
+        tenant: "acme".to_owned(),
+        virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
+        allowance_id: vec![0x99; 16].into(),
         ..by
     }
 }

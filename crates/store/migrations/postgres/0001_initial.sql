@@ -273,3 +273,72 @@ CREATE TABLE price (
 );
 
 CREATE INDEX price_by_digest ON price (sha256);
+-- What may be spent. Who holds it, for which period and how much are texts of this program's.
+CREATE TABLE budget (
+    uid        BYTEA   PRIMARY KEY,
+    tenant_uid BYTEA   NOT NULL REFERENCES tenant (uid),
+    tenant     TEXT COLLATE "C" NOT NULL,
+    id         TEXT COLLATE "C" NOT NULL,
+    holder     TEXT    NOT NULL,
+    period     TEXT    NOT NULL,
+    mode       TEXT    NOT NULL,
+    limits     TEXT    NOT NULL,
+    alerts     TEXT    NOT NULL,
+    request_id TEXT,
+    revision   BIGINT  NOT NULL,
+    created_at BIGINT  NOT NULL,
+    updated_at BIGINT  NOT NULL,
+    row_mac    BYTEA   NOT NULL,
+    UNIQUE (tenant, id)
+);
+
+-- What is known of one limit in one window, which is made when it is first needed and never reset. A
+-- virtual key's rate limits have accounts too, and no budget. `rolling` is the length of a rolling
+-- window, 0 for others; `buckets` has what was spent in it and when. `told` is the percentage whose
+-- alert is in the log.
+CREATE TABLE budget_account (
+    budget           BYTEA   NOT NULL,
+    unit             TEXT    NOT NULL,
+    window_start     BIGINT  NOT NULL,
+    cap              BIGINT  NOT NULL,
+    mode             TEXT    NOT NULL,
+    rolling          BIGINT  NOT NULL,
+    alerts           TEXT    NOT NULL,
+    revision         BIGINT  NOT NULL,
+    spent            BIGINT  NOT NULL,
+    spent_millionths BIGINT  NOT NULL,
+    unknown          BIGINT  NOT NULL,
+    reserved         BIGINT  NOT NULL,
+    overrun          BIGINT  NOT NULL,
+    alerted          BIGINT  NOT NULL,
+    told             BIGINT  NOT NULL,
+    buckets          TEXT    NOT NULL,
+    PRIMARY KEY (budget, unit, window_start)
+);
+
+CREATE INDEX budget_account_untold ON budget_account (budget) WHERE alerted > told;
+
+-- What is held of several accounts at once, which `holds` names. Figures are by unit. `due_at` is when
+-- there is something to do for it next, if nobody settles it before.
+CREATE TABLE allowance (
+    id          BYTEA   PRIMARY KEY CHECK (octet_length(id) = 16),
+    attempt     BYTEA   NOT NULL,
+    tenant      TEXT COLLATE "C" NOT NULL,
+    virtual_key TEXT    NOT NULL,
+    holder      TEXT    NOT NULL,
+    granted     TEXT    NOT NULL,
+    covered     TEXT    NOT NULL,
+    returned    TEXT    NOT NULL,
+    spent       TEXT    NOT NULL,
+    sequence    BIGINT  NOT NULL,
+    state       TEXT    NOT NULL,
+    holds       TEXT    NOT NULL,
+    recorded    BOOLEAN NOT NULL,
+    granted_at  BIGINT  NOT NULL,
+    expires_at  BIGINT  NOT NULL,
+    expired_at  BIGINT ,
+    due_at      BIGINT 
+);
+
+CREATE INDEX allowance_due ON allowance (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX allowance_unknown ON allowance (tenant, id) WHERE state = 'unknown';

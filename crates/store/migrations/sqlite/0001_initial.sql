@@ -273,3 +273,72 @@ CREATE TABLE price (
 ) STRICT;
 
 CREATE INDEX price_by_digest ON price (sha256);
+-- What may be spent. Who holds it, for which period and how much are texts of this program's.
+CREATE TABLE budget (
+    uid        BLOB    PRIMARY KEY,
+    tenant_uid BLOB    NOT NULL REFERENCES tenant (uid),
+    tenant     TEXT NOT NULL,
+    id         TEXT NOT NULL,
+    holder     TEXT    NOT NULL,
+    period     TEXT    NOT NULL,
+    mode       TEXT    NOT NULL,
+    limits     TEXT    NOT NULL,
+    alerts     TEXT    NOT NULL,
+    request_id TEXT,
+    revision   INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    row_mac    BLOB    NOT NULL,
+    UNIQUE (tenant, id)
+) STRICT;
+
+-- What is known of one limit in one window, which is made when it is first needed and never reset. A
+-- virtual key's rate limits have accounts too, and no budget. `rolling` is the length of a rolling
+-- window, 0 for others; `buckets` has what was spent in it and when. `told` is the percentage whose
+-- alert is in the log.
+CREATE TABLE budget_account (
+    budget           BLOB    NOT NULL,
+    unit             TEXT    NOT NULL,
+    window_start     INTEGER NOT NULL,
+    cap              INTEGER NOT NULL,
+    mode             TEXT    NOT NULL,
+    rolling          INTEGER NOT NULL,
+    alerts           TEXT    NOT NULL,
+    revision         INTEGER NOT NULL,
+    spent            INTEGER NOT NULL,
+    spent_millionths INTEGER NOT NULL,
+    unknown          INTEGER NOT NULL,
+    reserved         INTEGER NOT NULL,
+    overrun          INTEGER NOT NULL,
+    alerted          INTEGER NOT NULL,
+    told             INTEGER NOT NULL,
+    buckets          TEXT    NOT NULL,
+    PRIMARY KEY (budget, unit, window_start)
+) STRICT;
+
+CREATE INDEX budget_account_untold ON budget_account (budget) WHERE alerted > told;
+
+-- What is held of several accounts at once, which `holds` names. Figures are by unit. `due_at` is when
+-- there is something to do for it next, if nobody settles it before.
+CREATE TABLE allowance (
+    id          BLOB    PRIMARY KEY CHECK (length(id) = 16),
+    attempt     BLOB    NOT NULL,
+    tenant      TEXT NOT NULL,
+    virtual_key TEXT    NOT NULL,
+    holder      TEXT    NOT NULL,
+    granted     TEXT    NOT NULL,
+    covered     TEXT    NOT NULL,
+    returned    TEXT    NOT NULL,
+    spent       TEXT    NOT NULL,
+    sequence    INTEGER NOT NULL,
+    state       TEXT    NOT NULL,
+    holds       TEXT    NOT NULL,
+    recorded    INTEGER NOT NULL,
+    granted_at  INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    expired_at  INTEGER,
+    due_at      INTEGER
+) STRICT;
+
+CREATE INDEX allowance_due ON allowance (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX allowance_unknown ON allowance (tenant, id) WHERE state = 'unknown';

@@ -7,11 +7,13 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod budgets;
 mod changes;
 mod faults;
 mod given;
 mod health;
 mod lead;
+mod ledger;
 mod log;
 mod place;
 mod postgres_only;
@@ -105,6 +107,14 @@ contract![
     usage::calls_counted_at_once_by_two_brokers_are_all_in_the_sum,
     usage::what_is_old_is_forgotten,
     usage::prices_are_kept_as_they_were_put_in,
+    budgets::a_budget_reads_back_as_written_and_changes_by_its_revision,
+    budgets::an_allowance_is_reserved_in_all_of_its_budgets_or_in_none,
+    budgets::a_settlement_counts_once_and_contradicts_nothing,
+    budgets::only_an_attempt_that_nobody_heard_of_is_undone,
+    budgets::what_expires_is_unknown_until_it_is_reconciled,
+    budgets::what_has_ended_is_recorded_once_and_then_forgotten,
+    budgets::a_race_for_a_cap_gives_out_all_of_it_and_no_more,
+    ledger::the_store_says_what_the_ledger_says,
     faults::a_corrupt_value_is_named,
     faults::a_corrupt_head_stops_the_log,
     faults::a_locked_database_is_unavailable_and_records_nothing,

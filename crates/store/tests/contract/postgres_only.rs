@@ -1,13 +1,14 @@
 use std::{str::FromStr as _, sync::Arc};
 
-use domain::Uid;
+use domain::{Period, Timestamp, Uid, Unit};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions,
 };
-use store::{Change, PostgresStore, Store as _, StoreError};
+use store::{BudgetStore as _, Change, PostgresStore, Store as _, StoreError};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
+    budgets::{budget, draw, granted as granted_allowance, requests},
     given::{append, at, changed, granted, pending, refusal, revoked, tenant},
     log::check_tree,
     place::{Place, server_url},
@@ -68,6 +69,21 @@ async fn a_lost_listener_listens_again_and_says_that_it_missed_something() {
     append(&store, vec![revoked(1)]).await;
     wakeups.changed().await.unwrap();
     store.close().await;
+}
+
+#[tokio::test]
+async fn an_allowance_whose_commit_has_no_answer_is_reserved_once() {
+    let Some((proxy, store)) = behind_proxy().await else { return };
+    let total = budget(3, Period::Total, &[(Unit::Requests, 10)]);
+    let budgets = [total.clone()];
+    granted_allowance(&store, &draw(1, &budgets, requests(1), at(1))).await;
+    for (number, cut) in [(2, Cut::AfterCommit), (3, Cut::BeforeCommit)] {
+        proxy.cut(cut);
+        granted_allowance(&store, &draw(number, &budgets, requests(1), at(1))).await;
+        assert!(proxy.has_cut());
+        let accounts = store.accounts(total.id, Timestamp::from_millis(0)).await.unwrap();
+        assert_eq!(accounts[0].1.reserved, number);
+    }
 }
 
 #[tokio::test]

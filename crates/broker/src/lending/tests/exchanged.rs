@@ -68,6 +68,7 @@ impl Fixture {
             dialect: Dialect::OpenAi,
             request_id: String::new(),
             failed: vec![],
+            allowance: None,
         };
         self.core.lend(&self.caller, &self.session, ask, None).await
     }
@@ -266,6 +267,7 @@ async fn without_a_token_the_next_credential_of_the_policy_is_lent() {
         ttl: None,
         request_id: String::new(),
         failed: vec![],
+        allowance: None,
     };
     let lend =
         async || fixture.core.lend(&fixture.caller, &fixture.session, ask(), None).await.unwrap();

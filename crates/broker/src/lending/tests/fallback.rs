@@ -60,6 +60,7 @@ impl Three {
             ttl: Some(Duration::from_mins(1)),
             request_id: String::new(),
             failed: failed.collect(),
+            allowance: None,
         };
         // A call takes its time.
         self.0.clock.advance(Duration::from_millis(10));

@@ -48,6 +48,7 @@ fn roots(ours: &Arc<FailingKms>, theirs: &Arc<FailingKms>, tenants: &[&str]) -> 
 fn ask_of(tenant: &str) -> Ask {
     Ask {
         failed: vec![],
+        allowance: None,
         target: Target::Credential(name_of(tenant)),
         dialect: Dialect::OpenAi,
         ttl: None,

@@ -4,6 +4,7 @@ use domain::{Dialect, Failure, TenantId, Timestamp, VirtualKeyDigest, VirtualKey
 use strongroom_proto::v1::{self, acquire_lease_request};
 
 use crate::{
+    allowances::Wish,
     core::{parse, parse_optional},
     lending::{Ask, Target},
     refused::Why,
@@ -38,7 +39,8 @@ pub(super) fn ask(request: v1::AcquireLeaseRequest, now: Timestamp) -> Result<As
     };
     let request_id = request_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
     let failed = request.failed.iter().map(|it| failed(it, now)).collect::<Result<_, Why>>()?;
-    Ok(Ask { target, dialect, ttl, request_id, failed })
+    let allowance = request.allowance.as_ref().map(Wish::of).transpose()?;
+    Ok(Ask { target, dialect, ttl, request_id, failed, allowance })
 }
 
 pub(super) fn dialect(dialect: v1::Dialect) -> Dialect {

@@ -74,6 +74,7 @@ async fn core(
         identities: vec!["spiffe://a.b/keeper".parse().unwrap()],
         methods: [
             "Audit/*",
+            "Budgets/*",
             "Credentials/*",
             "Identities/*",
             "Leases/*",
