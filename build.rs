@@ -4,8 +4,9 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 8] = [
+const PROTOS: [&str; 9] = [
     "strongroom/v1/audit.proto",
+    "strongroom/v1/budgets.proto",
     "strongroom/v1/calls.proto",
     "strongroom/v1/credentials.proto",
     "strongroom/v1/identities.proto",

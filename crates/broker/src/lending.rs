@@ -445,6 +445,7 @@ impl Granted {
             address: route.address.clone().unwrap_or_default(),
             has_fallback: route.has_fallback,
             because: route.because.clone(),
+            allowance: None,
         })
     }
 }

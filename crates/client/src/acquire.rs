@@ -169,6 +169,7 @@ impl Inner {
                 request_id: String::new(),
                 checkpoint: self.broker.checkpoints().note(),
                 failed: failed.iter().map(|it| it.message(&*self.clock)).collect(),
+                allowance: None,
             };
             let sent = Moment::now(&*self.clock);
             let wire = self.broker.leases().acquire_lease(request).await?.into_inner();

@@ -28,6 +28,7 @@ fn ask(session: &[u8], key: &VirtualKey, seconds: i64) -> v1::AcquireLeaseReques
     };
     v1::AcquireLeaseRequest {
         failed: vec![],
+        allowance: None,
         session_id: session.to_vec().into(),
         target: Some(v1::acquire_lease_request::Target::VirtualKey(target)),
         ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
