@@ -101,6 +101,11 @@ impl Broker {
         self.timeout
     }
 
+    /// The channel with what is added to every call.
+    pub(crate) fn transport(&self) -> Transport {
+        Transport::new(self.channel.clone(), self.outgoing.clone())
+    }
+
     pub(crate) fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
     }
