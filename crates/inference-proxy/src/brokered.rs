@@ -1,20 +1,23 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domain::{
-    CredentialName, Dialect, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId,
+    CredentialName, Dialect, Origin, ProviderId, Secret, Source, Unit, VirtualKeyDigest,
+    VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Uri};
 use strongroom_client::{
-    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, UnsealError, WatchState,
+    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, PurseKey, Till,
+    UnsealError, WatchState,
 };
 use strongroom_proto::v1::{
-    self, ExplainRouteRequest, ExplainRouteResponse, ListModelsRequest, ReachableModel,
-    VirtualKeyTarget, explain_route_request::Target,
+    self, Allowance, AllowanceRequest, ExplainRouteRequest, ExplainRouteResponse,
+    ListModelsRequest, NotAccepted, ReachableModel, Settlement, UsageRecord, VirtualKeyTarget,
+    explain_route_request::Target,
 };
 use tonic::metadata::MetadataMap;
 
-use crate::{Leases, Loan};
+use crate::{Leases, Loan, LoanAccount};
 
 /// Leases of the broker, through the cache.
 #[derive(Debug)]
@@ -88,6 +91,25 @@ impl Leases for Brokered {
     }
 }
 
+#[async_trait]
+impl Till for Brokered {
+    async fn draw(
+        &self,
+        key: &PurseKey,
+        request: AllowanceRequest,
+    ) -> Result<Allowance, LeaseError> {
+        self.broker.draw(key, request).await
+    }
+
+    async fn settle(
+        &self,
+        settlements: &[Settlement],
+        usage: &[UsageRecord],
+    ) -> Result<Vec<NotAccepted>, LeaseError> {
+        self.broker.settle(settlements, usage).await
+    }
+}
+
 impl Loan for HeldLease {
     fn base_uri(&self) -> &Uri {
         self.base_uri()
@@ -143,6 +165,23 @@ impl Loan for HeldLease {
 
     fn is_live(&self) -> bool {
         self.is_live()
+    }
+
+    fn limited(&self) -> Vec<Unit> {
+        self.limited()
+    }
+
+    fn as_of(&self) -> Duration {
+        self.as_of()
+    }
+
+    fn account(&self) -> LoanAccount<'_> {
+        LoanAccount {
+            tenant: self.tenant_name(),
+            virtual_key: self.virtual_key_name(),
+            credential_version: self.credential_version(),
+            lease_hash: self.lease_hash_bytes(),
+        }
     }
 
     fn unseal(&self) -> Result<Secret, UnsealError> {

@@ -14,6 +14,7 @@ use crate::{
     busy::{Busy, ConnectionUse},
     calling::Asked,
     lease_refusal::lease_refusal,
+    metering::Metering,
     meters::{self, Meters},
     models::models,
     presented::Presented,
@@ -38,6 +39,7 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) ids: RequestIds,
+    pub(crate) metering: Arc<Metering>,
 }
 
 impl Gateway {

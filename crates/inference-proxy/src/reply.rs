@@ -9,13 +9,12 @@ use std::{
 use bytes::Bytes;
 use domain::Clock;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, meters::Meters, route::Operation,
-    upstream::Upstream,
+    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, metering::Answer, meters::Meters,
+    route::Operation, upstream::Upstream,
 };
 
 /// The body of an answer.
@@ -31,9 +30,9 @@ enum Source {
 }
 
 /// A provider's answer on its way to the caller: as it comes, piece by piece, never gathered. When
-/// the caller goes away this is dropped, and the provider's connection with it.
+/// the caller goes away this is dropped, and [`Answer`] decides whether it is read on.
 pub(crate) struct Stream {
-    pub(crate) body: Incoming,
+    pub(crate) body: Answer,
     pub(crate) leak: Leak,
     /// For a caller who did not ask for figures of usage where we did.
     pub(crate) hidden_usage: Option<HiddenUsage>,
@@ -153,6 +152,7 @@ impl Stream {
     }
 
     fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.body.cut();
         if why == CutShort::Leak {
             self.meters.leaks.increment(1);
             tracing::error!(upstream = ?self.upstream, "an answer held the leased secret and was cut");

@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
-    CredentialName, Dialect, Failure, Origin, ProviderId, Secret, Source, SystemClock, VirtualKey,
-    VirtualKeyDigest, VirtualKeyId,
+    CredentialName, Dialect, Failure, Origin, ProviderId, Secret, Source, SystemClock, Unit,
+    VirtualKey, VirtualKeyDigest, VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -20,13 +20,15 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use inference_proxy::{Config, Leases, Loan, Proxy};
+use inference_proxy::{Config, Leases, Loan, LoanAccount, Proxy};
 use providers::{Ask, Call, Catalogue, CredentialKind, Proof, Provider, Settings};
 use serde_json::Value;
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
 use strongroom_proto::v1::{ExplainRouteResponse, PlannedAttempt, ReachableModel};
 use testkit::Upstream;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+
+use crate::ledger::Ledger;
 
 pub(crate) const SECRET: &str = "sk-proj-Upstream0Secret1Material2Abcdefgh";
 
@@ -65,6 +67,8 @@ pub(crate) struct Script {
     pub(crate) next: Mutex<VecDeque<Next>>,
     /// What was reported, each time.
     pub(crate) reported: Mutex<Vec<Vec<(String, Failure)>>>,
+    /// The budgets of the one key.
+    pub(crate) till: Ledger,
 }
 
 /// The kind of a credential, and what it says beside its secret.
@@ -95,6 +99,7 @@ struct Lent {
     has_fallback: bool,
     because: &'static str,
     secret: &'static str,
+    limited: Vec<Unit>,
 }
 
 impl World {
@@ -130,6 +135,7 @@ impl World {
             model: Mutex::default(),
             next: Mutex::default(),
             reported: Mutex::default(),
+            till: Ledger::default(),
         });
         let config = config(extra);
         let shared = Arc::clone(&leases) as Arc<dyn Leases>;
@@ -341,6 +347,7 @@ impl Script {
             has_fallback: !self.next.lock().unwrap().is_empty(),
             because: "",
             secret: SECRET,
+            limited: self.till.limited(),
         }
     }
 }
@@ -440,6 +447,19 @@ impl Loan for Lent {
 
     fn is_live(&self) -> bool {
         self.live.load(Ordering::SeqCst)
+    }
+
+    fn limited(&self) -> Vec<Unit> {
+        self.limited.clone()
+    }
+
+    fn account(&self) -> LoanAccount<'_> {
+        LoanAccount {
+            tenant: "tenants/acme",
+            virtual_key: "tenants/acme/virtualKeys/k",
+            credential_version: 3,
+            lease_hash: Bytes::from_static(b"hash"),
+        }
     }
 
     fn unseal(&self) -> Result<Secret, UnsealError> {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod budgets;
 mod caller;
 mod certificates;
 mod config;
@@ -10,7 +11,9 @@ mod falling_back;
 mod garbled;
 mod harness;
 mod http2;
+mod ledger;
 mod limits;
+mod metering;
 mod passing;
 mod quirks;
 mod refusing;
