@@ -125,6 +125,7 @@ def unseal(key: bytes, lease, identity: str) -> bytes:
         (21, lease.address.encode()),
         (22, bytes([lease.has_fallback])),
         (23, lease.because.encode()),
+        (27, lease.price_version.encode()),
     )
     info = fields(
         "strongroom lease key v1",

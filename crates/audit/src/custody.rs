@@ -82,6 +82,7 @@ impl Custody {
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
+            | Kind::PricesChanged
             | Kind::TenantCreated
             | Kind::TenantUpdated
             | Kind::TenantSuspended

@@ -20,6 +20,7 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialDeleted
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
+        | Kind::PricesChanged
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -80,6 +81,8 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialEnabled
+        // Other prices come into force after every lease of now has ended.
+        | Kind::PricesChanged
         | Kind::VirtualKeyCreated => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })

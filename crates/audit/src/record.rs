@@ -124,6 +124,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("tree_root", &record.tree_root, 32),
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
+        ("prices_sha256", &record.prices_sha256, 32),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
@@ -164,6 +165,7 @@ enum Required {
     Policy,
     TreeSize,
     TreeRoot,
+    Prices,
 }
 
 impl Required {
@@ -182,6 +184,7 @@ impl Required {
             Self::Policy => record.policy_sha256.is_empty(),
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
+            Self::Prices => record.prices_sha256.is_empty(),
         }
     }
 
@@ -200,6 +203,7 @@ impl Required {
             Self::Policy => "policy_sha256",
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
+            Self::Prices => "prices_sha256",
         }
     }
 }
@@ -215,6 +219,7 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::Finding => &[],
         Kind::Read => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
+        Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],
         Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],
         Kind::CheckpointGivenUp | Kind::LogPruned => &[Required::TreeSize, Required::TreeRoot],

@@ -118,7 +118,8 @@ impl Standing {
             | Kind::VirtualKeyRevoked
             | Kind::Finding
             | Kind::CheckpointGivenUp
-            | Kind::LogPruned => {}
+            | Kind::LogPruned
+            | Kind::PricesChanged => {}
         }
         Ok(())
     }

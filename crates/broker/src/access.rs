@@ -46,12 +46,17 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Leases/RenewLease", Class::First),
     ("Leases/RevokeLease", Class::First),
     ("Leases/WatchRevocations", Class::Stream),
+    ("Prices/GetPrices", Class::Plain),
+    ("Prices/ImportPrices", Class::Plain),
+    ("Prices/SetTenantPrices", Class::Plain),
     ("Tenants/CreateTenant", Class::Plain),
     ("Tenants/GetTenant", Class::Plain),
     ("Tenants/ListTenants", Class::Plain),
     ("Tenants/ResumeTenant", Class::Plain),
     ("Tenants/SuspendTenant", Class::First),
     ("Tenants/UpdateTenant", Class::Plain),
+    ("Usage/ListCalls", Class::Plain),
+    ("Usage/QueryUsage", Class::Plain),
     ("VirtualKeys/CreateVirtualKey", Class::Plain),
     ("VirtualKeys/GetVirtualKey", Class::Plain),
     ("VirtualKeys/ListVirtualKeys", Class::Plain),
@@ -132,6 +137,11 @@ impl Access {
         self.0.permit(&caller.identity, caller.method, tenant).ok_or(Why::NotPermitted)
     }
 
+    /// Whether the caller may be lent credentials for a tenant, whichever method it calls now.
+    pub(crate) fn may_borrow(&self, caller: &Caller, tenant: &TenantId) -> bool {
+        self.0.permit(&caller.identity, "Leases/AcquireLease", tenant).is_some()
+    }
+
     /// Leave for the caller's method and every tenant.
     pub(crate) fn permit_all(&self, caller: &Caller) -> Result<(), Why> {
         if self.0.may_call_for_all(&caller.identity, caller.method) {
@@ -189,8 +199,16 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 6] =
-        ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+    const SERVICES: [&str; 8] = [
+        "Audit/*",
+        "Credentials/*",
+        "Identities/*",
+        "Leases/*",
+        "Prices/*",
+        "Tenants/*",
+        "Usage/*",
+        "VirtualKeys/*",
+    ];
 
     #[test]
     fn every_rpc_is_in_the_table() {

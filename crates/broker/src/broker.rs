@@ -9,8 +9,9 @@ use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer,
-    identities_server::IdentitiesServer, leases_server::LeasesServer,
-    tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
+    identities_server::IdentitiesServer, leases_server::LeasesServer, prices_server::PricesServer,
+    tenants_server::TenantsServer, usage_server::UsageServer,
+    virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
 use tokio::{
@@ -32,11 +33,13 @@ use crate::{
     listener::Peer,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
-        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
+        leases::LeaseService, prices::PriceService, tenants::TenantService, usage::UsageService,
+        virtual_keys::VirtualKeyService,
     },
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
     tiles::TileServer,
+    usage_sweep,
     witnesses::{Published, Remote},
 };
 
@@ -59,6 +62,9 @@ pub struct Broker {
 
 /// The longest request, in bytes: a sealed secret and room to spare.
 const LONGEST_MESSAGE: usize = 128 * 1024;
+
+/// The longest document of prices, in bytes.
+const LONGEST_PRICES: usize = 4 * 1024 * 1024;
 
 /// How often certificate files are looked at.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -120,6 +126,7 @@ impl Broker {
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
             sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
+            usage: config.usage,
             store,
             verifier_key,
         };
@@ -241,6 +248,8 @@ impl Broker {
         for exporter in self.exporters.drain(..) {
             self.tasks.spawn(exporter.run(self.leads.subscribe(), self.stop.clone()));
         }
+        let (store, leads) = (Arc::clone(&core.store), self.leads.subscribe());
+        self.tasks.spawn(usage_sweep::sweep(store, core.usage, leads, self.stop.clone()));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         if let Some(tiles) = self.tiles.take() {
@@ -342,6 +351,12 @@ fn add_services<L>(
         )
         .add_service(
             TenantsServer::new(TenantService(core())).max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            UsageServer::new(UsageService(core())).max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            PricesServer::new(PriceService(core())).max_decoding_message_size(LONGEST_PRICES),
         )
         .add_service(AuditServer::new(audit).max_decoding_message_size(LONGEST_MESSAGE))
 }

@@ -47,6 +47,9 @@ pub struct Config {
     /// What a `custom` endpoint may be.
     #[serde(default)]
     pub custom_endpoints: CustomEndpoints,
+    /// For how long usage is kept.
+    #[serde(default)]
+    pub usage: UsageConfig,
     /// What bounds the work in hand.
     #[serde(default)]
     pub limits: Limits,
@@ -132,6 +135,43 @@ pub struct CustomEndpoints {
     pub plain_http_origins: Vec<String>,
 }
 
+/// For how long usage is kept.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UsageConfig {
+    /// Calls one by one: 8 days at the least, for as long as a call may be reported late and be known
+    /// again.
+    #[serde(with = "humantime_serde")]
+    pub keep_calls: Duration,
+    /// The sums of calls: at the least as long as calls.
+    #[serde(with = "humantime_serde")]
+    pub keep_sums: Duration,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        Self {
+            keep_calls: Duration::from_hours(30 * 24),
+            keep_sums: Duration::from_hours(400 * 24),
+        }
+    }
+}
+
+impl UsageConfig {
+    fn check(self) -> Result<(), String> {
+        if self.keep_calls < SHORTEST_KEEP {
+            return Err("usage.keep_calls is 8 days at the least: \"8d\"".to_owned());
+        }
+        if self.keep_sums < self.keep_calls {
+            return Err("usage.keep_sums is as long as usage.keep_calls at the least".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A day longer than a call may be reported late.
+const SHORTEST_KEEP: Duration = Duration::from_hours(8 * 24);
+
 /// What bounds the work in hand.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -206,8 +246,9 @@ impl Config {
             config.resolve(folder);
         }
         config
-            .log
-            .check_sinks()
+            .usage
+            .check()
+            .and_then(|()| config.log.check_sinks())
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         Roots::check_config(&config.kms_roots).map_err(|error| ConfigError::Malformed {
             path: path.to_owned(),

@@ -14,6 +14,7 @@ use crate::{
     bootstrap,
     caller::Caller,
     checkpoints::Checkpoints,
+    config::UsageConfig,
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Sessions,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
+    /// For how long usage is kept.
+    pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tally: Arc<Tally>,
     /// The text form of the key that verifies checkpoints.
@@ -69,6 +72,7 @@ pub(crate) struct Parts {
     /// The most sessions at once.
     pub(crate) sessions: u64,
     pub(crate) sinks: Vec<String>,
+    pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) verifier_key: String,
 }
@@ -113,6 +117,7 @@ impl Core {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
             sinks: parts.sinks,
+            usage: parts.usage,
             healths: Healths::default(),
             lent: Lent::new(),
             access,

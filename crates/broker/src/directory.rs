@@ -15,6 +15,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::{
     barred::Barred,
     custody::{Custody, Sealed as _},
+    prices::Prices,
     refused::Why,
 };
 
@@ -44,6 +45,7 @@ pub(crate) struct Directory {
     /// Leases that were revoked one by one; kept for as long as one can live.
     ended_leases: Cache<Vec<u8>, ()>,
     barred: Arc<Barred>,
+    prices: Arc<Prices>,
 }
 
 /// What has revisions.
@@ -93,6 +95,7 @@ impl Directory {
             virtual_keys: Cache::new(VIRTUAL_KEYS),
             ended_leases: Cache::builder().time_to_live(LONGEST_TTL).build(),
             barred: Arc::default(),
+            prices: Arc::default(),
         }
     }
 
@@ -124,6 +127,7 @@ impl Directory {
             for record in &records {
                 self.raise(record);
                 self.barred.apply(record);
+                self.prices.apply(record);
                 if let Ok(tenant) = record.tenant.parse::<TenantId>() {
                     self.tenants.invalidate(&tenant);
                 }
@@ -148,6 +152,11 @@ impl Directory {
     /// Who must not go on.
     pub(crate) fn barred(&self) -> &Arc<Barred> {
         &self.barred
+    }
+
+    /// Which prices there are.
+    pub(crate) fn prices(&self) -> &Arc<Prices> {
+        &self.prices
     }
 
     /// Tells whenever changes have been applied.
@@ -207,7 +216,9 @@ impl Directory {
             Named::Tenant(record.tenant.clone())
         };
         // A revision is what these have; a lease, a session or an identity has none.
-        if record.revision > 0 && record.kind() != Kind::LeaseRevoked {
+        // Prices count theirs apart from their tenant's.
+        let counts = !matches!(record.kind(), Kind::LeaseRevoked | Kind::PricesChanged);
+        if record.revision > 0 && counts {
             let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
             let known = revisions.entry(named).or_default();
             *known = record.revision.max(*known);

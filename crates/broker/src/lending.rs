@@ -81,6 +81,7 @@ struct Decision {
     longest: Duration,
     /// When the virtual key ends: no lease outlives the key that asked for it.
     key_ends: Option<Timestamp>,
+    price_version: String,
 }
 
 /// How often a lease is decided anew because state changed under it.
@@ -314,7 +315,8 @@ impl Core {
             .permit(caller, &tenant.row.id)?
             .longest_lease(provider)
             .ok_or(Why::NotPermitted)?;
-        Ok(Decision { route, tenant, virtual_key, longest, key_ends })
+        let price_version = self.directory.prices().version(Some(&tenant.row.id));
+        Ok(Decision { route, tenant, virtual_key, longest, key_ends, price_version })
     }
 }
 
@@ -381,6 +383,7 @@ struct Granted {
 
 impl Granted {
     /// Seals the secret to the session, with everything that the lease says bound into the seal.
+    #[expect(clippy::too_many_lines, reason = "two lists: each field of a lease")]
     fn seal(
         &self,
         session: &OpenSession,
@@ -417,6 +420,7 @@ impl Granted {
             address: route.address.as_deref().unwrap_or_default(),
             has_fallback: route.has_fallback,
             because: &route.because,
+            price_version: &decision.price_version,
         };
         let sealed = session.session.seal_lease(&context, secret);
         let sealed = sealed.map_err(|error| Why::Internal(format!("sealing a lease: {error}")))?;
@@ -446,6 +450,7 @@ impl Granted {
             has_fallback: route.has_fallback,
             because: route.because.clone(),
             allowance: None,
+            price_version: decision.price_version.clone(),
         })
     }
 }

@@ -23,6 +23,7 @@ mod listener;
 mod live;
 mod log;
 mod people;
+mod prices;
 mod refused;
 mod route;
 mod services;
@@ -32,6 +33,12 @@ mod signing;
 mod status;
 mod tally;
 mod tiles;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "`Leases/SettleUsage` is to hand over what proxies report")
+)]
+mod usage;
+mod usage_sweep;
 mod witnesses;
 
 pub use access::AccessError;

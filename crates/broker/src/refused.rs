@@ -179,6 +179,7 @@ impl Why {
                 StoreError::Exists(_) => Reason::NameTaken,
                 StoreError::Changed(_) => Reason::EtagMismatch,
                 StoreError::Unavailable(_) => Reason::StoreUnavailable,
+                StoreError::TooLarge => Reason::InvalidField,
                 StoreError::Corrupt(_) => Reason::StoredDataCorrupt,
                 StoreError::InvalidRecord(_) | StoreError::Misconfigured(_) => Reason::Internal,
             },

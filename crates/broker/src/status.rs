@@ -50,6 +50,7 @@ impl Why {
             | Self::SecretUnusable(_)
             | Self::BoxDoesNotOpen
             | Self::PublicKeyMalformed
+            | Self::Store(StoreError::TooLarge)
             | Self::InvalidField(_) => Code::InvalidArgument,
             Self::NotInTree | Self::Pruned(_) => Code::OutOfRange,
             Self::DeadlinePassed => Code::DeadlineExceeded,
@@ -167,6 +168,9 @@ impl Why {
             Self::BoxDoesNotOpen => "the sealed secret does not open for this credential",
             Self::PublicKeyMalformed => "the public key is not 32 bytes of an X25519 key",
             Self::InvalidField(what) => return what.clone(),
+            Self::Store(StoreError::TooLarge) => {
+                "what this adds up to is more than can be kept: nothing of it was counted"
+            }
             Self::NotInTree => "the log does not reach that far",
             Self::Pruned(first) => {
                 return format!("records before {first} have been pruned from this log");

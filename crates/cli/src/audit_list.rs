@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 31] = [
+const HEADER: [&str; 32] = [
     "index",
     "time",
     "kind",
@@ -205,9 +205,10 @@ const HEADER: [&str; 31] = [
     "tree_root",
     "count",
     "because",
+    "prices_sha256",
 ];
 
-fn cells(record: &RecordView) -> [String; 31] {
+fn cells(record: &RecordView) -> [String; 32] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -240,6 +241,7 @@ fn cells(record: &RecordView) -> [String; 31] {
         record.tree_root.clone(),
         record.count.to_string(),
         record.because.clone(),
+        record.prices_sha256.clone(),
     ]
 }
 

@@ -35,6 +35,10 @@ pub(crate) enum Failure {
     Finding(Finding),
     #[error("{what}")]
     Unverified { what: String, index: Option<u64> },
+    #[error("{what}")]
+    Beyond { what: String },
+    #[error("`{path}` is not an export that can be read: {why}")]
+    Export { path: PathBuf, why: String },
     #[error("the witness cannot start")]
     Witness(#[source] ::witness::WitnessError),
     #[error("no key was made")]
@@ -118,6 +122,12 @@ impl Failure {
             Self::Unverified { .. } => {
                 Some("check that the key is this log's, then distrust the files")
             }
+            Self::Beyond { .. } => Some(
+                "find out who else has the key; `strongroom credentials rotate` ends what they hold",
+            ),
+            Self::Export { .. } => {
+                Some("docs/usage.md says which exports are read and how to make them")
+            }
             Self::NothingFound { .. } => Some(
                 "check the name, look further back with --since, or in an older export: --from",
             ),
@@ -179,8 +189,10 @@ impl Failure {
             Self::Broker(problem) if problem.reason == "PRUNED" => "pruned",
             Self::Broker(_) => "refused",
             Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
-            Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
-            Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
+            Self::NoConfig | Self::Config { .. } | Self::Usage(_) | Self::Export { .. } => "usage",
+            Self::Finding(_) | Self::Unverified { .. } | Self::Beyond { .. } => {
+                "verification_failed"
+            }
             Self::Client(_)
             | Self::File { .. }
             | Self::Witness(_)

@@ -101,6 +101,7 @@ pub(crate) struct RecordView {
     pub(crate) count: u32,
     /// Why a lease is of this credential.
     pub(crate) because: String,
+    pub(crate) prices_sha256: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -233,6 +234,7 @@ impl From<Record> for RecordView {
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
             because: record.because,
+            prices_sha256: hex::encode(&record.prices_sha256),
         }
     }
 }

@@ -260,6 +260,11 @@ impl HeldLease {
         self
     }
 
+    /// The prices by which calls under the lease are priced.
+    pub fn price_version(&self) -> &str {
+        &self.wire.price_version
+    }
+
     /// The virtual key it was acquired by.
     pub fn virtual_key(&self) -> Option<&VirtualKeyName> {
         self.virtual_key.as_ref()
@@ -318,6 +323,7 @@ impl HeldLease {
             address: &self.wire.address,
             has_fallback: self.wire.has_fallback,
             because: &self.wire.because,
+            price_version: &self.wire.price_version,
         }
     }
 }

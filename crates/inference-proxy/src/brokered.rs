@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use domain::{
     CredentialName, Dialect, Origin, ProviderId, Secret, Source, Unit, VirtualKeyDigest,
     VirtualKeyId,
@@ -11,7 +12,7 @@ use strongroom_client::{
     UnsealError, WatchState,
 };
 use strongroom_proto::v1::{
-    self, Allowance, AllowanceRequest, ExplainRouteRequest, ExplainRouteResponse,
+    self, Allowance, AllowanceRequest, ExplainRouteRequest, ExplainRouteResponse, GetPricesRequest,
     ListModelsRequest, NotAccepted, ReachableModel, Settlement, UsageRecord, VirtualKeyTarget,
     explain_route_request::Target,
 };
@@ -75,6 +76,12 @@ impl Leases for Brokered {
         };
         let answer = self.broker.leases().list_models(request).await;
         Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner().models)
+    }
+
+    async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError> {
+        let request = GetPricesRequest { tenant: tenant.to_owned(), known_version: String::new() };
+        let answer = self.broker.prices().get_prices(request).await;
+        Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner().document)
     }
 
     fn trouble(&self) -> Option<String> {
@@ -181,6 +188,7 @@ impl Loan for HeldLease {
             virtual_key: self.virtual_key_name(),
             credential_version: self.credential_version(),
             lease_hash: self.lease_hash_bytes(),
+            price_version: self.price_version(),
         }
     }
 

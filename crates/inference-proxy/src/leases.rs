@@ -35,6 +35,9 @@ pub trait Leases: Till {
         digest: &VirtualKeyDigest,
     ) -> Result<Vec<ReachableModel>, LeaseError>;
 
+    /// The document of a tenant's prices.
+    async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError>;
+
     /// Why no leases can be had, if that is so.
     fn trouble(&self) -> Option<String>;
 
@@ -53,6 +56,8 @@ pub struct LoanAccount<'a> {
     pub credential_version: u64,
     /// What records call the lease.
     pub lease_hash: Bytes,
+    /// The prices that calls have; empty for those of this build.
+    pub price_version: &'a str,
 }
 
 /// A lease as the proxy uses it: where a secret may go, in which header, and the secret while needed.

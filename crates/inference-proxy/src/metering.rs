@@ -16,9 +16,11 @@ use std::{
 };
 
 use domain::{Amounts, Clock, Uid};
-use strongroom_client::{Held, LeaseKey, PurseKey, Purses};
+use strongroom_client::{Held, LeaseKey, PurseKey, Purses, Till};
 
-use crate::{Loan, MeteringConfig, body::Frames, lease_refusal::lease_refusal, refusal::Refusal};
+use crate::{
+    Leases, Loan, MeteringConfig, body::Frames, lease_refusal::lease_refusal, refusal::Refusal,
+};
 
 pub(crate) use answer::Answer;
 pub(crate) use bound::PlanFor;
@@ -28,14 +30,15 @@ pub(crate) use waiting::Waiting;
 
 use bound::{Plan, plan};
 use drain::Drains;
-use prices::Prices;
+use prices::PriceShelf;
 use tab::{Attempt, Course};
 
 /// What calls come to: reserved before, read while the answer passes, told after.
 #[derive(Debug)]
 pub(crate) struct Metering {
     pub(crate) config: MeteringConfig,
-    prices: Prices,
+    leases: Arc<dyn Leases>,
+    prices: PriceShelf,
     purses: Purses,
     drains: Drains,
     clock: Arc<dyn Clock>,
@@ -47,17 +50,18 @@ pub(crate) struct Metering {
 impl Metering {
     pub(crate) fn new(
         config: MeteringConfig,
-        purses: Purses,
+        leases: Arc<dyn Leases>,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
         let uid = Uid::random().map_err(io::Error::other)?;
         let mut process = [0; 8];
         process.iter_mut().zip(uid.as_bytes()).for_each(|(to, from)| *to = *from);
         Ok(Self {
-            prices: Prices::of_this_build().map_err(io::Error::other)?,
+            prices: PriceShelf::new().map_err(io::Error::other)?,
+            purses: Purses::new(Arc::clone(&leases) as Arc<dyn Till>, Arc::clone(&clock)),
+            leases,
             drains: Drains::new(config.drains),
             config,
-            purses,
             clock,
             process,
             next: AtomicU64::new(1),
@@ -72,7 +76,8 @@ impl Metering {
         frames: &mut Frames,
         tab: &mut Option<Tab>,
     ) -> Result<(), Refusal> {
-        let plan = plan(self, attempt, frames)?;
+        let prices = self.prices.of(&*self.leases, &**attempt.loan, &*self.clock).await;
+        let plan = plan(self, attempt, prices.as_deref(), frames)?;
         let held = self.reserve(attempt.key, &**attempt.loan, plan.need.as_ref()).await?;
         if let Some(tab) = tab {
             tab.begin(Attempt {
@@ -80,6 +85,7 @@ impl Metering {
                 upstream: Arc::clone(attempt.upstream),
                 model: attempt.target.model.clone(),
                 plan,
+                prices,
                 held,
                 course: Course::Planned,
             });

@@ -3,7 +3,7 @@ use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use domain::{Clock, SystemClock};
 use egress::{AddressRules, Exit, SystemResolver, client_tls};
 use providers::{Catalogue, CatalogueError};
-use strongroom_client::{Broker, ClientError, LeaseCache, Purses, Till};
+use strongroom_client::{Broker, ClientError, LeaseCache};
 use telemetry::Readiness;
 use thiserror::Error;
 use tokio::{
@@ -83,8 +83,8 @@ impl Proxy {
             tls: client_tls(config.egress.ca.as_deref())?,
             connect_timeout: config.egress.connect_timeout,
         });
-        let purses = Purses::new(Arc::clone(&leases) as Arc<dyn Till>, Arc::clone(&clock));
-        let metering = Metering::new(config.metering.clone(), purses, Arc::clone(&clock));
+        let metering =
+            Metering::new(config.metering.clone(), Arc::clone(&leases), Arc::clone(&clock));
         let gateway = Gateway {
             leases,
             metering: Arc::new(metering.map_err(OpenError::NoRandomness)?),

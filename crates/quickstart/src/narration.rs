@@ -46,6 +46,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::IdentityUnblocked => format!("no longer blocked: {}", names.show_subject(record)),
         Kind::Finding => format!("FOUND: {}", reason(record)),
         Kind::CheckpointGivenUp => "a checkpoint was given up".to_owned(),
+        Kind::PricesChanged => "prices changed".to_owned(),
         Kind::LogPruned => format!("records before {} pruned", record.tree_size),
         Kind::LeaseGranted => {
             format!("lent {credential} v{}{}", record.credential_version, by(key))

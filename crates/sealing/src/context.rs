@@ -54,6 +54,8 @@ pub struct LeaseContext<'a> {
     pub has_fallback: bool,
     /// Why this credential.
     pub because: &'a str,
+    /// The prices by which calls under it are priced.
+    pub price_version: &'a str,
 }
 
 impl LeaseContext<'_> {
@@ -84,6 +86,7 @@ impl LeaseContext<'_> {
             .field(21, self.address)
             .field(22, [u8::from(self.has_fallback)])
             .field(23, self.because)
+            .field(27, self.price_version)
             .finish()
     }
 

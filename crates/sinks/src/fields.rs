@@ -50,6 +50,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("kek_version", number(record.kek_version.into())),
         ("config_sha256", bytes(&record.config_sha256)),
         ("policy_sha256", bytes(&record.policy_sha256)),
+        ("prices_sha256", bytes(&record.prices_sha256)),
         ("tree_size", number(record.tree_size)),
         ("tree_root", bytes(&record.tree_root)),
         ("count", number(record.count.into())),

@@ -46,6 +46,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::Finding => "Stored data or log found changed",
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
+        Kind::PricesChanged => "Prices changed",
     }
 }
 
@@ -64,6 +65,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
         | Kind::VirtualKeyRevoked
+        | Kind::PricesChanged
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified

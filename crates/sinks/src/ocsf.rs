@@ -132,6 +132,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::IdentityBlocked
+        | Kind::PricesChanged
         | Kind::IdentityUnblocked => (EntityManagement, Activity::Update),
         Kind::CredentialDeleted | Kind::VirtualKeyRevoked => (EntityManagement, Activity::Delete),
         Kind::Unspecified

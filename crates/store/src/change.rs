@@ -1,7 +1,7 @@
-use domain::{ModelPattern, ProviderId, RequestId, Timestamp};
+use domain::{ModelPattern, ProviderId, RequestId, TenantId, Timestamp};
 
 use crate::{
-    Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
     routing::write_rules,
@@ -42,6 +42,7 @@ pub(crate) async fn carry_out<B: Backend>(
         }
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
+        Change::SetPrices(prices) => set_prices::<B>(connection, prices).await,
     }
 }
 
@@ -253,6 +254,24 @@ async fn update_virtual_key<B: Backend>(
         before(key.revision),
     ];
     replace::<B>(connection, SQL, &values, &name(key)).await
+}
+
+async fn set_prices<B: Backend>(
+    connection: &mut B::Connection,
+    prices: &PriceRow,
+) -> Result<(), StoreError> {
+    const SQL: &str = "\
+        INSERT INTO price (tenant, revision, sha256, document, created_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    let values = [
+        prices.tenant.as_ref().map_or("", TenantId::as_str).into(),
+        prices.revision.into(),
+        Value::Bytes(&prices.sha256),
+        Value::Bytes(&prices.document),
+        prices.created_at.into(),
+    ];
+    let name = prices.tenant.as_ref().map_or("prices".to_owned(), TenantId::resource);
+    insert::<B>(connection, SQL, &values, &name).await
 }
 
 async fn insert<B: Backend>(

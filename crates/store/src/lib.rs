@@ -17,13 +17,20 @@ mod sql_store;
 mod sqlite;
 mod store;
 mod tree;
+mod usage;
 mod writer;
 
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
 pub use postgres::PostgresStore;
 pub use routing::write_rules;
-pub use row::{CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, VersionRow, VirtualKeyRow};
+pub use row::{
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, PriceRow, TenantRow, VersionRow, VirtualKeyRow,
+};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;
+pub use usage::{
+    CallQuery, UsageBy, UsageFilter, UsageKey, UsageQuery, UsageRow, UsageSpent, UsageSum,
+    quarter_of, quarter_start,
+};

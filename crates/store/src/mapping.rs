@@ -8,6 +8,10 @@ use crate::{
     VirtualKeyRow, backend::Row, routing::read_rules,
 };
 
+mod usage;
+
+pub(crate) use usage::{usage_call, usage_id, usage_sum};
+
 /// Reads the columns of one table.
 struct Columns<'a> {
     row: &'a Row,
@@ -259,4 +263,9 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
     })
+}
+
+/// A document of prices.
+pub(crate) fn price_document(row: &Row) -> Result<Vec<u8>, StoreError> {
+    Columns { row, table: "price" }.bytes("document")
 }

@@ -162,3 +162,18 @@ pub struct VirtualKeyRow {
     /// The MAC over all of the above.
     pub row_mac: [u8; 32],
 }
+
+/// A document of prices: list prices, or one tenant's own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PriceRow {
+    /// Whose they are; none for list prices.
+    pub tenant: Option<TenantId>,
+    /// Rises by 1 with each document, from 1, for each tenant and for list prices.
+    pub revision: u64,
+    /// The SHA-256 of the document, by which the record names it.
+    pub sha256: [u8; 32],
+    /// The document.
+    pub document: Vec<u8>,
+    /// When it was put in.
+    pub created_at: Timestamp,
+}

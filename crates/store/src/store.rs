@@ -6,7 +6,8 @@ use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    CallQuery, CredentialRow, KeyPurpose, KeyRow, PersonRow, PriceRow, StoreError, TenantRow,
+    UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
@@ -185,6 +186,28 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Never back: a cursor that is further on already stays.
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
 
+    /// Keeps calls that were made, each in one transaction with what it adds to the sums; says of each
+    /// whether it is new. One whose id is kept already changes nothing. On `Err` some may be durable,
+    /// and all of it may be given again.
+    async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError>;
+
+    /// Sums of calls, in no order.
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError>;
+
+    /// Calls, the latest first.
+    async fn calls(&self, query: &CallQuery) -> Result<Vec<UsageRow>, StoreError>;
+
+    /// Takes some of the calls that began before a time out, and some of the sums of quarters that
+    /// ended before another; says how many rows. Call it again until there are none.
+    async fn forget_usage(
+        &self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// The document of prices with this SHA-256, as it was put in.
+    async fn prices(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError>;
+
     /// Finishes what is being written and lets go of the database; what comes later is refused as
     /// `Unavailable`. A store that is dropped does the same, but nobody can wait for it.
     async fn close(&self);
@@ -244,6 +267,8 @@ pub enum Change {
     CreateVirtualKey(VirtualKeyRow),
     /// A virtual key's new state.
     UpdateVirtualKey(VirtualKeyRow),
+    /// Other prices. `Exists` when there are prices of that revision.
+    SetPrices(PriceRow),
 }
 
 /// Which part of a list.

@@ -6,13 +6,14 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, Pending, PersonRow, StoreError,
+    Appended, Change, Head, Pending, PersonRow, StoreError, UsageRow,
     backend::{Backend, Options, Row, Value},
     change::carry_out,
     changes::Changes,
     error::{is_lost, is_timeout},
     mapping, prune,
     sequence::Sequence,
+    usage,
 };
 
 /// Work for the writer, with the way back for its outcome.
@@ -27,6 +28,8 @@ pub(crate) enum Job {
     Lead(Uid, Duration, Answer<bool>),
     Resign(Uid, Answer<()>),
     MoveSinkCursor(String, u64, Answer<()>),
+    CountUsage(Vec<UsageRow>, Answer<Vec<bool>>),
+    ForgetUsage(Timestamp, Timestamp, Answer<u64>),
     Close,
 }
 
@@ -56,6 +59,11 @@ impl<B: Backend> Writer<B> {
         Self { options, connection: Some(connection), _lock: lock }
     }
 
+    /// A writer beside the log's, which connects when there is work.
+    pub(crate) fn aside(options: Options<B>) -> Self {
+        Self { options, connection: None, _lock: None }
+    }
+
     /// Works until it is told to close or nobody is left to send work.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.recv().await {
@@ -75,6 +83,10 @@ impl<B: Backend> Writer<B> {
                 Job::Resign(holder, answer) => tell(answer, self.resign(holder).await),
                 Job::MoveSinkCursor(name, next_index, answer) => {
                     tell(answer, self.move_sink_cursor(&name, next_index).await)
+                }
+                Job::CountUsage(calls, answer) => tell(answer, self.count_usage(&calls).await),
+                Job::ForgetUsage(calls_before, sums_before, answer) => {
+                    tell(answer, self.forget_usage(calls_before, sums_before).await)
                 }
                 Job::Close => break,
             };
@@ -173,16 +185,43 @@ impl<B: Backend> Writer<B> {
         self.execute(SQL, &[name.into(), next_index.into()]).await.map(drop)
     }
 
+    /// An answer that is lost leaves the outcome open: whoever asks again is told what is new then.
+    async fn count_usage(&mut self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        let mut connection = self.connected().await?;
+        let counted = usage::count::<B>(&mut connection, calls).await;
+        if counted.is_ok() {
+            self.connection = Some(connection);
+        }
+        counted.map_err(StoreError::from_sqlx)
+    }
+
+    async fn forget_usage(
+        &mut self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut connection = self.connected().await?;
+        let forgotten = usage::forget::<B>(&mut connection, calls_before, sums_before).await;
+        if !forgotten.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        forgotten.map_err(StoreError::from_sqlx)
+    }
+
+    async fn connected(&mut self) -> Result<B::Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx),
+        }
+    }
+
     /// Runs one statement outside the log's transactions and says how many rows it touched.
     async fn execute(
         &mut self,
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<u64, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
-        };
+        let mut connection = self.connected().await?;
         let done = B::execute(&mut connection, sql, values).await;
         if !done.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);

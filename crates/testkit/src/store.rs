@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
-    StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, CallQuery, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow,
+    Store, StoreError, TenantRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -37,6 +37,8 @@ pub enum Operation {
     Lead,
     /// `move_sink_cursor`.
     MoveSinkCursor,
+    /// `count_usage` and `forget_usage`.
+    CountUsage,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -338,6 +340,31 @@ impl Store for FailingStore {
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
         let moved = self.inner.move_sink_cursor(name, next_index);
         self.pass(Operation::MoveSinkCursor, moved).await
+    }
+
+    async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        self.pass(Operation::CountUsage, self.inner.count_usage(calls)).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        self.read(self.inner.usage(query)).await
+    }
+
+    async fn calls(&self, query: &CallQuery) -> Result<Vec<UsageRow>, StoreError> {
+        self.read(self.inner.calls(query)).await
+    }
+
+    async fn forget_usage(
+        &self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let forgotten = self.inner.forget_usage(calls_before, sums_before);
+        self.pass(Operation::CountUsage, forgotten).await
+    }
+
+    async fn prices(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(self.inner.prices(sha256)).await
     }
 
     async fn close(&self) {

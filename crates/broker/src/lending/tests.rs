@@ -133,7 +133,16 @@ fn failing_kms() -> Arc<FailingKms> {
 }
 
 async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
-    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
+    let methods = [
+        "Audit",
+        "Credentials",
+        "Identities",
+        "Leases",
+        "Prices",
+        "Tenants",
+        "Usage",
+        "VirtualKeys",
+    ];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
@@ -156,6 +165,7 @@ async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> 
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec![],
+        usage: crate::config::UsageConfig::default(),
         store,
         verifier_key: String::new(),
     };

@@ -13,8 +13,16 @@ use crate::{
     core::{Core, Parts},
 };
 
-const METHODS: [&str; 6] =
-    ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+const METHODS: [&str; 8] = [
+    "Audit/*",
+    "Credentials/*",
+    "Identities/*",
+    "Leases/*",
+    "Prices/*",
+    "Tenants/*",
+    "Usage/*",
+    "VirtualKeys/*",
+];
 
 struct Fixture {
     core: Core,
@@ -54,6 +62,7 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
     let parts = Parts {
         keep: None,
         sinks: vec![],
+        usage: crate::config::UsageConfig::default(),
         people: vec!["spiffe://a.b/w/people/*".parse().unwrap()],
         access: Arc::new(Access::new(vec![rule]).unwrap()),
         catalogue: providers::Catalogue::builtin().unwrap(),

@@ -92,6 +92,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     );
     lend(&mut calls, &running, &virtual_key).await;
     read(&mut calls, &running, &virtual_key).await;
+    usage_and_prices(&mut calls, &running).await;
     audit(&mut calls, &running).await;
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
@@ -218,6 +219,30 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     answered!(calls, admin, virtual_keys.list_virtual_keys, "VirtualKeys/ListVirtualKeys", request);
 }
 
+async fn usage_and_prices(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
+    let request = v1::QueryUsageRequest {
+        start_time: Some(audit::proto_time(SystemClock.now())),
+        end_time: Some(audit::proto_time(SystemClock.now() + Duration::from_hours(1))),
+        ..Default::default()
+    };
+    answered!(calls, admin, usage.query_usage, "Usage/QueryUsage", request);
+    answered!(calls, admin, usage.list_calls, "Usage/ListCalls", v1::ListCallsRequest::default());
+    let request = v1::GetPricesRequest::default();
+    answered!(calls, running.proxy, prices.get_prices, "Prices/GetPrices", request);
+    let table = r#"{"version": 1000, "date": "2026-11-21", "providers": {}}"#;
+    let request = v1::ImportPricesRequest { table: table.into(), ..Default::default() };
+    answered!(calls, admin, prices.import_prices, "Prices/ImportPrices", request.clone());
+    // Again: nothing changes, and that is on record.
+    answered!(calls, admin, prices.import_prices, "Prices/ImportPrices", request);
+    let request = v1::SetTenantPricesRequest {
+        tenant: "tenants/acme".into(),
+        terms: "{}".into(),
+        ..Default::default()
+    };
+    answered!(calls, admin, prices.set_tenant_prices, "Prices/SetTenantPrices", request);
+}
+
 async fn audit(calls: &mut Calls, running: &Running) {
     let admin = &running.admin;
     answered!(
@@ -311,6 +336,27 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
+async fn refuse_the_rest(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, identities:
+        block_identity BlockIdentityRequest "Identities/BlockIdentity",
+        list_blocked_identities ListBlockedIdentitiesRequest "Identities/ListBlockedIdentities",
+        revoke_session RevokeSessionRequest "Identities/RevokeSession",
+        unblock_identity UnblockIdentityRequest "Identities/UnblockIdentity",
+    );
+    refused!(calls, running.proxy, usage:
+        query_usage QueryUsageRequest "Usage/QueryUsage",
+        list_calls ListCallsRequest "Usage/ListCalls",
+    );
+    refused!(calls, running.proxy, prices:
+        import_prices ImportPricesRequest "Prices/ImportPrices",
+        set_tenant_prices SetTenantPricesRequest "Prices/SetTenantPrices",
+    );
+    let nobody =
+        v1::GetPricesRequest { tenant: "tenants/nobody".into(), known_version: String::new() };
+    let mut prices = running.proxy.prices();
+    calls.refused("Prices/GetPrices", prices.get_prices(nobody)).await;
+}
+
 #[tokio::test]
 async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
@@ -339,12 +385,6 @@ async fn every_method_that_is_refused_leaves_a_record() {
         list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
         revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
     );
-    refused!(calls, running.proxy, identities:
-        block_identity BlockIdentityRequest "Identities/BlockIdentity",
-        list_blocked_identities ListBlockedIdentitiesRequest "Identities/ListBlockedIdentities",
-        revoke_session RevokeSessionRequest "Identities/RevokeSession",
-        unblock_identity UnblockIdentityRequest "Identities/UnblockIdentity",
-    );
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
         get_policy GetPolicyRequest "Audit/GetPolicy",
@@ -364,6 +404,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
         renew_lease RenewLeaseRequest "Leases/RenewLease",
         revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
     );
+    refuse_the_rest(&mut calls, &running).await;
     let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
     let mut watch = running.proxy.leases();
     calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;

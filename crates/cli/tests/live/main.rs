@@ -3,6 +3,7 @@
 
 mod people;
 mod retention;
+mod usage;
 
 use std::{
     fs,

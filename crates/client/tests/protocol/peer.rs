@@ -138,6 +138,7 @@ impl Peer {
             settings: vec![v1::Setting { name: "organization".into(), value: "org-1".into() }],
             has_fallback: true,
             because: "detected".into(),
+            price_version: "7-2".into(),
             ..Lease::default()
         };
         script.log += 1;
@@ -176,6 +177,7 @@ impl Peer {
             address: &lease.address,
             has_fallback: lease.has_fallback,
             because: &lease.because,
+            price_version: &lease.price_version,
         };
         session.seal_lease(&context, &Secret::new(SECRET.to_vec())).unwrap()
     }

@@ -1,15 +1,15 @@
 use std::sync::Arc;
 
-use domain::{Amounts, Cost, Unit};
+use domain::{Amounts, Cost, Timestamp, Unit};
 use http::StatusCode;
-use metering::{CacheUse, Edit, Format, InvalidRequest, NoBound, PriceView, RequestOutline, Usage};
+use metering::{CacheUse, Edit, Format, InvalidRequest, NoBound, Prices, RequestOutline, Usage};
 use providers::{Provider, Target};
 use strongroom_client::LeaseKey;
 
 use super::{Metering, kind::Kind, prices::price};
 use crate::{
-    Loan, OnProviderTools, OnUnknownPrice, body::Frames, refusal::Refusal, route::Call,
-    upstream::Upstream,
+    Loan, OnProviderTools, OnUnknownPrice, body::Frames, outgoing::SHORT_WAIT, refusal::Refusal,
+    route::Call, upstream::Upstream,
 };
 
 /// What is settled about an attempt before it goes out.
@@ -37,13 +37,14 @@ pub(crate) struct PlanFor<'a> {
 pub(crate) fn plan(
     metering: &Metering,
     attempt: &PlanFor<'_>,
+    prices: Option<&Prices>,
     frames: &mut Frames,
 ) -> Result<Plan, Refusal> {
     let kind = Kind::of(attempt.call);
-    let view = metering.prices.at(metering.clock.now());
+    let now = metering.clock.now();
     let limited = attempt.loan.limited();
     if metering.config.unknown_price == OnUnknownPrice::Refuse && matches!(kind, Kind::Read(_)) {
-        check_price(&view, attempt)?;
+        check_price(prices, now, attempt)?;
     }
     if limited.is_empty() {
         let cache = if says_long(kind, frames) { CacheUse::Long } else { CacheUse::None };
@@ -57,7 +58,8 @@ pub(crate) fn plan(
             Ok(Plan { kind, cache: CacheUse::None, need })
         }
         Kind::Read(format) => {
-            let (need, cache) = worst_case(metering, &view, attempt, format, counts, frames)?;
+            let (need, cache) =
+                worst_case(metering, (prices, now), attempt, format, counts, frames)?;
             Ok(Plan { kind, cache, need: Some(need) })
         }
     }
@@ -81,7 +83,7 @@ impl Counts {
 
 fn worst_case(
     metering: &Metering,
-    view: &PriceView<'_>,
+    (prices, now): (Option<&Prices>, Timestamp),
     attempt: &PlanFor<'_>,
     format: Format,
     counts: Counts,
@@ -95,6 +97,7 @@ fn worst_case(
     if outline.has_server_tools() && metering.config.provider_tools == OnProviderTools::Refuse {
         return Err(provider_tools());
     }
+    let view = prices.ok_or_else(no_prices)?.at(now);
     let id = attempt.provider.id();
     let otherwise = metering.config.output_maximum;
     let limit = outline.output_limit(&body, id, format, otherwise).map_err(invalid)?;
@@ -135,9 +138,14 @@ fn says_long(kind: Kind, frames: &Frames) -> bool {
     }
 }
 
-fn check_price(view: &PriceView<'_>, attempt: &PlanFor<'_>) -> Result<(), Refusal> {
+fn check_price(
+    prices: Option<&Prices>,
+    now: Timestamp,
+    attempt: &PlanFor<'_>,
+) -> Result<(), Refusal> {
+    let prices = Some(prices.ok_or_else(no_prices)?);
     let models = [&*attempt.target.model, attempt.loan.model()];
-    match price(view, attempt.provider.id(), models, &Usage::default()) {
+    match price(prices, now, attempt.provider.id(), models, &Usage::default()) {
         metering::Priced::Known { .. } => Ok(()),
         metering::Priced::Unknown { .. } => Err(no_price()),
     }
@@ -145,6 +153,13 @@ fn check_price(view: &PriceView<'_>, attempt: &PlanFor<'_>) -> Result<(), Refusa
 
 fn invalid(error: InvalidRequest) -> Refusal {
     Refusal::bad_request("invalid_request_body", error.to_string())
+}
+
+fn no_prices() -> Refusal {
+    let message = "the prices of this call cannot be had at the moment; nothing was sent to the provider, \
+                   try again";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", message)
+        .retry_after(SHORT_WAIT)
 }
 
 fn no_price() -> Refusal {

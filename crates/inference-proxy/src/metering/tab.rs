@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use domain::{Cost, Dialect, Source, Spending, Timestamp, Tokens, Unit};
 use http::{HeaderMap, StatusCode, header::CONTENT_ENCODING, header::CONTENT_TYPE};
-use metering::{Basis, Ended, Framing, Meter, Metered, Priced, Reading, Usage};
+use metering::{Basis, Ended, Framing, Meter, Metered, Priced, Prices, Reading, Usage};
 use strongroom_client::{Held, LimitState};
 use strongroom_proto::v1::{self, usage_record::Outcome};
 
@@ -40,6 +40,8 @@ pub(crate) struct Attempt {
     /// The model as the provider is asked for it.
     pub(crate) model: String,
     pub(crate) plan: Plan,
+    /// What it is priced by; none when that cannot be had.
+    pub(crate) prices: Option<Arc<Prices>>,
     pub(crate) held: Held,
     pub(crate) course: Course,
 }
@@ -192,10 +194,10 @@ impl Tab {
             Some(Metered::Partial(usage)) => (usage, false),
             Some(Metered::Missing) | None => return Came::NOTHING,
         };
-        let view = self.metering.prices.at(self.start_time);
         let models = [&*attempt.model, attempt.loan.model()];
+        let (prices, provider) = (attempt.prices.as_deref(), attempt.loan.provider());
         let (cost, cost_known, is_stated) =
-            match price(&view, attempt.loan.provider(), models, &usage) {
+            match price(prices, self.start_time, provider, models, &usage) {
                 Priced::Known { cost, basis } => (cost, usage_known, basis == Basis::Stated),
                 Priced::Unknown { at_least, .. } => (at_least, false, false),
             };
@@ -229,6 +231,7 @@ impl Tab {
         attempt.upstream.series.metered(outcome, usage_known, &came.usage.tokens, came.cost);
         let loan = &*attempt.loan;
         let account = loan.account();
+        let version = attempt.prices.as_deref().map(Prices::version);
         let (cost_micro_usd, cost_millionths) = came.cost.split();
         let latency = self.metering.clock.elapsed().saturating_sub(self.started);
         self.metering.purses.note(v1::UsageRecord {
@@ -252,7 +255,7 @@ impl Tab {
             cost_micro_usd,
             cost_millionths,
             cost_stated: came.is_stated,
-            price_version: self.metering.prices.version().to_owned(),
+            price_version: version.unwrap_or(account.price_version).to_owned(),
             latency: latency.try_into().ok(),
             first_token: self.first_byte.and_then(|it| it.try_into().ok()),
             lease_hash: account.lease_hash,

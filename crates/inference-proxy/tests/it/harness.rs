@@ -100,6 +100,7 @@ struct Lent {
     because: &'static str,
     secret: &'static str,
     limited: Vec<Unit>,
+    price_version: String,
 }
 
 impl World {
@@ -315,6 +316,10 @@ impl Leases for Script {
         Ok(vec![model("gpt-4o", "openai"), model("claude-opus-5", "anthropic")])
     }
 
+    async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError> {
+        self.till.prices(tenant)
+    }
+
     fn trouble(&self) -> Option<String> {
         None
     }
@@ -348,6 +353,7 @@ impl Script {
             because: "",
             secret: SECRET,
             limited: self.till.limited(),
+            price_version: self.till.price_version(),
         }
     }
 }
@@ -459,6 +465,7 @@ impl Loan for Lent {
             virtual_key: "tenants/acme/virtualKeys/k",
             credential_version: 3,
             lease_hash: Bytes::from_static(b"hash"),
+            price_version: &self.price_version,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use domain::{Amounts, Unit};
 use strongroom_client::{LeaseError, PurseKey, Till};
 use strongroom_proto::v1::{
@@ -30,6 +31,8 @@ struct State {
     draws: usize,
     is_away: bool,
     refuses_with: Option<(String, Option<Duration>)>,
+    prices: Option<(String, Bytes)>,
+    priced: usize,
 }
 
 impl Ledger {
@@ -50,6 +53,30 @@ impl Ledger {
 
     pub(crate) fn limited(&self) -> Vec<Unit> {
         self.state().caps.keys().copied().collect()
+    }
+
+    /// From now on leases name these prices.
+    pub(crate) fn set_prices(&self, version: &str, document: &str) {
+        let document = Bytes::copy_from_slice(document.as_bytes());
+        self.state().prices = Some((version.to_owned(), document));
+    }
+
+    pub(crate) fn price_version(&self) -> String {
+        self.state().prices.as_ref().map(|(version, _)| version.clone()).unwrap_or_default()
+    }
+
+    /// How often the prices were asked for.
+    pub(crate) fn priced(&self) -> usize {
+        self.state().priced
+    }
+
+    pub(crate) fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError> {
+        assert_eq!(tenant, "tenants/acme");
+        let mut state = self.state();
+        state.priced += 1;
+        let unavailable = LeaseError::Unavailable { retry_after: Duration::from_secs(1) };
+        let prices = state.prices.as_ref().filter(|_| !state.is_away);
+        prices.map(|(_, document)| document.clone()).ok_or(unavailable)
     }
 
     pub(crate) fn draws(&self) -> usize {

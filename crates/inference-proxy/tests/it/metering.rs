@@ -206,6 +206,34 @@ async fn a_cost_that_the_provider_states_is_preferred() {
 }
 
 #[tokio::test]
+async fn a_call_is_priced_by_what_its_lease_names_and_that_is_asked_for_once() {
+    let world = World::start().await;
+    world.upstream.answer(CHAT, 200, &[], ANSWER);
+    let document = r#"{"version":"7-2","tables":[{"table":{"version":7,"date":"2026-11-01","providers":
+        {"openai":{"gpt-4o":{"kind":"chat","rates":{"input":1000000,"output":2000000}}}}}}]}"#;
+    world.leases.till.set_prices("7-2", document);
+    for _ in 0..3 {
+        world.call(CHAT, BODY).await;
+    }
+    for record in world.leases.till.usage(3).await {
+        assert_eq!((record.cost_micro_usd, &*record.price_version), (1200, "7-2"));
+        assert!(record.cost_known);
+    }
+    assert_eq!(world.leases.till.priced(), 1);
+}
+
+#[tokio::test]
+async fn prices_that_cannot_be_had_make_a_cost_unknown() {
+    let world = World::start().await;
+    world.upstream.answer(CHAT, 200, &[], ANSWER);
+    world.leases.till.set_prices("8", "not prices");
+    world.call(CHAT, BODY).await;
+    let record = only_record(&world).await;
+    assert!(record.usage_known && !record.cost_known);
+    assert_eq!((&*record.price_version, record.cost_micro_usd), ("8", 0));
+}
+
+#[tokio::test]
 async fn records_wait_for_a_broker_that_is_away() {
     let world = World::start().await;
     world.upstream.answer(CHAT, 200, &[], ANSWER);

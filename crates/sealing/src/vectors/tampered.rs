@@ -106,6 +106,7 @@ fn altered<'a>(right: &LeaseContext<'a>) -> Vec<(&'static str, LeaseContext<'a>)
         ("another address in its place", LeaseContext { address: "https://evil.example", ..right }),
         ("a fallback more", LeaseContext { has_fallback: true, ..right }),
         ("another reason", LeaseContext { because: "preferred", ..right }),
+        ("other prices", LeaseContext { price_version: "7", ..right }),
     ]
 }
 
@@ -144,6 +145,7 @@ fn lease_vector(
             "address": context.address,
             "has_fallback": context.has_fallback,
             "because": context.because,
+            "price_version": context.price_version,
         },
         "sealed": hex::encode(sealed),
     });

@@ -66,6 +66,7 @@ fn disclose(commitment: &[u8]) -> Option<String> {
     (commitment[0] == KNOWN).then(|| "spiffe://acme.internal/people/ann=b|c\\d\ne".to_owned())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each kind")]
 fn full(kind: Kind) -> Record {
     let by = Record {
         kind: kind.into(),
@@ -82,6 +83,13 @@ fn full(kind: Kind) -> Record {
         Kind::BrokerStarted | Kind::BrokerStopped => {
             Record { config_sha256: vec![0x44; 32].into(), ..itself }
         }
+        Kind::PricesChanged => Record {
+            method: "Prices/SetTenantPrices".to_owned(),
+            tenant: "acme".to_owned(),
+            revision: 2,
+            prices_sha256: vec![0x47; 32].into(),
+            ..by
+        },
         Kind::PolicyLoaded => Record { policy_sha256: vec![0x45; 32].into(), ..itself },
         Kind::Finding => Record { reason: Reason::LogForked.into(), ..itself },
         Kind::CheckpointGivenUp | Kind::LogPruned => {

@@ -143,3 +143,93 @@ CREATE TABLE virtual_key (
 );
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);
+
+-- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is
+-- counted once.
+CREATE TABLE usage_call (
+    usage_id           BYTEA   PRIMARY KEY,
+    tenant             TEXT COLLATE "C" NOT NULL,
+    started_at         BIGINT  NOT NULL,
+    virtual_key        TEXT    NOT NULL,
+    credential         TEXT    NOT NULL,
+    provider           TEXT    NOT NULL,
+    model              TEXT    NOT NULL,
+    source             BIGINT  NOT NULL,
+    outcome            BIGINT  NOT NULL,
+    status             BIGINT  NOT NULL,
+    credential_version BIGINT  NOT NULL,
+    requested_model    TEXT    NOT NULL,
+    dialect            BIGINT  NOT NULL,
+    endpoint           TEXT    NOT NULL,
+    input              BIGINT  NOT NULL,
+    cache_read         BIGINT  NOT NULL,
+    cache_write_5m     BIGINT  NOT NULL,
+    cache_write_1h     BIGINT  NOT NULL,
+    audio_input        BIGINT  NOT NULL,
+    output             BIGINT  NOT NULL,
+    reasoning          BIGINT  NOT NULL,
+    audio_output       BIGINT  NOT NULL,
+    searches           BIGINT  NOT NULL,
+    cost_micros        BIGINT  NOT NULL,
+    cost_picos         BIGINT  NOT NULL,
+    usage_known        BIGINT  NOT NULL,
+    cost_known         BIGINT  NOT NULL,
+    cost_stated        BIGINT  NOT NULL,
+    price_version      TEXT    NOT NULL,
+    latency_millis     BIGINT  NOT NULL,
+    first_token_millis BIGINT,
+    lease_hash         BYTEA   NOT NULL,
+    allowance_id       BYTEA   NOT NULL,
+    attempts           BIGINT  NOT NULL
+);
+
+CREATE INDEX usage_call_of_tenant ON usage_call (tenant, started_at, usage_id);
+CREATE INDEX usage_call_in_order ON usage_call (started_at, usage_id);
+
+-- The same added up: one row for each quarter of an hour since 1970 and all that calls are told apart
+-- by. Written in the transaction that keeps the calls, and kept for longer than they are. A cost is
+-- `cost_micros` and `cost_picos` (millionths of a micro-USD, more than a million of them in a sum).
+CREATE TABLE usage_sum (
+    tenant             TEXT COLLATE "C" NOT NULL,
+    quarter            BIGINT  NOT NULL,
+    virtual_key        TEXT COLLATE "C" NOT NULL,
+    credential         TEXT COLLATE "C" NOT NULL,
+    provider           TEXT COLLATE "C" NOT NULL,
+    model              TEXT COLLATE "C" NOT NULL,
+    source             BIGINT  NOT NULL,
+    outcome            BIGINT  NOT NULL,
+    status             BIGINT  NOT NULL,
+    calls              BIGINT  NOT NULL,
+    input              BIGINT  NOT NULL,
+    cache_read         BIGINT  NOT NULL,
+    cache_write_5m     BIGINT  NOT NULL,
+    cache_write_1h     BIGINT  NOT NULL,
+    audio_input        BIGINT  NOT NULL,
+    output             BIGINT  NOT NULL,
+    reasoning          BIGINT  NOT NULL,
+    audio_output       BIGINT  NOT NULL,
+    searches           BIGINT  NOT NULL,
+    cost_micros        BIGINT  NOT NULL,
+    cost_picos         BIGINT  NOT NULL,
+    usage_unknown      BIGINT  NOT NULL,
+    cost_unknown       BIGINT  NOT NULL,
+    latency_millis     BIGINT  NOT NULL,
+    first_token_millis BIGINT  NOT NULL,
+    first_tokens       BIGINT  NOT NULL,
+    PRIMARY KEY (tenant, quarter, virtual_key, credential, provider, model, source, outcome, status)
+);
+
+CREATE INDEX usage_sum_in_order ON usage_sum (quarter);
+
+-- Documents of prices, every one that there was: list prices, whose tenant is empty, and tenants' own.
+-- Records of the log name them by their SHA-256.
+CREATE TABLE price (
+    tenant     TEXT COLLATE "C" NOT NULL,
+    revision   BIGINT  NOT NULL,
+    sha256     BYTEA   NOT NULL,
+    document   BYTEA   NOT NULL,
+    created_at BIGINT  NOT NULL,
+    PRIMARY KEY (tenant, revision)
+);
+
+CREATE INDEX price_by_digest ON price (sha256);

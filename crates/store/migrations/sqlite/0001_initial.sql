@@ -143,3 +143,93 @@ CREATE TABLE virtual_key (
 ) STRICT;
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);
+
+-- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is
+-- counted once.
+CREATE TABLE usage_call (
+    usage_id           BLOB    PRIMARY KEY,
+    tenant             TEXT NOT NULL,
+    started_at         INTEGER NOT NULL,
+    virtual_key        TEXT    NOT NULL,
+    credential         TEXT    NOT NULL,
+    provider           TEXT    NOT NULL,
+    model              TEXT    NOT NULL,
+    source             INTEGER NOT NULL,
+    outcome            INTEGER NOT NULL,
+    status             INTEGER NOT NULL,
+    credential_version INTEGER NOT NULL,
+    requested_model    TEXT    NOT NULL,
+    dialect            INTEGER NOT NULL,
+    endpoint           TEXT    NOT NULL,
+    input              INTEGER NOT NULL,
+    cache_read         INTEGER NOT NULL,
+    cache_write_5m     INTEGER NOT NULL,
+    cache_write_1h     INTEGER NOT NULL,
+    audio_input        INTEGER NOT NULL,
+    output             INTEGER NOT NULL,
+    reasoning          INTEGER NOT NULL,
+    audio_output       INTEGER NOT NULL,
+    searches           INTEGER NOT NULL,
+    cost_micros        INTEGER NOT NULL,
+    cost_picos         INTEGER NOT NULL,
+    usage_known        INTEGER NOT NULL,
+    cost_known         INTEGER NOT NULL,
+    cost_stated        INTEGER NOT NULL,
+    price_version      TEXT    NOT NULL,
+    latency_millis     INTEGER NOT NULL,
+    first_token_millis INTEGER,
+    lease_hash         BLOB    NOT NULL,
+    allowance_id       BLOB    NOT NULL,
+    attempts           INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX usage_call_of_tenant ON usage_call (tenant, started_at, usage_id);
+CREATE INDEX usage_call_in_order ON usage_call (started_at, usage_id);
+
+-- The same added up: one row for each quarter of an hour since 1970 and all that calls are told apart
+-- by. Written in the transaction that keeps the calls, and kept for longer than they are. A cost is
+-- `cost_micros` and `cost_picos` (millionths of a micro-USD, more than a million of them in a sum).
+CREATE TABLE usage_sum (
+    tenant             TEXT NOT NULL,
+    quarter            INTEGER NOT NULL,
+    virtual_key        TEXT NOT NULL,
+    credential         TEXT NOT NULL,
+    provider           TEXT NOT NULL,
+    model              TEXT NOT NULL,
+    source             INTEGER NOT NULL,
+    outcome            INTEGER NOT NULL,
+    status             INTEGER NOT NULL,
+    calls              INTEGER NOT NULL,
+    input              INTEGER NOT NULL,
+    cache_read         INTEGER NOT NULL,
+    cache_write_5m     INTEGER NOT NULL,
+    cache_write_1h     INTEGER NOT NULL,
+    audio_input        INTEGER NOT NULL,
+    output             INTEGER NOT NULL,
+    reasoning          INTEGER NOT NULL,
+    audio_output       INTEGER NOT NULL,
+    searches           INTEGER NOT NULL,
+    cost_micros        INTEGER NOT NULL,
+    cost_picos         INTEGER NOT NULL,
+    usage_unknown      INTEGER NOT NULL,
+    cost_unknown       INTEGER NOT NULL,
+    latency_millis     INTEGER NOT NULL,
+    first_token_millis INTEGER NOT NULL,
+    first_tokens       INTEGER NOT NULL,
+    PRIMARY KEY (tenant, quarter, virtual_key, credential, provider, model, source, outcome, status)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX usage_sum_in_order ON usage_sum (quarter);
+
+-- Documents of prices, every one that there was: list prices, whose tenant is empty, and tenants' own.
+-- Records of the log name them by their SHA-256.
+CREATE TABLE price (
+    tenant     TEXT NOT NULL,
+    revision   INTEGER NOT NULL,
+    sha256     BLOB    NOT NULL,
+    document   BLOB    NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, revision)
+) STRICT;
+
+CREATE INDEX price_by_digest ON price (sha256);

@@ -20,6 +20,7 @@ mod sequencing;
 mod sqlite_only;
 mod stale;
 mod tree;
+mod usage;
 
 /// Each line becomes one test per back end.
 macro_rules! contract {
@@ -87,6 +88,14 @@ contract![
     changes::a_failing_change_leaves_nothing_behind,
     changes::a_failing_record_leaves_no_change_behind,
     changes::lists_are_ordered_by_the_bytes_of_names,
+    usage::a_call_is_counted_once,
+    usage::sums_are_exact,
+    usage::sums_are_told_apart_by_what_is_asked_for,
+    usage::calls_are_listed_the_latest_first,
+    usage::what_does_not_fit_is_refused_whole,
+    usage::calls_counted_at_once_by_two_brokers_are_all_in_the_sum,
+    usage::what_is_old_is_forgotten,
+    usage::prices_are_kept_as_they_were_put_in,
     faults::a_corrupt_value_is_named,
     faults::a_corrupt_head_stops_the_log,
     faults::a_locked_database_is_unavailable_and_records_nothing,

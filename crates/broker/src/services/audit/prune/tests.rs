@@ -77,7 +77,9 @@ async fn core(
             "Credentials/*",
             "Identities/*",
             "Leases/*",
+            "Prices/*",
             "Tenants/*",
+            "Usage/*",
             "VirtualKeys/*",
         ]
         .map(str::to_owned)
@@ -99,6 +101,7 @@ async fn core(
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec!["siem".to_owned()],
+        usage: crate::config::UsageConfig::default(),
         store: Arc::clone(store),
         verifier_key: key.verifier().to_string(),
     };
