@@ -251,7 +251,8 @@ impl Holder {
         if settlements.is_empty() {
             return Ok(());
         }
-        let request = v1::SettleUsageRequest { session_id: self.session.clone(), settlements };
+        let request =
+            v1::SettleUsageRequest { session_id: self.session.clone(), settlements, usage: vec![] };
         let answer = self.broker.leases().settle_usage(request).await?.into_inner();
         ensure!(answer.not_accepted.is_empty(), "not accepted: {:?}", answer.not_accepted);
         Ok(())

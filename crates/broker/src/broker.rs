@@ -70,6 +70,9 @@ pub struct Broker {
 /// The longest request, in bytes: a sealed secret and room to spare.
 const LONGEST_MESSAGE: usize = 128 * 1024;
 
+/// A thousand settlements with as many usage records are less.
+const LONGEST_REPORT: usize = 2 * 1024 * 1024;
+
 /// The longest document of prices, in bytes.
 const LONGEST_PRICES: usize = 4 * 1024 * 1024;
 
@@ -361,7 +364,7 @@ fn add_services<L>(
         stop: stop.clone(),
     };
     router
-        .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_MESSAGE))
+        .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_REPORT))
         .add_service(
             CredentialsServer::new(CredentialService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),

@@ -40,10 +40,6 @@ mod sweeping;
 mod tally;
 mod tiles;
 mod tokens;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "`Leases/SettleUsage` is to hand over what proxies report")
-)]
 mod usage;
 mod usage_sweep;
 mod virtual_key;

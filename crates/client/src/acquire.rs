@@ -4,7 +4,9 @@ use std::{
 };
 
 use domain::{Clock, CredentialName, Failure};
-use strongroom_proto::v1::{self, AcquireLeaseRequest, acquire_lease_request::Target};
+use strongroom_proto::v1::{
+    self, AcquireLeaseRequest, AllowanceRequest, acquire_lease_request::Target,
+};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -173,7 +175,7 @@ impl Inner {
                 request_id: String::new(),
                 checkpoint: self.broker.checkpoints().note(),
                 failed: failed.iter().map(|it| it.message(&*self.clock)).collect(),
-                allowance: None,
+                allowance: Some(nothing_yet()?),
             };
             let sent = Moment::now(&*self.clock);
             let wire = self.broker.leases().acquire_lease(request).await?.into_inner();
@@ -204,6 +206,17 @@ impl Inner {
     fn flights(&self) -> MutexGuard<'_, std::collections::HashMap<LeaseKey, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asks what is limited, and reserves nothing: how much a call needs is known when its lease is.
+fn nothing_yet() -> Result<AllowanceRequest, ClientError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| ClientError::NoRandomness)?;
+    Ok(AllowanceRequest {
+        allowance_id: id.to_vec().into(),
+        need: Some(v1::Amounts::default()),
+        wanted: Some(v1::Amounts::default()),
+    })
 }
 
 const ATTEMPTS: usize = 3;

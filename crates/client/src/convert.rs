@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Dialect, Failure, Source, Timestamp};
+use domain::{Amounts, Dialect, Failure, Settlement, Source, Timestamp, Unit};
 use strongroom_proto::v1;
 
 /// Whole milliseconds; a contract's time is never negative.
@@ -46,5 +46,56 @@ pub(crate) fn dialect(dialect: Dialect) -> v1::Dialect {
         Dialect::OpenAi => v1::Dialect::Openai,
         Dialect::Anthropic => v1::Dialect::Anthropic,
         Dialect::Native => v1::Dialect::Native,
+    }
+}
+
+pub(crate) fn unit(unit: v1::Unit) -> Option<Unit> {
+    match unit {
+        v1::Unit::Unspecified => None,
+        v1::Unit::MicroUsd => Some(Unit::Money),
+        v1::Unit::Requests => Some(Unit::Requests),
+        v1::Unit::InputTokens => Some(Unit::InputTokens),
+        v1::Unit::OutputTokens => Some(Unit::OutputTokens),
+        v1::Unit::Tokens => Some(Unit::Tokens),
+        v1::Unit::Concurrent => Some(Unit::Concurrent),
+    }
+}
+
+pub(crate) fn amounts(wire: &v1::Amounts) -> Amounts {
+    Amounts::default()
+        .with(Unit::Money, wire.micro_usd)
+        .with(Unit::Requests, wire.requests)
+        .with(Unit::InputTokens, wire.input_tokens)
+        .with(Unit::OutputTokens, wire.output_tokens)
+        .with(Unit::Tokens, wire.tokens)
+        .with(Unit::Concurrent, wire.concurrent)
+}
+
+pub(crate) fn wire_amounts(amounts: &Amounts) -> v1::Amounts {
+    v1::Amounts {
+        micro_usd: amounts.of(Unit::Money),
+        requests: amounts.of(Unit::Requests),
+        input_tokens: amounts.of(Unit::InputTokens),
+        output_tokens: amounts.of(Unit::OutputTokens),
+        tokens: amounts.of(Unit::Tokens),
+        concurrent: amounts.of(Unit::Concurrent),
+    }
+}
+
+pub(crate) fn settlement(id: &[u8; 16], settlement: &Settlement) -> v1::Settlement {
+    let spent = &settlement.spent;
+    let (micro_usd, micro_usd_millionths) = spent.cost.split();
+    v1::Settlement {
+        allowance_id: id.to_vec().into(),
+        sequence: settlement.sequence,
+        covered: Some(wire_amounts(&settlement.covered)),
+        returned: Some(wire_amounts(&settlement.returned)),
+        spent: Some(v1::Spent {
+            micro_usd,
+            micro_usd_millionths,
+            requests: spent.requests,
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+        }),
     }
 }

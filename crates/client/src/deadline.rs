@@ -13,6 +13,11 @@ impl Moment {
     pub(crate) fn now(clock: &dyn Clock) -> Self {
         Self { elapsed: clock.elapsed(), wall: clock.now() }
     }
+
+    /// On the clock that goes on in suspend.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
 }
 
 /// Until when a lease may be used. Counted from when the request was sent, on the clock that goes on

@@ -97,6 +97,11 @@ impl LeaseError {
         }
     }
 
+    /// Whether a budget or a rate limit has no room.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if LIMITS.contains(&&**reason))
+    }
+
     /// Whether it is a decision about the key that holds for a moment.
     pub(crate) fn is_decision(&self) -> bool {
         let Self::Refused { code, reason, .. } = self else { return false };
@@ -123,10 +128,12 @@ impl From<&Status> for LeaseError {
                 | Code::Aborted
                 | Code::Unknown
         );
+        let is_limit = status.code() == Code::ResourceExhausted
+            && LIMITS.contains(&&*Problem::from_status(status).reason);
         let hinted = status.get_details_retry_info().and_then(|info| info.retry_delay);
         let Problem { code, reason, message, metadata } = Problem::from_status(status);
         // That one is well, and its words say who is not.
-        if passes && reason != "TOKEN_SERVICE_UNAVAILABLE" {
+        if passes && !is_limit && reason != "TOKEN_SERVICE_UNAVAILABLE" {
             return Self::Unavailable { retry_after: hinted.unwrap_or(RETRY_AFTER) };
         }
         Self::Refused { code, reason, message, metadata, retry_after: hinted }
@@ -164,6 +171,9 @@ pub enum UnsealError {
     #[error("the lease does not open")]
     Broken,
 }
+
+/// Reasons of a limit that was set for the key: a decision, where an overloaded broker's is none.
+const LIMITS: [&str; 2] = ["BUDGET_EXHAUSTED", "RATE_LIMIT_REACHED"];
 
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -211,6 +221,14 @@ mod tests {
         let error = LeaseError::from(&status(Code::Unavailable, "TOKEN_SERVICE_UNAVAILABLE"));
         assert!(!error.is_decision());
         assert!(matches!(error, LeaseError::Refused { message, .. } if message == "words"));
+    }
+
+    #[test]
+    fn a_limit_that_is_reached_is_a_no_and_an_overloaded_broker_is_not() {
+        let reached = LeaseError::from(&status(Code::ResourceExhausted, "BUDGET_EXHAUSTED"));
+        assert!(reached.is_limit() && !reached.is_decision());
+        let busy = LeaseError::from(&status(Code::ResourceExhausted, "OVERLOADED"));
+        assert!(matches!(busy, LeaseError::Unavailable { .. }));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use domain::{
     Clock, CredentialName, KeyTerms, LeaseId, Origin, ProviderId, Secret, Source, TenantId,
-    Timestamp, VirtualKeyName,
+    Timestamp, Unit, VirtualKeyName,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use sealing::LeaseContext;
@@ -40,6 +41,8 @@ pub struct HeldLease {
     expire_time: Timestamp,
     ttl: Duration,
     virtual_key: Option<VirtualKeyName>,
+    /// When its budgets were looked at: when it was acquired, however often it was renewed.
+    as_of: Duration,
     settings: Vec<(String, String)>,
     key_terms: KeyTerms,
     session: Arc<OpenSession>,
@@ -94,6 +97,7 @@ impl HeldLease {
             key_terms: KeyTerms::of_places(&wire.endpoints, &wire.networks)
                 .map_err(|_| "an endpoint or a network of the lease is malformed")?,
             session,
+            as_of: sent.elapsed(),
             deadline: Deadline::new(sent, ttl),
             vitals,
             clock,
@@ -121,6 +125,21 @@ impl HeldLease {
             .keys
             .unseal_lease(&self.context(), &self.wire.sealed_secret)
             .map_err(|_| UnsealError::Broken)
+    }
+
+    /// For whom the call is, as `tenants/{tenant}`.
+    pub fn tenant_name(&self) -> &str {
+        &self.wire.tenant
+    }
+
+    /// The hash as shared bytes.
+    pub fn lease_hash_bytes(&self) -> Bytes {
+        self.wire.lease_hash.clone()
+    }
+
+    /// The virtual key's name, empty for a lease by tenant.
+    pub fn virtual_key_name(&self) -> &str {
+        &self.wire.virtual_key
     }
 
     /// What records, lists and revocations call this lease.
@@ -227,6 +246,30 @@ impl HeldLease {
     /// Why this credential was chosen, in a word for people.
     pub fn because(&self) -> &str {
         &self.wire.because
+    }
+
+    /// What the broker said of budgets and limits when the lease was acquired. Absent: there are none,
+    /// for a broker that knows of any says so.
+    pub fn allowance(&self) -> Option<&v1::Allowance> {
+        self.wire.allowance.as_ref()
+    }
+
+    /// What some budget or rate limit of the virtual key counts.
+    pub fn limited(&self) -> Vec<Unit> {
+        let units = self.allowance().into_iter().flat_map(v1::Allowance::limited);
+        units.filter_map(convert::unit).collect()
+    }
+
+    /// When it said so, on the clock's `elapsed`. A lease does not outlive a change of its budgets.
+    pub fn as_of(&self) -> Duration {
+        self.as_of
+    }
+
+    /// The same, with what was said of budgets when the lease that it renews was acquired.
+    pub(crate) fn limited_as(mut self, earlier: &Self) -> Self {
+        self.wire.allowance.clone_from(&earlier.wire.allowance);
+        self.as_of = earlier.as_of;
+        self
     }
 
     /// The prices by which calls under the lease are priced.

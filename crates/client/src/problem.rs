@@ -69,6 +69,8 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "CREDENTIAL_IS_DISABLED" => "enable it with `strongroom credentials enable`",
         "CREDENTIALS_EXHAUSTED" => "see `strongroom route explain` for what rests, and until when",
         "MODEL_IS_AMBIGUOUS" => "write provider/model, or set the tenant's preferred provider",
+        "BUDGET_EXHAUSTED" => "raise the budget, or wait until its window is over",
+        "RATE_LIMIT_REACHED" => "wait a moment, or raise the virtual key's limits",
         "TENANT_IS_SUSPENDED" => "resume it with `strongroom tenants resume`",
         "IDENTITY_IS_BLOCKED" => "an administrator lifts it with `strongroom identities unblock`",
         "NO_SUCH_POLICY" => "take the hash from a `POLICY_LOADED` record",

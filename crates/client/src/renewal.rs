@@ -152,7 +152,7 @@ impl Inner {
         self.broker.checkpoints().see(&answer.checkpoint);
         let (vitals, clock) = (Arc::clone(&self.vitals), Arc::clone(&self.clock));
         let renewed = HeldLease::accept(answer, session, sent, vitals, clock);
-        renewed.map_err(ClientError::BadAnswer)
+        Ok(renewed.map_err(ClientError::BadAnswer)?.limited_as(lease))
     }
 
     async fn go_on(&self, key: LeaseKey, lease: &Arc<HeldLease>, next: Next) {

@@ -1,5 +1,6 @@
 use std::{
     collections::VecDeque,
+    fmt,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -65,6 +66,13 @@ impl Begun {
                 Ok(None) | Err(_) => return None,
             }
         }
+    }
+}
+
+/// Nothing of what an answer says.
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").field("pieces", &self.looked_at.len()).finish_non_exhaustive()
     }
 }
 

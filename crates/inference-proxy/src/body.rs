@@ -15,6 +15,7 @@ use domain::Clock;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use memchr::memmem;
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -175,6 +176,21 @@ impl Frames {
         })
     }
 
+    /// Whether these bytes stand somewhere in it, also where one frame ends and another begins.
+    pub(crate) fn has(&self, word: &[u8]) -> bool {
+        let finder = memmem::Finder::new(word);
+        let mut joint = Vec::new();
+        let tail = (!self.tail.is_empty()).then_some(&*self.tail);
+        self.list.iter().map(|frame| &**frame).chain(tail).any(|frame| {
+            let most = word.len().saturating_sub(1);
+            joint.extend_from_slice(frame.get(..most.min(frame.len())).unwrap_or_default());
+            let found = finder.find(&joint).is_some() || finder.find(frame).is_some();
+            let rest = if frame.len() < most { &joint } else { frame };
+            joint = rest.get(rest.len().saturating_sub(most)..).unwrap_or_default().to_vec();
+            found
+        })
+    }
+
     /// All of it in one piece.
     pub(crate) fn joined(&mut self) -> Bytes {
         self.settle();
@@ -271,6 +287,17 @@ mod tests {
         let again = frames.again(6).unwrap();
         frames.replace(0..1, b"X");
         assert_eq!((text(again), frames.joined()), ("abcdef".into(), Bytes::from("Xbcdef")));
+    }
+
+    #[test]
+    fn a_word_is_found_wherever_the_body_was_cut() {
+        let text = "{\"a\":{\"ttl\":1}}";
+        for size in 1..text.len() {
+            let pieces: Vec<&str> =
+                text.as_bytes().chunks(size).map(|it| std::str::from_utf8(it).unwrap()).collect();
+            assert!(frames(&pieces).has(b"\"ttl\""), "by {size}");
+            assert!(!frames(&pieces).has(b"\"ttm\""), "by {size}");
+        }
     }
 
     #[test]

@@ -1,21 +1,24 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use domain::{
-    CredentialName, Dialect, KeyTerms, Origin, ProviderId, Secret, Source, VirtualKeyDigest,
+    CredentialName, Dialect, KeyTerms, Origin, ProviderId, Secret, Source, Unit, VirtualKeyDigest,
     VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Uri};
 use strongroom_client::{
-    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, UnsealError, WatchState,
+    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, PurseKey, Till,
+    UnsealError, WatchState,
 };
 use strongroom_proto::v1::{
-    self, ExplainRouteRequest, ExplainRouteResponse, ListModelsRequest, ListModelsResponse,
-    VirtualKeyTarget, explain_route_request::Target,
+    self, Allowance, AllowanceRequest, ExplainRouteRequest, ExplainRouteResponse, GetPricesRequest,
+    ListModelsRequest, ListModelsResponse, NotAccepted, Settlement, UsageRecord, VirtualKeyTarget,
+    explain_route_request::Target,
 };
 use tonic::metadata::MetadataMap;
 
-use crate::{Leases, Loan};
+use crate::{Leases, Loan, LoanAccount};
 
 /// Leases of the broker, through the cache.
 #[derive(Debug)]
@@ -79,6 +82,12 @@ impl Leases for Brokered {
         Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner())
     }
 
+    async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError> {
+        let request = GetPricesRequest { tenant: tenant.to_owned(), known_version: String::new() };
+        let answer = self.broker.prices().get_prices(request).await;
+        Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner().document)
+    }
+
     fn trouble(&self) -> Option<String> {
         match self.cache.watch_state() {
             WatchState::Live => None,
@@ -90,6 +99,25 @@ impl Leases for Brokered {
 
     async fn shutdown(&self) {
         self.cache.shutdown().await;
+    }
+}
+
+#[async_trait]
+impl Till for Brokered {
+    async fn draw(
+        &self,
+        key: &PurseKey,
+        request: AllowanceRequest,
+    ) -> Result<Allowance, LeaseError> {
+        self.broker.draw(key, request).await
+    }
+
+    async fn settle(
+        &self,
+        settlements: &[Settlement],
+        usage: &[UsageRecord],
+    ) -> Result<Vec<NotAccepted>, LeaseError> {
+        self.broker.settle(settlements, usage).await
     }
 }
 
@@ -156,6 +184,24 @@ impl Loan for HeldLease {
 
     fn is_live(&self) -> bool {
         self.is_live()
+    }
+
+    fn limited(&self) -> Vec<Unit> {
+        self.limited()
+    }
+
+    fn as_of(&self) -> Duration {
+        self.as_of()
+    }
+
+    fn account(&self) -> LoanAccount<'_> {
+        LoanAccount {
+            tenant: self.tenant_name(),
+            virtual_key: self.virtual_key_name(),
+            credential_version: self.credential_version(),
+            lease_hash: self.lease_hash_bytes(),
+            price_version: self.price_version(),
+        }
     }
 
     fn unseal(&self) -> Result<Secret, UnsealError> {

@@ -1,8 +1,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use domain::{Dialect, Failure, Secret};
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use providers::{Answer, Proof, Provider};
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
 use tokio::time::timeout;
@@ -17,6 +18,8 @@ use crate::{
     hidden_usage::HiddenUsage,
     leak::Leak,
     lease_refusal::lease_refusal,
+    limit_headers::tell_limits,
+    metering::{self, PlanFor, Tab, Waiting},
     meters,
     outgoing::{self, outgoing, unusable},
     place,
@@ -27,6 +30,7 @@ use crate::{
     scan::Outline,
     tried::Tried,
     trouble::{egress_refusal, failed, failed_answer, no_lease, too_slow},
+    upstream::Upstream,
     upstream_error::{redirected, upstream_error},
 };
 
@@ -63,13 +67,35 @@ impl Attempt {
 }
 
 impl Gateway {
-    /// Makes a call, with one credential after the other as long as they fail and the broker lends
-    /// others. Once an answer is handed on nothing is tried again: the caller may have its first byte.
+    /// Makes a call, and sees to it that what it came to is told, however it ends.
     pub(crate) async fn call(
         &self,
         asked: &Asked<'_>,
         key: LeaseKey,
+        frames: Frames,
+    ) -> Result<Response<Reply>, Refusal> {
+        let what = (asked.call.dialect, asked.call.operation);
+        let mut tab = Some(Tab::open(&self.metering, asked.started, what, &key.model));
+        let mut answer = self.attempts(asked, key, frames, &mut tab).await;
+        // Of an answer that passes the tab has gone with it.
+        if let Some(tab) = tab {
+            let status = answer.as_ref().map_or_else(|refusal| refusal.status, Response::status);
+            if let Ok(response) = &mut answer {
+                tell_limits(response.headers_mut(), tab.limits());
+            }
+            tab.end_without_answer(status);
+        }
+        answer
+    }
+
+    /// One credential after the other as long as they fail and the broker lends others. Once an answer
+    /// is handed on nothing is tried again: the caller may have its first byte.
+    async fn attempts(
+        &self,
+        asked: &Asked<'_>,
+        key: LeaseKey,
         mut frames: Frames,
+        tab: &mut Option<Tab>,
     ) -> Result<Response<Reply>, Refusal> {
         let (mut loan, mut secret) = self.open(asked, &key).await?;
         let mut tried = Tried::default();
@@ -79,7 +105,7 @@ impl Gateway {
             let goes_on = loan.has_fallback() || !tried.all().is_empty();
             let goes_on = goes_on && tried.all().len() + 1 < MOST_ATTEMPTS;
             let again = if goes_on { frames.again(LONGEST_REPEATED) } else { None };
-            let attempt = self.attempt(asked, &loan, &secret, &key, frames).await;
+            let attempt = self.attempt(asked, (&loan, &secret), &key, frames, tab).await;
             let mut attempt = attempt.unwrap_or_else(|refusal| own(asked, &*loan, None, &refusal));
             let Some(failure) = attempt.failure.filter(|failure| failure.may_fall_back()) else {
                 tried.tell(&mut attempt.response);
@@ -174,10 +200,10 @@ impl Gateway {
     async fn attempt(
         &self,
         asked: &Asked<'_>,
-        loan: &Arc<dyn Loan>,
-        secret: &Secret,
+        (loan, secret): (&Arc<dyn Loan>, &Secret),
         key: &LeaseKey,
         mut frames: Frames,
+        tab: &mut Option<Tab>,
     ) -> Result<Attempt, Refusal> {
         let call = asked.call;
         let span = Span::current();
@@ -185,11 +211,14 @@ impl Gateway {
         span.record("server.address", loan.base_uri().host().unwrap_or_default());
         let provider = self.catalogue.provider(loan.provider());
         let provider = provider.ok_or_else(|| unusable("its provider"))?;
-        let target = aim(provider, &**loan, call, asked.outline.streams)?;
         let in_path = model_in_path(call, &**loan);
+        let mut target = aim(provider, &**loan, call, asked.outline.streams)?;
+        metering::ask_for_usage(provider, call, asked.outline.streams, &mut target);
         let hides_usage = rewrite(&mut frames, asked.outline, in_path, &target)?;
         let url = outgoing::url(&target, provider, is_native(call), asked.parts.uri.query())?;
         let upstream = self.upstreams.for_loan(loan).map_err(|error| egress_refusal(&error))?;
+        let planned = PlanFor { call, loan, provider, target: &target, key, upstream: &upstream };
+        self.metering.begin(&planned, &mut frames, tab).await?;
         let method = asked.parts.method.clone();
         let mut request = outgoing(method, url, &asked.parts.headers, provider, &target, frames);
         if loan.source().is_platforms() {
@@ -199,15 +228,9 @@ impl Gateway {
             let (name, value) = outgoing::secret_header(&**loan, secret)?;
             request.headers_mut().insert(name, value);
         }
-        let answer = match timeout(self.limits.first_byte, upstream.client.request(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                let (failure, refusal) = failed(&error);
-                return Ok(own(asked, &**loan, failure, &refusal));
-            }
-            Err(_) => {
-                return Ok(own(asked, &**loan, Some(Failure::TimedOut), &too_slow()));
-            }
+        let answer = match self.send(&upstream, request, tab).await {
+            Ok(answer) => answer,
+            Err((failure, refusal)) => return Ok(own(asked, &**loan, failure, &refusal)),
         };
         let status = answer.status();
         span.record("http.response.status_code", status.as_u16());
@@ -217,12 +240,16 @@ impl Gateway {
         let (head, body) = answer.into_parts();
         let mut body = Begun::new(body);
         if let Some(error) = self.error_of(&head, &mut body, provider).await {
+            if let Some(tab) = tab {
+                tab.answered_with_error(error.status);
+            }
             let answer = Refused { head: &head, error, provider, secret, leak: &leak };
             return Ok(self.told(asked, loan, key, &answer));
         }
         let hidden_usage = (hides_usage && is_events(&head)).then(HiddenUsage::default);
+        let limits = tab.as_ref().map(|tab| tab.limits().to_vec()).unwrap_or_default();
         let stream = Stream {
-            body,
+            body: metering::Answer::new(&self.metering, tab.take(), &head, body),
             leak,
             hidden_usage,
             idle: Idle::new(self.limits.answer_idle),
@@ -233,18 +260,45 @@ impl Gateway {
             meters: Arc::clone(&self.meters),
         };
         let mut response = self.pass(&head, stream, provider)?;
+        tell_limits(response.headers_mut(), &limits);
         say_who_served(&mut response, &**loan);
         Ok(Attempt { response, failure: None, is_own: false })
+    }
+
+    /// The provider's answer, or what went wrong before there was one.
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request<Frames>,
+        tab: &mut Option<Tab>,
+    ) -> Result<Response<Incoming>, (Option<Failure>, Refusal)> {
+        let mut waiting = Waiting::new(&self.metering, upstream.client.request(request), tab);
+        let answer = timeout(self.limits.first_byte, &mut waiting).await;
+        waiting.give_up();
+        drop(waiting);
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let (failure, refusal) = failed(&error);
+                let was_reached = failure.is_some_and(|failure| failure != Failure::Unreachable);
+                if let (Some(tab), false) = (tab, was_reached) {
+                    tab.not_reached();
+                }
+                Err((failure, refusal))
+            }
+            Err(_) => Err((Some(Failure::TimedOut), too_slow())),
+        }
     }
 
     /// The provider's answer, with only those of its headers that are on the list.
     fn pass(
         &self,
         head: &http::response::Parts,
-        stream: Stream,
+        mut stream: Stream,
         provider: &Provider,
     ) -> Result<Response<Reply>, Refusal> {
         if head.headers.values().any(|value| stream.leak.is_in(value.as_bytes())) {
+            stream.body.cut();
             self.meters.leaks.increment(1);
             tracing::error!(upstream = ?stream.upstream, "an answer's headers held the leased secret");
             return Err(failed_answer());

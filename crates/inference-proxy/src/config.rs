@@ -40,6 +40,9 @@ pub struct Config {
     /// What bounds the work in hand.
     #[serde(default)]
     pub limits: Limits,
+    /// How calls are metered.
+    #[serde(default)]
+    pub metering: MeteringConfig,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -106,6 +109,75 @@ pub struct Limits {
     /// How long calls in hand may take to finish after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+}
+
+/// How calls are metered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MeteringConfig {
+    /// What happens to an answer whose caller has gone away.
+    pub on_disconnect: OnDisconnect,
+    /// How many bytes of such an answer are read at the most.
+    pub drain_bytes: u64,
+    /// For how long it is read at the most.
+    #[serde(with = "humantime_serde")]
+    pub drain_time: Duration,
+    /// How many such answers are read at once; more are broken off.
+    pub drains: usize,
+    /// The most output of one answer, in tokens, for a key with a limit of money or tokens whose caller
+    /// sets none.
+    pub output_maximum: u64,
+    /// What happens to calls of models without a price. Keys with a limit of money are always refused.
+    pub unknown_price: OnUnknownPrice,
+    /// What happens, under a limit of money or tokens, to calls that let the provider run tools.
+    pub provider_tools: OnProviderTools,
+}
+
+/// What happens to an answer whose caller has gone away.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// It is read on, within bounds: providers charge for all of it, and what it took is known then.
+    #[default]
+    Drain,
+    /// It is broken off at once. What it took is then seldom known.
+    Cancel,
+}
+
+/// What happens to calls of models without a price.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknownPrice {
+    /// They are made and metered; their cost is unknown.
+    #[default]
+    Meter,
+    /// They are refused.
+    Refuse,
+}
+
+/// What happens to calls that let the provider run tools, under a limit that those can break.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnProviderTools {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They are made; what they take beyond their worst case may exceed the limit.
+    Meter,
+}
+
+impl Default for MeteringConfig {
+    fn default() -> Self {
+        Self {
+            on_disconnect: OnDisconnect::default(),
+            drain_bytes: 1 << 20,
+            drain_time: Duration::from_secs(30),
+            drains: 256,
+            output_maximum: 8192,
+            unknown_price: OnUnknownPrice::default(),
+            provider_tools: OnProviderTools::default(),
+        }
+    }
 }
 
 impl Default for EgressConfig {

@@ -15,6 +15,7 @@ use crate::{
     busy::{Busy, ConnectionUse},
     calling::Asked,
     lease_refusal::lease_refusal,
+    metering::Metering,
     meters::{self, Meters},
     models::models,
     place,
@@ -42,6 +43,7 @@ pub(crate) struct Gateway {
     pub(crate) ids: RequestIds,
     /// Whose word on where a call comes from counts.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) metering: Arc<Metering>,
 }
 
 /// How a request came.

@@ -1,102 +1,66 @@
 use bytes::{Bytes, BytesMut};
-use memchr::memmem;
-use serde_json::Value;
+use metering::{Filter, Piece};
 
-/// Takes the event with figures of usage out of a stream, for a caller who did not ask for it.
-/// Pieces in which there is none go as they came, uncopied; an event is held back until it is whole.
-#[derive(Debug, Default)]
+/// Takes the event with figures of usage out of a stream, for a caller who did not ask for it. Pieces
+/// in which there is none go as they came, uncopied.
+#[derive(Debug)]
 pub(crate) struct HiddenUsage {
-    held: BytesMut,
-    gave_up: bool,
+    /// Until the answer is over.
+    filter: Option<Filter>,
+    pieces: Vec<Piece>,
+}
+
+impl Default for HiddenUsage {
+    fn default() -> Self {
+        Self { filter: Some(Filter::new()), pieces: Vec::new() }
+    }
 }
 
 impl HiddenUsage {
-    /// Lets a piece pass, less events of usage and an end that is not a whole event.
+    /// Lets a piece pass, less lines of usage and an end that is not a whole line.
     pub(crate) fn pass(&mut self, piece: Bytes) -> Bytes {
-        if self.gave_up {
-            return piece;
+        let Some(filter) = &mut self.filter else { return piece };
+        self.pieces.clear();
+        filter.feed(&piece, &mut self.pieces);
+        match &mut *self.pieces {
+            [] => Bytes::new(),
+            [Piece::Part(part)] => piece.slice(part.clone()),
+            [Piece::Held(held)] => std::mem::take(held).into(),
+            pieces => {
+                let mut all = BytesMut::new();
+                for one in pieces {
+                    match one {
+                        Piece::Held(held) => all.extend_from_slice(held),
+                        Piece::Part(part) => {
+                            all.extend_from_slice(piece.get(part.clone()).unwrap_or_default());
+                        }
+                    }
+                }
+                all.freeze()
+            }
         }
-        let mut piece = if self.held.is_empty() {
-            piece
-        } else {
-            self.held.extend_from_slice(&piece);
-            self.held.split().freeze()
-        };
-        let tail = piece.split_off(end_of_events(&piece));
-        // Lines that only keep the connection alive must not wait for an event.
-        if tail.iter().all(u8::is_ascii_whitespace) && piece.is_empty() {
-            return tail;
-        }
-        self.held.extend_from_slice(&tail);
-        if self.held.len() > LONGEST_EVENT {
-            // No event of usage is as long as this.
-            self.gave_up = true;
-            let mut all = BytesMut::from(&*without_usage(piece));
-            all.unsplit(self.held.split());
-            return all.freeze();
-        }
-        without_usage(piece)
     }
 
     /// What is still held back when the answer is over.
     pub(crate) fn rest(&mut self) -> Bytes {
-        let rest = self.held.split().freeze();
-        if is_usage(&rest) { Bytes::new() } else { rest }
-    }
-
-    pub(crate) fn holds_back(&self) -> bool {
-        !self.held.is_empty()
-    }
-}
-
-fn without_usage(events: Bytes) -> Bytes {
-    if memmem::find(&events, b"\"usage\"").is_none() || !each(&events).any(is_usage) {
-        return events;
-    }
-    let kept: Vec<&[u8]> = each(&events).filter(|event| !is_usage(event)).collect();
-    Bytes::from(kept.concat())
-}
-
-/// Event by event, each with the empty line that ends it.
-fn each(events: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = events;
-    std::iter::from_fn(move || {
-        let (event, after) = rest.split_at(end_of_first(rest).unwrap_or(rest.len()));
-        rest = after;
-        Some(event).filter(|event| !event.is_empty())
-    })
-}
-
-/// Whether it is the one event that only says what was used: no choices, and figures.
-fn is_usage(event: &[u8]) -> bool {
-    if memmem::find(event, b"\"usage\"").is_none()
-        || memmem::find(event, b"\"usage\":null").is_some()
-    {
-        return false;
-    }
-    let mut data = Vec::with_capacity(event.len());
-    for line in event.split(|byte| *byte == b'\n') {
-        if let Some(value) = line.strip_prefix(b"data:") {
-            data.extend_from_slice(value);
+        let Some(mut filter) = self.filter.take() else { return Bytes::new() };
+        self.pieces.clear();
+        // A last line without an end is looked at as one with an end is.
+        filter.feed(b"\n", &mut self.pieces);
+        match self.pieces.pop() {
+            Some(Piece::Held(mut line)) => {
+                line.pop();
+                line.into()
+            }
+            Some(Piece::Part(_)) | None => Bytes::new(),
         }
     }
-    let Ok(value) = serde_json::from_slice::<Value>(&data) else { return false };
-    let has_no_choices = value.get("choices").and_then(Value::as_array).is_some_and(Vec::is_empty);
-    has_no_choices && value.get("usage").is_some_and(Value::is_object)
-}
 
-/// Where the last whole event ends.
-fn end_of_events(bytes: &[u8]) -> usize {
-    let end = |mark: &[u8]| memmem::rfind(bytes, mark).map_or(0, |at| at + mark.len());
-    end(b"\n\n").max(end(b"\r\n\r\n"))
+    /// Whether something may yet come without the provider sending more.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.filter.is_some()
+    }
 }
-
-fn end_of_first(bytes: &[u8]) -> Option<usize> {
-    let end = |mark: &[u8]| memmem::find(bytes, mark).map(|at| at + mark.len());
-    [end(b"\n\n"), end(b"\r\n\r\n")].into_iter().flatten().min()
-}
-
-const LONGEST_EVENT: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -143,17 +107,15 @@ mod tests {
         let mut hidden = HiddenUsage::default();
         assert_eq!(hidden.pass(Bytes::from_static(b"\n")), "\n");
         assert_eq!(hidden.pass(Bytes::from_static(b": x\n\n")), ": x\n\n");
-        assert!(!hidden.holds_back());
     }
 
     #[test]
-    fn an_event_without_an_end_does_not_fill_the_memory() {
+    fn a_line_without_an_end_does_not_fill_the_memory() {
         let mut hidden = HiddenUsage::default();
-        let piece = Bytes::from(vec![b'x'; LONGEST_EVENT]);
-        assert!(hidden.pass(piece.clone()).is_empty());
-        assert_eq!(hidden.pass(piece.clone()).len(), 2 * LONGEST_EVENT);
-        assert_eq!(hidden.pass(piece).len(), LONGEST_EVENT);
-        assert!(!hidden.holds_back());
+        let piece = Bytes::from(vec![b'x'; 64 << 10]);
+        assert_eq!(hidden.pass(piece.clone()).len(), piece.len());
+        assert_eq!(hidden.pass(piece.clone()).len(), piece.len());
+        assert!(hidden.rest().is_empty());
     }
 
     #[test]

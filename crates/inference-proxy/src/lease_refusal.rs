@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::StatusCode;
 use strongroom_client::LeaseError;
 
-use crate::{outgoing::SHORT_WAIT, refusal::Refusal};
+use crate::{limit_refusal::limit_refusal, outgoing::SHORT_WAIT, refusal::Refusal};
 
 /// What the broker's refusal means to an application.
 pub(crate) fn lease_refusal(error: LeaseError) -> Refusal {
@@ -19,6 +19,11 @@ pub(crate) fn lease_refusal(error: LeaseError) -> Refusal {
             if reason == "CREDENTIALS_EXHAUSTED" =>
         {
             resting(metadata.get("failure").map(String::as_str), retry_after)
+        }
+        LeaseError::Refused { reason, metadata, retry_after, .. }
+            if matches!(&*reason, "BUDGET_EXHAUSTED" | "RATE_LIMIT_REACHED") =>
+        {
+            limit_refusal(&reason, &metadata, retry_after)
         }
         LeaseError::Refused { reason, message, metadata, .. } => {
             let models = metadata.get("models").map(String::as_str).unwrap_or_default();

@@ -1,16 +1,18 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use domain::{
-    CredentialName, KeyTerms, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId,
+    CredentialName, KeyTerms, Origin, ProviderId, Secret, Source, Unit, VirtualKeyDigest,
+    VirtualKeyId,
 };
 use http::{HeaderName, Uri};
-use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
+use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, Till, UnsealError};
 use strongroom_proto::v1::{ExplainRouteResponse, ListModelsResponse};
 
-/// Where the proxy gets its leases from: the broker, or a test's script.
+/// Where the proxy gets its leases from, and slices of budgets: the broker, or a test's script.
 #[async_trait]
-pub trait Leases: fmt::Debug + Send + Sync {
+pub trait Leases: Till {
     /// A live lease for a call; from memory while there is one.
     async fn lease(&self, key: &LeaseKey) -> Result<Arc<dyn Loan>, LeaseError>;
 
@@ -37,11 +39,29 @@ pub trait Leases: fmt::Debug + Send + Sync {
         digest: &VirtualKeyDigest,
     ) -> Result<ListModelsResponse, LeaseError>;
 
+    /// The document of a tenant's prices.
+    async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError>;
+
     /// Why no leases can be had, if that is so.
     fn trouble(&self) -> Option<String>;
 
     /// Gives every lease back.
     async fn shutdown(&self);
+}
+
+/// For whom the calls under a lease are counted.
+#[derive(Clone, Debug, Default)]
+pub struct LoanAccount<'a> {
+    /// `tenants/{tenant}`.
+    pub tenant: &'a str,
+    /// `tenants/{tenant}/virtualKeys/{id}`, or empty.
+    pub virtual_key: &'a str,
+    /// The version of the credential.
+    pub credential_version: u64,
+    /// What records call the lease.
+    pub lease_hash: Bytes,
+    /// The prices that calls have; empty for those of this build.
+    pub price_version: &'a str,
 }
 
 /// A lease as the proxy uses it: where a secret may go, in which header, and the secret while needed.
@@ -78,6 +98,18 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn key_terms(&self) -> &KeyTerms;
     /// Whether it may still be used.
     fn is_live(&self) -> bool;
+    /// What some budget or rate limit of the virtual key counts; nothing where there is none.
+    fn limited(&self) -> Vec<Unit> {
+        Vec::new()
+    }
+    /// When that was so, on the clock's `elapsed`. The lease does not outlive a change of it.
+    fn as_of(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// For whom calls under it are counted.
+    fn account(&self) -> LoanAccount<'_> {
+        LoanAccount::default()
+    }
     /// The secret, for as long as the caller keeps it.
     fn unseal(&self) -> Result<Secret, UnsealError>;
 }

@@ -19,7 +19,10 @@ mod hidden_usage;
 mod leak;
 mod lease_refusal;
 mod leases;
+mod limit_headers;
+mod limit_refusal;
 mod listener_tls;
+mod metering;
 mod meters;
 mod models;
 mod outgoing;
@@ -39,8 +42,11 @@ mod trouble;
 mod upstream;
 mod upstream_error;
 
-pub use config::{Config, ConfigError, EgressConfig, Limits, ListenerTls};
+pub use config::{
+    Config, ConfigError, EgressConfig, Limits, ListenerTls, MeteringConfig, OnDisconnect,
+    OnProviderTools, OnUnknownPrice,
+};
 pub use egress::RootsError;
-pub use leases::{Leases, Loan};
+pub use leases::{Leases, Loan, LoanAccount};
 pub use listener_tls::ListenerTlsError;
 pub use proxy::{OpenError, Proxy};

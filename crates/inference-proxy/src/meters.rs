@@ -1,8 +1,9 @@
 use std::{sync::OnceLock, time::Duration};
 
-use domain::{Failure, ProviderId, Source};
+use domain::{Cost, Failure, ProviderId, Source, Tokens};
 use http::StatusCode;
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
+use strongroom_proto::v1::usage_record::Outcome;
 
 use crate::route::Operation;
 
@@ -15,7 +16,23 @@ pub(crate) struct Series {
     ok: [OnceLock<Counter>; Operation::COUNT],
     seconds: [OnceLock<Histogram>; Operation::COUNT],
     first_byte: [OnceLock<Histogram>; Operation::COUNT],
+    /// By outcome, and by whether the usage is known.
+    metered: [OnceLock<Metered>; 2 * OUTCOMES],
 }
+
+/// The counters of calls that ended in one way.
+#[derive(Debug)]
+struct Metered {
+    calls: Counter,
+    tokens: [Counter; KINDS.len()],
+    cost: Counter,
+}
+
+/// Kinds of tokens in metrics. Sound is counted with the rest.
+const KINDS: [&str; 5] = ["input", "cache_read", "cache_write", "output", "reasoning"];
+
+/// The outcomes of the contract, and the unspecified one.
+const OUTCOMES: usize = 6;
 
 impl Series {
     pub(crate) fn new(provider: &ProviderId, source: Source) -> Self {
@@ -25,6 +42,7 @@ impl Series {
             ok: Default::default(),
             seconds: Default::default(),
             first_byte: Default::default(),
+            metered: Default::default(),
         }
     }
 
@@ -51,6 +69,48 @@ impl Series {
             seconds
                 .get_or_init(|| histogram!(name, &self.labels(operation)))
                 .record(after.as_secs_f64());
+        }
+    }
+
+    /// A call is over, and this is what is known of what it took.
+    pub(crate) fn metered(&self, outcome: Outcome, known: bool, tokens: &Tokens, cost: Cost) {
+        let at = usize::try_from(i32::from(outcome)).unwrap_or(0) * 2 + usize::from(known);
+        let Some(metered) = self.metered.get(at) else { return };
+        let metered = metered.get_or_init(|| self.metered_counters(outcome, known));
+        metered.calls.increment(1);
+        let counts = [
+            tokens.input.saturating_add(tokens.audio_input),
+            tokens.cache_read,
+            tokens.cache_write_5m.saturating_add(tokens.cache_write_1h),
+            tokens.output.saturating_add(tokens.audio_output),
+            tokens.reasoning,
+        ];
+        for (counter, count) in metered.tokens.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            counter.increment(count);
+        }
+        let nanos = u64::try_from(cost.picos() / 1000).unwrap_or(u64::MAX);
+        if nanos > 0 {
+            metered.cost.increment(nanos);
+        }
+    }
+
+    fn metered_counters(&self, outcome: Outcome, known: bool) -> Metered {
+        let outcome = outcome.as_str_name().to_ascii_lowercase();
+        let labels = |more: &[(&'static str, &'static str)]| {
+            let mut labels = vec![
+                Label::new("provider", self.provider.clone()),
+                Label::new("source", self.source.as_str()),
+                Label::new("outcome", outcome.clone()),
+            ];
+            labels.extend(more.iter().map(|(name, value)| Label::new(*name, *value)));
+            labels
+        };
+        let usage = if known { "known" } else { "unknown" };
+        Metered {
+            calls: counter!("strongroom_proxy_metered_calls_total", labels(&[("usage", usage)])),
+            tokens: KINDS
+                .map(|kind| counter!("strongroom_proxy_tokens_total", labels(&[("kind", kind)]))),
+            cost: counter!("strongroom_proxy_cost_nano_usd_total", labels(&[])),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     brokered::{Brokered, trace_headers},
     gateway::Gateway,
     listener_tls::ServerTls,
+    metering::Metering,
     meters::Meters,
     request_id::RequestIds,
     server,
@@ -82,8 +83,11 @@ impl Proxy {
             tls: client_tls(config.egress.ca.as_deref())?,
             connect_timeout: config.egress.connect_timeout,
         });
+        let metering =
+            Metering::new(config.metering.clone(), Arc::clone(&leases), Arc::clone(&clock));
         let gateway = Gateway {
             leases,
+            metering: Arc::new(metering.map_err(OpenError::NoRandomness)?),
             upstreams: Upstreams::new(Arc::clone(&exit), config.egress.idle_connection),
             catalogue: Catalogue::builtin()?,
             limits: config.limits.clone(),
@@ -121,6 +125,7 @@ impl Proxy {
         tasks.shutdown().await;
         let stopped = Readiness::NotReady("it is stopping".to_owned());
         self.readiness.send_replace(stopped);
+        self.gateway.metering.shutdown(self.gateway.limits.drain).await;
         self.gateway.leases.shutdown().await;
         Ok(())
     }

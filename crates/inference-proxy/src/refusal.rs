@@ -132,7 +132,7 @@ fn google_status(status: StatusCode) -> &'static str {
         403 => "PERMISSION_DENIED",
         404 => "NOT_FOUND",
         424 => "FAILED_PRECONDITION",
-        429 => "RESOURCE_EXHAUSTED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
         502 | 503 => "UNAVAILABLE",
         504 => "DEADLINE_EXCEEDED",
         500.. => "INTERNAL",
@@ -161,6 +161,7 @@ impl From<ReceiveError> for Refusal {
 /// What OpenAI's API calls an error of this status.
 fn openai_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        402 => "insufficient_quota",
         403 => "permission_error",
         429 => "rate_limit_error",
         500.. => "server_error",

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    beginning::Begun, busy::Busy, hidden_usage::HiddenUsage, leak::Leak, meters::Meters,
+    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, metering::Answer, meters::Meters,
     route::Operation, upstream::Upstream,
 };
 
@@ -30,9 +30,9 @@ enum Source {
 }
 
 /// A provider's answer on its way to the caller: as it comes, piece by piece, never gathered. When
-/// the caller goes away this is dropped, and the provider's connection with it.
+/// the caller goes away this is dropped, and [`Answer`] decides whether it is read on.
 pub(crate) struct Stream {
-    pub(crate) body: Begun,
+    pub(crate) body: Answer,
     pub(crate) leak: Leak,
     /// For a caller who did not ask for figures of usage where we did.
     pub(crate) hidden_usage: Option<HiddenUsage>,
@@ -152,6 +152,7 @@ impl Stream {
     }
 
     fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.body.cut();
         if why == CutShort::Leak {
             self.meters.leaks.increment(1);
             tracing::error!(upstream = ?self.upstream, "an answer held the leased secret and was cut");

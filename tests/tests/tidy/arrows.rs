@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "inference-proxy",
-        "domain egress hardening providers strongroom-client strongroom-proto telemetry",
+        "domain egress hardening metering providers strongroom-client strongroom-proto telemetry",
     ),
     (
         "strongroom-cli",

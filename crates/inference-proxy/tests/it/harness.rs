@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
     CredentialName, Dialect, Failure, KeyTerms, Origin, ProviderId, Secret, Source, SystemClock,
-    VirtualKey, VirtualKeyDigest, VirtualKeyId,
+    Unit, VirtualKey, VirtualKeyDigest, VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -20,7 +20,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use inference_proxy::{Config, Leases, Loan, Proxy};
+use inference_proxy::{Config, Leases, Loan, LoanAccount, Proxy};
 use providers::{Ask, Call, Catalogue, CredentialKind, Proof, Provider, Settings};
 use serde_json::Value;
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
@@ -29,6 +29,8 @@ use strongroom_proto::v1::{
 };
 use testkit::Upstream;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+
+use crate::ledger::Ledger;
 
 pub(crate) const SECRET: &str = "sk-proj-Upstream0Secret1Material2Abcdefgh";
 
@@ -73,6 +75,8 @@ pub(crate) struct Script {
     pub(crate) alone: Mutex<Vec<(String, Failure)>>,
     /// The versions that were reported last.
     pub(crate) versions: Mutex<Vec<u64>>,
+    /// The budgets of the one key.
+    pub(crate) till: Ledger,
 }
 
 /// The kind of a credential, and what it says beside its secret.
@@ -106,6 +110,8 @@ struct Lent {
     because: &'static str,
     key_terms: KeyTerms,
     secret: &'static str,
+    limited: Vec<Unit>,
+    price_version: String,
 }
 
 impl World {
@@ -144,6 +150,7 @@ impl World {
             reported: Mutex::default(),
             alone: Mutex::default(),
             versions: Mutex::default(),
+            till: Ledger::default(),
         });
         let config = config(extra);
         let shared = Arc::clone(&leases) as Arc<dyn Leases>;
@@ -333,6 +340,10 @@ impl Leases for Script {
         Ok(ListModelsResponse { models, endpoints, networks })
     }
 
+    async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError> {
+        self.till.prices(tenant)
+    }
+
     fn trouble(&self) -> Option<String> {
         None
     }
@@ -370,6 +381,8 @@ impl Script {
                 KeyTerms::of_places(&endpoints, &networks).unwrap()
             },
             secret: SECRET,
+            limited: self.till.limited(),
+            price_version: self.till.price_version(),
         }
     }
 }
@@ -477,6 +490,20 @@ impl Loan for Lent {
 
     fn is_live(&self) -> bool {
         self.live.load(Ordering::SeqCst)
+    }
+
+    fn limited(&self) -> Vec<Unit> {
+        self.limited.clone()
+    }
+
+    fn account(&self) -> LoanAccount<'_> {
+        LoanAccount {
+            tenant: "tenants/acme",
+            virtual_key: "tenants/acme/virtualKeys/k",
+            credential_version: 3,
+            lease_hash: Bytes::from_static(b"hash"),
+            price_version: &self.price_version,
+        }
     }
 
     fn unseal(&self) -> Result<Secret, UnsealError> {

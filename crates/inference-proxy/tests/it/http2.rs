@@ -19,11 +19,14 @@ const OTHER: &str = "/v1/messages";
 const BODY: &str = r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}"#;
 const SOON: Duration = Duration::from_secs(10);
 
+/// Without this, an answer is read on for its figures.
+const CANCEL: &str = "\n[metering]\non_disconnect = \"cancel\"\n";
+
 /// A world with TLS and HTTP/2 on both sides, and its caller.
 async fn encrypted() -> (World, Caller) {
     let authority = Authority::new();
     let provider = authority.provider("127.0.0.1", &TLS13, &["h2"]);
-    let extra = authority.as_egress() + &authority.as_listener();
+    let extra = authority.as_egress() + &authority.as_listener() + CANCEL;
     let world = World::before(Upstream::start_tls(provider).await.unwrap(), &extra).await;
     let caller = Caller::tls(world.address, authority.application(&["h2"])).await;
     (world, caller)
@@ -113,7 +116,7 @@ async fn a_call_that_is_reset_ends_the_providers_call_and_no_other() {
 
 #[tokio::test]
 async fn a_call_that_is_reset_before_its_answer_begins_ends_the_providers_call() {
-    let world = World::start().await;
+    let world = World::with(CANCEL).await;
     world.upstream.stay_silent(PATH);
     let mut caller = Caller::plain_http2(world.address).await;
     tokio::select! {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod bad_input;
+mod budgets;
 mod caller;
 mod certificates;
 mod config;
@@ -12,7 +13,9 @@ mod garbled;
 mod harness;
 mod hidden_errors;
 mod http2;
+mod ledger;
 mod limits;
+mod metering;
 mod passing;
 mod places;
 mod quirks;

@@ -49,8 +49,8 @@ async fn no_piece_waits_for_a_delayed_acknowledgement() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_ends_the_providers_call() {
-    let world = World::start().await;
+async fn a_caller_that_goes_away_ends_the_providers_call_where_that_is_the_policy() {
+    let world = World::with("[metering]\non_disconnect = \"cancel\"").await;
     let stream = world.upstream.stream(PATH);
     let mut answer = world.send(world.post(PATH), BODY).await.into_body();
     assert!(stream.send("data: 1\n\n").await);

@@ -9,6 +9,7 @@ use crate::{
     caller::Caller,
     core::Core,
     refused::{About, Refused, Why},
+    usage::Noted,
 };
 
 /// The most settlements that one call may bring.
@@ -82,6 +83,14 @@ impl Core {
             };
             let id = id.as_bytes().to_vec().into();
             not_accepted.push(v1::NotAccepted { id, sequence, reason: reason.to_owned() });
+        }
+        let noted = self.record_usage(caller, &request.usage).await?;
+        for (told, noted) in request.usage.iter().zip(noted) {
+            if let Noted::Refused(why) = noted {
+                let reason = why.reason().as_str_name().to_owned();
+                let id = told.usage_id.clone();
+                not_accepted.push(v1::NotAccepted { id, sequence: 0, reason });
+            }
         }
         let record = Record {
             kind: Kind::UsageReported.into(),
