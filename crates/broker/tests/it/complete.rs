@@ -220,7 +220,7 @@ async fn spend(calls: &mut Calls, running: &Running, key: &VirtualKey) {
         spent: Some(v1::Spent { requests: 2, ..Default::default() }),
     };
     let (session_id, settlements) = (session.session_id, vec![settlement]);
-    let request = v1::SettleUsageRequest { session_id, settlements };
+    let request = v1::SettleUsageRequest { session_id, settlements, usage: vec![] };
     let settled =
         answered!(calls, running.proxy, leases.settle_usage, "Leases/SettleUsage", request);
     assert_eq!(settled.not_accepted, []);

@@ -101,6 +101,7 @@ impl Spending {
         let (session, _) = core.sessions.establish(by, &keys.public_key()).unwrap();
         let request = v1::SettleUsageRequest {
             session_id: core.sessions.keep(session).session.id().to_vec().into(),
+            usage: vec![],
             settlements: vec![settlement],
         };
         let answer = core.settle_usage(by, &request).await.unwrap();
