@@ -4,12 +4,15 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 9] = [
     "strongroom/v1/audit.proto",
+    "strongroom/v1/calls.proto",
     "strongroom/v1/credentials.proto",
     "strongroom/v1/identities.proto",
     "strongroom/v1/leases.proto",
+    "strongroom/v1/prices.proto",
     "strongroom/v1/tenants.proto",
+    "strongroom/v1/usage.proto",
     "strongroom/v1/virtual_keys.proto",
 ];
 

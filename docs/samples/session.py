@@ -51,7 +51,8 @@ class Session:
                     l["credential"], l["credential_version"], l["provider"], l["source"], origins, l["base_url"],
                     l["header_name"], l["header_prefix"], struct.pack(">q", l["expire_time_ms"]), l["ttl_ms"],
                     l["log_index"], l["identity"], l["virtual_key"], l["model"], l["credential_kind"], settings,
-                    l["address"], bytes([l["has_fallback"]]), l["because"])
+                    l["address"], bytes([l["has_fallback"]]), l["because"], joined(l["endpoints"]),
+                    joined(l["networks"]))
         info = fields("strongroom lease key v1", l["lease_id"], l["credential"], l["credential_version"], l["renewals"])
         material = expand(self.lease, info, 44)
         return AESGCM(material[:32]).decrypt(material[32:], sealed, ad)

@@ -96,10 +96,9 @@ def unseal(key: bytes, lease, identity: str) -> bytes:
     millis = lease.expire_time.seconds * 1000 + lease.expire_time.nanos // 1_000_000
     ttl = lease.ttl.seconds * 1000 + lease.ttl.nanos // 1_000_000
     source = {1: b"byok", 2: b"managed", 3: b"custom", 4: b"keyless"}[lease.source]
-    origins = b"".join(len(o.encode()).to_bytes(4, "big") + o.encode() for o in lease.origins)
-    settings = b"".join(
-        len(t.encode()).to_bytes(4, "big") + t.encode() for s in lease.settings for t in (s.name, s.value)
-    )
+    joined = lambda texts: b"".join(len(t.encode()).to_bytes(4, "big") + t.encode() for t in texts)
+    origins = joined(lease.origins)
+    settings = joined(t for s in lease.settings for t in (s.name, s.value))
     associated = fields(
         "strongroom lease v1",
         (1, lease.lease_id),
@@ -125,6 +124,9 @@ def unseal(key: bytes, lease, identity: str) -> bytes:
         (21, lease.address.encode()),
         (22, bytes([lease.has_fallback])),
         (23, lease.because.encode()),
+        (24, joined(lease.endpoints)),
+        (25, joined(lease.networks)),
+        (27, lease.price_version.encode()),
     )
     info = fields(
         "strongroom lease key v1",

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use domain::{CredentialId, CredentialName, Secret, TenantId, Uid, VirtualKey};
 use strongroom_client::ClientError;
 use strongroom_proto::v1;
@@ -63,6 +65,26 @@ impl Deployment {
         self.admin().rotate_credential(&name, &secret, None, &request_id()).await.unwrap()
     }
 
+    /// Begins to put another secret in a credential's place, with this share of the leases.
+    pub async fn start_rotation(&self, name: &str, secret: &str, percent: u32) -> v1::Credential {
+        let name: CredentialName = name.parse().unwrap();
+        let secret = Secret::new(secret.as_bytes().to_vec());
+        let plan = v1::RotationPlan { canary_percent: percent, ..v1::RotationPlan::default() };
+        self.admin().start_rotation(&name, &secret, plan, None, &request_id(), false).await.unwrap()
+    }
+
+    /// Takes a rotation on by hand.
+    pub async fn promote(&self, name: &str) -> v1::Credential {
+        let request = v1::PromoteRotationRequest { name: name.to_owned(), etag: String::new() };
+        self.admin().credentials().promote_rotation(request).await.unwrap().into_inner()
+    }
+
+    /// A credential as it stands.
+    pub async fn credential(&self, name: &str) -> v1::Credential {
+        let request = v1::GetCredentialRequest { name: name.to_owned() };
+        self.admin().credentials().get_credential(request).await.unwrap().into_inner()
+    }
+
     /// Stops a credential from being lent.
     pub async fn disable(&self, name: &str) -> v1::Credential {
         let request = v1::DisableCredentialRequest { name: name.to_owned(), etag: String::new() };
@@ -83,6 +105,32 @@ impl Deployment {
         };
         let made = self.admin().virtual_keys().create_virtual_key(request).await.unwrap();
         (key.expose().to_owned(), made.into_inner().name)
+    }
+
+    /// Gives a virtual key a new value and ends the old one at once; gives the value.
+    pub async fn rotate_key(&self, key: &str, name: &str) -> String {
+        let (id, _) = VirtualKey::inspect(key).unwrap();
+        let new = VirtualKey::renew(id).unwrap();
+        let request = v1::RotateVirtualKeyRequest {
+            name: name.to_owned(),
+            key_sha256: new.digest().as_bytes().to_vec().into(),
+            overlap: Duration::ZERO.try_into().ok(),
+            etag: String::new(),
+        };
+        self.admin().virtual_keys().rotate_virtual_key(request).await.unwrap();
+        new.expose().to_owned()
+    }
+
+    /// Blocks a virtual key.
+    pub async fn block_key(&self, name: &str) -> v1::VirtualKey {
+        let request = v1::BlockVirtualKeyRequest { name: name.to_owned() };
+        self.admin().virtual_keys().block_virtual_key(request).await.unwrap().into_inner()
+    }
+
+    /// Accepts a blocked virtual key again.
+    pub async fn unblock_key(&self, name: &str) -> v1::VirtualKey {
+        let request = v1::UnblockVirtualKeyRequest { name: name.to_owned() };
+        self.admin().virtual_keys().unblock_virtual_key(request).await.unwrap().into_inner()
     }
 
     /// Revokes a virtual key.

@@ -8,7 +8,8 @@ use strongroom_client::ClientConfig;
 use tempfile::TempDir;
 use testkit::StandIn;
 use tokio::{
-    net::TcpListener,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     sync::oneshot,
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -26,6 +27,8 @@ pub struct Deployment {
     admin: strongroom_client::Broker,
     broker: Server,
     proxy: Server,
+    /// Another broker of the same database, and a proxy of its own.
+    beside: Option<(Server, Server)>,
 }
 
 /// A server of this process, and how to end it.
@@ -47,18 +50,50 @@ impl Deployment {
     /// The same, with these in the place of their providers, and a proxy that applications call as
     /// `https://localhost` if there is one for Amazon, whose SDK sends keys in no other way.
     pub async fn before(backing: Backing, stand_ins: &[StandIn]) -> Self {
+        let tls = stand_ins.iter().any(|stand_in| stand_in.slug() == "bedrock");
+        Self::lay_out(backing, stand_ins, tls, |_| {}).await
+    }
+
+    /// The same over plain HTTP, with this in the place of the providers' token services, and an
+    /// identity of the broker at AWS if a file has one.
+    pub async fn with_tokens(
+        backing: Backing,
+        stand_ins: &[StandIn],
+        tokens: &str,
+        aws: Option<&Path>,
+    ) -> Self {
+        let change = |config: &mut Table| {
+            let providers = config.get_mut("providers").and_then(Value::as_table_mut).unwrap();
+            for provider in providers.iter_mut().filter_map(|(_, it)| it.as_table_mut()) {
+                provider.insert("token_origin".to_owned(), tokens.into());
+            }
+            if let Some(file) = aws.and_then(Path::to_str) {
+                config.insert("aws".to_owned(), table(&[("identity_file", file)]));
+            }
+        };
+        Self::lay_out(backing, stand_ins, false, change).await
+    }
+
+    async fn lay_out(
+        backing: Backing,
+        stand_ins: &[StandIn],
+        tls: bool,
+        change: impl FnOnce(&mut Table),
+    ) -> Self {
         logs();
         let folder = tempfile::tempdir().unwrap();
         let layout =
             Layout::development(&folder.path().join("strongroom"), Arc::new(SystemClock)).unwrap();
         let upstream = Upstream::start().await;
         configure_broker(&layout, backing, &upstream, stand_ins).await;
+        let mut config: Table = fs::read_to_string(&layout.broker_config).unwrap().parse().unwrap();
+        change(&mut config);
+        fs::write(&layout.broker_config, config.to_string()).unwrap();
         let broker = start_broker(&layout, LOOPBACK).await;
-        let tls = stand_ins.iter().any(|stand_in| stand_in.slug() == "bedrock");
         configure_proxy(&layout, broker.address, tls);
         let proxy = start_proxy(&layout, LOOPBACK).await;
         let admin = connect(&layout, broker.address, "admin");
-        Self { folder, layout, upstream, admin, broker, proxy }
+        Self { folder, layout, upstream, admin, broker, proxy, beside: None }
     }
 
     /// An administrator's connection to the broker.
@@ -81,6 +116,27 @@ impl Deployment {
         self.proxy.address
     }
 
+    /// Starts another broker on the same database, and a proxy that knows only that one. Says where the
+    /// proxy listens.
+    pub async fn start_beside(&mut self) -> SocketAddr {
+        let mut config: Table =
+            fs::read_to_string(&self.layout.broker_config).unwrap().parse().unwrap();
+        let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
+        // Each broker keeps the newest checkpoint in a file of its own.
+        log.insert("last_checkpoint".to_owned(), "beside-checkpoint".into());
+        let mut layout = self.layout.clone();
+        layout.broker_config = layout.broker_config.with_file_name("beside-broker.toml");
+        layout.proxy_config = layout.proxy_config.with_file_name("beside-proxy.toml");
+        fs::write(&layout.broker_config, config.to_string()).unwrap();
+        fs::copy(&self.layout.proxy_config, &layout.proxy_config).unwrap();
+        let broker = start_broker(&layout, LOOPBACK).await;
+        configure_proxy(&layout, broker.address, false);
+        let proxy = start_proxy(&layout, LOOPBACK).await;
+        let address = proxy.address;
+        self.beside = Some((broker, proxy));
+        address
+    }
+
     /// Where everything is.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -94,6 +150,23 @@ impl Deployment {
     /// The stand-in provider.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// Posts JSON to the proxy as an application with this key, and reads the answer whatever its status.
+    pub async fn post(&self, path: &str, key: &str, body: &serde_json::Value) -> serde_json::Value {
+        let mut connection = TcpStream::connect(self.proxy()).await.unwrap();
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        // The one object in it, however it is framed.
+        let object = answer.find('{').zip(answer.rfind('}')).map(|(from, to)| &answer[from..=to]);
+        serde_json::from_str(object.unwrap_or_default()).expect(&answer)
     }
 
     /// The authority of this deployment.
@@ -119,6 +192,10 @@ impl Deployment {
         let verifier = fs::read_to_string(&self.layout.log_verifier).unwrap();
         let export = export(&self.admin, verifier.trim()).await;
         export.verify().expect("the log verifies");
+        if let Some((broker, proxy)) = self.beside {
+            proxy.end().await;
+            broker.end().await;
+        }
         self.proxy.end().await;
         self.broker.end().await;
         export
@@ -156,6 +233,7 @@ async fn configure_broker(
     let providers = both.into_iter().chain(others);
     let providers = providers.map(|(slug, url)| (slug.to_owned(), table(&[("origin", &url)])));
     config.insert("providers".to_owned(), Value::Table(providers.collect()));
+    config.insert("egress".to_owned(), to_loopback());
     let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
     log.insert("tiles".to_owned(), table(&[("listen", &LOOPBACK.to_string())]));
     // A workload that asks for leases itself, without a proxy.
@@ -191,12 +269,7 @@ fn configure_proxy(layout: &Layout, broker: SocketAddr, tls: bool) {
     config.insert("telemetry".to_owned(), Value::Table(Table::new()));
     let settings = config.get_mut("broker").and_then(Value::as_table_mut).unwrap();
     settings.insert("broker".to_owned(), broker.to_string().into());
-    // The stand-in is on loopback, where no provider is.
-    let egress = Table::from_iter([
-        ("allow".to_owned(), vec!["127.0.0.0/8"].into()),
-        ("danger_plain_http_to_loopback".to_owned(), true.into()),
-    ]);
-    config.insert("egress".to_owned(), Value::Table(egress));
+    config.insert("egress".to_owned(), to_loopback());
     if tls {
         pki(layout).issue_to_server(&layout.pki, "front", "front", &["localhost"], DAY).unwrap();
         let (certificate, key) = (layout.pki.join("front.pem"), layout.pki.join("front.key"));
@@ -208,6 +281,14 @@ fn configure_proxy(layout: &Layout, broker: SocketAddr, tls: bool) {
         );
     }
     fs::write(&layout.proxy_config, config.to_string()).unwrap();
+}
+
+/// The stand-ins are on loopback, where no provider is.
+fn to_loopback() -> Value {
+    Value::Table(Table::from_iter([
+        ("allow".to_owned(), vec!["127.0.0.0/8"].into()),
+        ("danger_plain_http_to_loopback".to_owned(), true.into()),
+    ]))
 }
 
 async fn start_proxy(layout: &Layout, address: SocketAddr) -> Server {

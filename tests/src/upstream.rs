@@ -26,6 +26,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 pub struct Upstream {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Arc<Mutex<Vec<String>>>,
     _serving: JoinSet<()>,
 }
 
@@ -44,14 +45,20 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let refused = Arc::default();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, Arc::clone(&seen)));
-        Self { address, seen, _serving: serving }
+        serving.spawn(serve(listener, Arc::clone(&seen), Arc::clone(&refused)));
+        Self { address, seen, refused, _serving: serving }
     }
 
     /// Where it is: `http://127.0.0.1:port`.
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// From now on, calls with this key are answered with 401.
+    pub fn refuse(&self, key: &str) {
+        self.refused.lock().unwrap().push(key.to_owned());
     }
 
     /// The calls so far.
@@ -60,12 +67,17 @@ impl Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(
+    listener: TcpListener,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Arc<Mutex<Vec<String>>>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
-        let seen = Arc::clone(&seen);
+        let (seen, refused) = (Arc::clone(&seen), Arc::clone(&refused));
         connections.spawn(async move {
-            let answer = service_fn(|request| answer(request, Arc::clone(&seen)));
+            let answer =
+                service_fn(|request| answer(request, Arc::clone(&seen), Arc::clone(&refused)));
             // How a connection ends is the other side's business.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(connection), answer)
@@ -79,12 +91,19 @@ type Answer = Response<BoxBody<Bytes, Infallible>>;
 async fn answer(
     request: Request<Incoming>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Arc<Mutex<Vec<String>>>,
 ) -> Result<Answer, hyper::Error> {
     let path = request.uri().path().to_owned();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = header(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
     let key = header("x-api-key").or(bearer).unwrap_or_default().to_owned();
+    let is_refused = refused.lock().unwrap().contains(&key);
     seen.lock().unwrap().push(Seen { path: path.clone(), key });
+    if is_refused {
+        let mut refusal = plain(&json!({ "error": { "message": "Incorrect API key provided" } }));
+        *refusal.status_mut() = StatusCode::UNAUTHORIZED;
+        return Ok(refusal);
+    }
 
     let asked = request.into_body().collect().await?.to_bytes();
     let asked: Value = serde_json::from_slice(&asked).unwrap_or_default();

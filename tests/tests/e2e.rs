@@ -9,6 +9,10 @@
 
 #[path = "e2e/certificates.rs"]
 mod certificates;
+#[path = "e2e/exchange.rs"]
+mod exchange;
+#[path = "e2e/key_tests.rs"]
+mod key_tests;
 #[path = "e2e/plaintext.rs"]
 mod plaintext;
 #[path = "e2e/providers.rs"]
@@ -17,6 +21,8 @@ mod providers;
 mod record;
 #[path = "e2e/revocation.rs"]
 mod revocation;
+#[path = "e2e/rotation.rs"]
+mod rotation;
 #[path = "e2e/sdks.rs"]
 mod sdks;
 

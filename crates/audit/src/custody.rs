@@ -7,6 +7,10 @@ use domain::Uid;
 
 use crate::{Finding, Hash, InvalidRecord, Kind, Record, record::Checked, timestamp};
 
+mod versions;
+
+use versions::{Lends, Versions};
+
 /// The longest time from the record of a grant or renewal to the lease's expiry.
 pub const LONGEST_LEASE: Duration = domain::LONGEST_TTL;
 
@@ -20,13 +24,15 @@ pub(crate) struct Custody {
     leases: HashMap<Hash, Lease>,
     /// The ids of revoked virtual keys, and where they were revoked.
     revoked: HashMap<String, u64>,
+    /// The same of those that are blocked.
+    blocked: HashMap<String, u64>,
     /// Whether the beginning was pruned: what began there is as the first record tells that names it.
     begins_late: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Credential {
-    version: u64,
+    versions: Versions,
     revision: u64,
     changed_at: u64,
     state: State,
@@ -61,12 +67,28 @@ impl Custody {
             Kind::LeaseRenewed => self.renew(checked),
             Kind::LeaseReleased | Kind::LeaseRevoked => self.end(record),
             Kind::CredentialCreated => self.create(record),
-            Kind::CredentialRotated => self.rotate(record),
+            Kind::CredentialRotated => self.rotate(record, Versions::rotate),
+            Kind::CredentialRotationStarted => {
+                self.rotate(record, |it, version| it.start(version, record.rotation_percent))
+            }
+            Kind::CredentialRotationAdvanced => {
+                self.rotate(record, |it, version| it.advance(version, record.rotation_percent))
+            }
+            Kind::CredentialRotationFinished => self.rotate(record, Versions::finish),
+            Kind::CredentialRotationRolledBack => self.rotate(record, Versions::roll_back),
             Kind::CredentialEnabled => self.turn(record, State::Enabled),
             Kind::CredentialDisabled => self.turn(record, State::Disabled),
             Kind::CredentialDeleted => self.turn(record, State::Deleted),
             Kind::VirtualKeyRevoked => {
                 self.revoked.entry(record.virtual_key.clone()).or_insert(record.index);
+                Ok(())
+            }
+            Kind::VirtualKeyBlocked => {
+                self.blocked.entry(record.virtual_key.clone()).or_insert(record.index);
+                Ok(())
+            }
+            Kind::VirtualKeyUnblocked => {
+                self.blocked.remove(&record.virtual_key);
                 Ok(())
             }
             Kind::Unspecified
@@ -82,11 +104,15 @@ impl Custody {
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
+            | Kind::PricesChanged
             | Kind::TenantCreated
             | Kind::TenantUpdated
             | Kind::TenantSuspended
             | Kind::TenantResumed
-            | Kind::VirtualKeyCreated => Ok(()),
+            | Kind::CredentialTested
+            | Kind::VirtualKeyCreated
+            | Kind::VirtualKeyUpdated
+            | Kind::VirtualKeyRotated => Ok(()),
         }
     }
 
@@ -124,26 +150,29 @@ impl Custody {
         let index = record.index;
         if self.begins_late {
             self.credentials.entry(*credential).or_insert(Credential {
-                version: record.credential_version,
+                versions: Versions::pruned(),
                 revision: record.revision,
                 changed_at: index,
                 state: State::Enabled,
             });
         }
-        let credential = self.credentials.get(credential);
+        let credential = self.credentials.get_mut(credential);
         let credential = credential.ok_or(Finding::CredentialNotOnRecord { index })?;
         if credential.state != State::Enabled {
             return Err(Finding::CredentialEnded { index, ended_at: credential.changed_at });
         }
-        let (version, revision) = (record.credential_version, record.revision);
-        if version < credential.version || revision < credential.revision {
+        let lends = credential.versions.lend(record.credential_version);
+        if record.revision < credential.revision || lends == Lends::Stale {
             return Err(Finding::CredentialStale { index, changed_at: credential.changed_at });
         }
-        if version > credential.version || revision > credential.revision {
+        if record.revision > credential.revision || lends == Lends::NotOnRecord {
             return Err(Finding::CredentialNotOnRecord { index });
         }
         if let Some(revoked_at) = self.revoked.get(&record.virtual_key).copied() {
             return Err(Finding::VirtualKeyRevoked { index, revoked_at });
+        }
+        if let Some(blocked_at) = self.blocked.get(&record.virtual_key).copied() {
+            return Err(Finding::VirtualKeyBlocked { index, blocked_at });
         }
         let expiry = record.lease_expire_time.as_ref().and_then(timestamp);
         match expiry {
@@ -177,7 +206,7 @@ impl Custody {
             Entry::Occupied(_) => Err(Finding::ChangeOutOfStep { index: record.index }),
             Entry::Vacant(place) => {
                 place.insert(Credential {
-                    version: record.credential_version,
+                    versions: Versions::new(record.credential_version),
                     revision: record.revision,
                     changed_at: record.index,
                     state: State::Enabled,
@@ -188,13 +217,16 @@ impl Custody {
     }
 
     /// A disabled credential stays disabled when it is rotated.
-    fn rotate(&mut self, record: &Record) -> Result<(), Finding> {
-        let credential = self.change(record)?;
-        if record.credential_version != credential.version.saturating_add(1) {
-            return Err(Finding::ChangeOutOfStep { index: record.index });
+    fn rotate(
+        &mut self,
+        record: &Record,
+        step: impl FnOnce(&mut Versions, u64) -> bool,
+    ) -> Result<(), Finding> {
+        if step(&mut self.change(record)?.versions, record.credential_version) {
+            Ok(())
+        } else {
+            Err(Finding::ChangeOutOfStep { index: record.index })
         }
-        credential.version = record.credential_version;
-        Ok(())
     }
 
     fn turn(&mut self, record: &Record, state: State) -> Result<(), Finding> {
@@ -206,9 +238,8 @@ impl Custody {
         let out_of_step = Finding::ChangeOutOfStep { index: record.index };
         let uid = credential_uid(record)?;
         if self.begins_late {
-            let is_rotated = u64::from(record.kind() == Kind::CredentialRotated);
             self.credentials.entry(uid).or_insert(Credential {
-                version: record.credential_version.saturating_sub(is_rotated),
+                versions: Versions::pruned(),
                 revision: record.revision.saturating_sub(1),
                 changed_at: record.index,
                 state: State::Enabled,

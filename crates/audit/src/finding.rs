@@ -145,6 +145,14 @@ pub enum Finding {
         /// Where it was revoked.
         revoked_at: u64,
     },
+    /// A lease was granted or renewed by a virtual key that was blocked.
+    #[error("entry {index} lends by a virtual key that entry {blocked_at} blocked")]
+    VirtualKeyBlocked {
+        /// Where.
+        index: u64,
+        /// Where it was blocked.
+        blocked_at: u64,
+    },
     /// A lease was granted or renewed by a broker that no record says was running.
     #[error("entry {index} lends by a broker that is not on record as running")]
     BrokerNotRunning {
@@ -222,6 +230,7 @@ impl Finding {
             | Self::CredentialNotOnRecord { index }
             | Self::ChangeOutOfStep { index }
             | Self::VirtualKeyRevoked { index, .. }
+            | Self::VirtualKeyBlocked { index, .. }
             | Self::BrokerNotRunning { index }
             | Self::SessionNotOpen { index }
             | Self::SessionRevoked { index, .. }
@@ -255,6 +264,7 @@ impl Finding {
             | Self::CredentialNotOnRecord { .. }
             | Self::ChangeOutOfStep { .. }
             | Self::VirtualKeyRevoked { .. }
+            | Self::VirtualKeyBlocked { .. }
             | Self::BrokerNotRunning { .. }
             | Self::SessionNotOpen { .. }
             | Self::SessionRevoked { .. }

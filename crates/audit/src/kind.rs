@@ -18,8 +18,17 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
+        | Kind::PricesChanged
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -32,7 +41,8 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LogPruned
         | Kind::LeaseGranted
         | Kind::LeaseRenewed
-        | Kind::LeaseReleased => false,
+        | Kind::LeaseReleased
+        | Kind::CredentialTested => false,
     }
 }
 
@@ -51,17 +61,26 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         Kind::IdentityBlocked => Target::Identity(record.subject.clone()),
         // The new version's leases go on: its grants stand after this record, but an answer may
         // overtake the stream.
-        Kind::CredentialRotated => Target::CredentialVersions(CredentialVersions {
+        Kind::CredentialRotated | Kind::CredentialRotationFinished => {
+            Target::CredentialVersions(CredentialVersions {
+                credential: record.credential.clone(),
+                below: record.credential_version,
+                version: 0,
+            })
+        }
+        // And here those of the old one do.
+        Kind::CredentialRotationRolledBack => Target::CredentialVersions(CredentialVersions {
             credential: record.credential.clone(),
-            below: record.credential_version,
+            below: 0,
+            version: record.credential_version,
         }),
         Kind::CredentialDisabled | Kind::CredentialDeleted => {
             Target::Credential(record.credential.clone())
         }
-        Kind::VirtualKeyRevoked => Target::VirtualKey(format!(
-            "tenants/{}/virtualKeys/{}",
-            record.tenant, record.virtual_key
-        )),
+        Kind::VirtualKeyRevoked | Kind::VirtualKeyBlocked => virtual_key(record),
+        Kind::VirtualKeyUpdated | Kind::VirtualKeyRotated if record.ends_leases => {
+            virtual_key(record)
+        }
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped
@@ -80,7 +99,19 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::TenantResumed
         | Kind::CredentialCreated
         | Kind::CredentialEnabled
-        | Kind::VirtualKeyCreated => return None,
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialTested
+        // Other prices come into force after every lease of now has ended.
+        | Kind::PricesChanged
+        | Kind::VirtualKeyCreated
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyUnblocked => return None,
     };
     Some(Revocation { log_index: record.index, target: Some(target) })
+}
+
+fn virtual_key(record: &Record) -> Target {
+    Target::VirtualKey(format!("tenants/{}/virtualKeys/{}", record.tenant, record.virtual_key))
 }

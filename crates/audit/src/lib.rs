@@ -48,6 +48,7 @@ pub use pruned::{MalformedStart, PrunedStart};
 pub use record::{InvalidRecord, decode_record, proto_time, timestamp};
 pub use strongroom_proto::v1::{
     Record,
+    credential_test::Verdict,
     record::{Kind, Reason},
 };
 pub use tile::{HashTile, MalformedTile, TileFolder};

@@ -2,7 +2,7 @@ use domain::Timestamp;
 use prost::Message as _;
 use thiserror::Error;
 
-use crate::{Kind, Reason, Record};
+use crate::{Kind, Reason, Record, Verdict};
 use strongroom_proto::v1::Source;
 
 /// Why bytes or a draft cannot be a record. The offending value is never repeated.
@@ -63,6 +63,7 @@ pub(crate) fn check(record: &Record) -> Result<Kind, InvalidRecord> {
         (true, false) | (false, true) => {}
     }
     Source::try_from(record.source).map_err(|_| InvalidRecord::Field("source"))?;
+    Verdict::try_from(record.verdict).map_err(|_| InvalidRecord::Field("verdict"))?;
     check_values(record)?;
     for field in required(kind) {
         if field.is_unset(record) {
@@ -124,6 +125,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("tree_root", &record.tree_root, 32),
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
+        ("prices_sha256", &record.prices_sha256, 32),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
@@ -137,10 +139,16 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
         return Err(InvalidRecord::Field("subject_commitment"));
     }
-    match &record.lease_expire_time {
-        Some(time) if timestamp(time).is_none() => Err(InvalidRecord::Field("lease_expire_time")),
-        Some(_) | None => Ok(()),
+    let times = [
+        ("lease_expire_time", &record.lease_expire_time),
+        ("previous_expire_time", &record.previous_expire_time),
+    ];
+    for (name, time) in times {
+        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
+            return Err(InvalidRecord::Field(name));
+        }
     }
+    Ok(())
 }
 
 /// What SPIFFE IDs, names, slugs and methods are made of. Quotes, spaces, brackets and control
@@ -164,6 +172,9 @@ enum Required {
     Policy,
     TreeSize,
     TreeRoot,
+    RotationPercent,
+    Verdict,
+    Prices,
 }
 
 impl Required {
@@ -182,6 +193,9 @@ impl Required {
             Self::Policy => record.policy_sha256.is_empty(),
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
+            Self::RotationPercent => record.rotation_percent == 0,
+            Self::Verdict => record.verdict == 0,
+            Self::Prices => record.prices_sha256.is_empty(),
         }
     }
 
@@ -200,6 +214,9 @@ impl Required {
             Self::Policy => "policy_sha256",
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
+            Self::RotationPercent => "rotation_percent",
+            Self::Verdict => "verdict",
+            Self::Prices => "prices_sha256",
         }
     }
 }
@@ -215,6 +232,7 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::Finding => &[],
         Kind::Read => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
+        Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],
         Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],
         Kind::CheckpointGivenUp | Kind::LogPruned => &[Required::TreeSize, Required::TreeRoot],
@@ -230,14 +248,32 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::TenantCreated | Kind::TenantUpdated | Kind::TenantSuspended | Kind::TenantResumed => {
             &[Required::Tenant]
         }
-        Kind::CredentialCreated | Kind::CredentialRotated => {
+        Kind::CredentialCreated
+        | Kind::CredentialRotated
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack => {
             &[Required::Credential, Required::CredentialUid, Required::CredentialVersion]
         }
+        Kind::CredentialRotationStarted | Kind::CredentialRotationAdvanced => &[
+            Required::Credential,
+            Required::CredentialUid,
+            Required::CredentialVersion,
+            Required::RotationPercent,
+        ],
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }
-        Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => {
-            &[Required::Tenant, Required::VirtualKey]
-        }
+        Kind::CredentialTested => &[
+            Required::Credential,
+            Required::CredentialUid,
+            Required::CredentialVersion,
+            Required::Verdict,
+        ],
+        Kind::VirtualKeyCreated
+        | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked => &[Required::Tenant, Required::VirtualKey],
     }
 }

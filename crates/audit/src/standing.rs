@@ -114,11 +114,21 @@ impl Standing {
             | Kind::CredentialDisabled
             | Kind::CredentialEnabled
             | Kind::CredentialDeleted
+            | Kind::CredentialRotationStarted
+            | Kind::CredentialRotationAdvanced
+            | Kind::CredentialRotationFinished
+            | Kind::CredentialRotationRolledBack
+            | Kind::CredentialTested
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
+            | Kind::VirtualKeyUpdated
+            | Kind::VirtualKeyRotated
+            | Kind::VirtualKeyBlocked
+            | Kind::VirtualKeyUnblocked
             | Kind::Finding
             | Kind::CheckpointGivenUp
-            | Kind::LogPruned => {}
+            | Kind::LogPruned
+            | Kind::PricesChanged => {}
         }
         Ok(())
     }

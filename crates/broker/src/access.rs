@@ -26,13 +26,17 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Audit/ProveInclusion", Class::Plain),
     ("Audit/PruneRecords", Class::Plain),
     ("Audit/TailRecords", Class::Stream),
+    ("Credentials/CancelRotation", Class::First),
     ("Credentials/CreateCredential", Class::Plain),
     ("Credentials/DeleteCredential", Class::First),
     ("Credentials/DisableCredential", Class::First),
     ("Credentials/EnableCredential", Class::Plain),
     ("Credentials/GetCredential", Class::Plain),
     ("Credentials/ListCredentials", Class::Plain),
+    ("Credentials/PromoteRotation", Class::First),
     ("Credentials/RotateCredential", Class::First),
+    ("Credentials/StartRotation", Class::Plain),
+    ("Credentials/TestCredential", Class::Plain),
     ("Identities/BlockIdentity", Class::First),
     ("Identities/ListBlockedIdentities", Class::Plain),
     ("Identities/RevokeSession", Class::First),
@@ -44,18 +48,29 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Leases/OpenSession", Class::Plain),
     ("Leases/ReleaseLease", Class::First),
     ("Leases/RenewLease", Class::First),
+    ("Leases/ReportFailures", Class::Plain),
     ("Leases/RevokeLease", Class::First),
     ("Leases/WatchRevocations", Class::Stream),
+    ("Prices/GetPrices", Class::Plain),
+    ("Prices/ImportPrices", Class::Plain),
+    ("Prices/SetTenantPrices", Class::Plain),
     ("Tenants/CreateTenant", Class::Plain),
     ("Tenants/GetTenant", Class::Plain),
     ("Tenants/ListTenants", Class::Plain),
     ("Tenants/ResumeTenant", Class::Plain),
     ("Tenants/SuspendTenant", Class::First),
     ("Tenants/UpdateTenant", Class::Plain),
+    ("Usage/ListCalls", Class::Plain),
+    ("Usage/QueryUsage", Class::Plain),
+    ("VirtualKeys/BlockVirtualKey", Class::First),
     ("VirtualKeys/CreateVirtualKey", Class::Plain),
     ("VirtualKeys/GetVirtualKey", Class::Plain),
     ("VirtualKeys/ListVirtualKeys", Class::Plain),
+    ("VirtualKeys/RetireVirtualKeyValues", Class::First),
     ("VirtualKeys/RevokeVirtualKey", Class::First),
+    ("VirtualKeys/RotateVirtualKey", Class::First),
+    ("VirtualKeys/UnblockVirtualKey", Class::Plain),
+    ("VirtualKeys/UpdateVirtualKey", Class::Plain),
 ];
 
 /// Health and reflection: open to whoever has a certificate of a trusted domain.
@@ -132,6 +147,11 @@ impl Access {
         self.0.permit(&caller.identity, caller.method, tenant).ok_or(Why::NotPermitted)
     }
 
+    /// Whether the caller may be lent credentials for a tenant, whichever method it calls now.
+    pub(crate) fn may_borrow(&self, caller: &Caller, tenant: &TenantId) -> bool {
+        self.0.permit(&caller.identity, "Leases/AcquireLease", tenant).is_some()
+    }
+
     /// Leave for the caller's method and every tenant.
     pub(crate) fn permit_all(&self, caller: &Caller) -> Result<(), Why> {
         if self.0.may_call_for_all(&caller.identity, caller.method) {
@@ -189,8 +209,16 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 6] =
-        ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+    const SERVICES: [&str; 8] = [
+        "Audit/*",
+        "Credentials/*",
+        "Identities/*",
+        "Leases/*",
+        "Prices/*",
+        "Tenants/*",
+        "Usage/*",
+        "VirtualKeys/*",
+    ];
 
     #[test]
     fn every_rpc_is_in_the_table() {

@@ -27,9 +27,13 @@ pub(crate) async fn signing_key(path: &Path) -> anyhow::Result<SignerKey> {
 pub(crate) fn catalogue(config: &Config) -> anyhow::Result<Catalogue> {
     let mut catalogue = Catalogue::builtin()?;
     for (provider, other) in &config.providers {
-        catalogue = catalogue
-            .with_base_url(provider, &other.origin)
-            .with_context(|| format!("[providers.{provider}]"))?;
+        let place = || format!("[providers.{provider}]");
+        if let Some(origin) = &other.origin {
+            catalogue = catalogue.with_base_url(provider, origin).with_context(place)?;
+        }
+        if let Some(origin) = &other.token_origin {
+            catalogue = catalogue.with_token_origin(provider, origin).with_context(place)?;
+        }
     }
     Ok(catalogue)
 }

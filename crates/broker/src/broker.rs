@@ -3,14 +3,16 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
+use egress::{Client, Exit};
 use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer,
-    identities_server::IdentitiesServer, leases_server::LeasesServer,
-    tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
+    identities_server::IdentitiesServer, leases_server::LeasesServer, prices_server::PricesServer,
+    tenants_server::TenantsServer, usage_server::UsageServer,
+    virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
 use tokio::{
@@ -24,19 +26,23 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::Access,
     bootstrap,
-    config::{Config, Limits},
+    config::{Config, KeyTests, Limits},
     core::{Core, Parts},
     export::{Exporter, Pace},
     follower,
     guard::Guard,
+    key_tests,
     listener::Peer,
+    outside, rotating,
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
-        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
+        leases::LeaseService, prices::PriceService, tenants::TenantService, usage::UsageService,
+        virtual_keys::VirtualKeyService,
     },
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
     tiles::TileServer,
+    tokens, usage_sweep,
     witnesses::{Published, Remote},
 };
 
@@ -54,11 +60,17 @@ pub struct Broker {
     tiles: Option<TileServer>,
     leads: watch::Sender<bool>,
     witnesses: Vec<Remote>,
+    /// The way to providers.
+    exit: Arc<Exit>,
+    key_tests: KeyTests,
     readiness: watch::Sender<Readiness>,
 }
 
 /// The longest request, in bytes: a sealed secret and room to spare.
 const LONGEST_MESSAGE: usize = 128 * 1024;
+
+/// The longest document of prices, in bytes.
+const LONGEST_PRICES: usize = 4 * 1024 * 1024;
 
 /// How often certificate files are looked at.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -93,13 +105,7 @@ impl Broker {
         let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
-        let tiles = match &config.log.tiles {
-            Some(tiles) => {
-                let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
-                Some(TileServer::open(tiles, files, domains, Arc::clone(&clock)).await?)
-            }
-            None => None,
-        };
+        let tiles = open_tiles(&config, &clock).await?;
         // Before anything is added to it, the log must be the one that was signed.
         let last = config.log.last_checkpoint;
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
@@ -107,12 +113,15 @@ impl Broker {
         let witnesses = config.log.witnesses.iter().map(Remote::open);
         let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let exit = outside::exit(&config.egress)?;
         let parts = Parts {
             access,
+            aws: outside::aws(config.aws.as_ref()).await?,
             catalogue,
             checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
+            courier: Arc::new(Client::new(Arc::clone(&exit))),
             keep: bootstrap::keep(config.log.keep)?,
             kek_ttl: config.limits.kek_ttl,
             people: config.log.people,
@@ -120,6 +129,7 @@ impl Broker {
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
             sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
+            usage: config.usage,
             store,
             verifier_key,
         };
@@ -138,6 +148,8 @@ impl Broker {
             tiles,
             leads: watch::Sender::new(false),
             witnesses,
+            exit,
+            key_tests: config.key_tests,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -174,6 +186,7 @@ impl Broker {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
+        self.exit.rules.listening_on(listener.local_addr().context("reading the own address")?);
         self.start_tasks(health);
         let Self { core, tls, limits, reflection, tasks, stop, signer, leads, .. } = self;
         let signing = Signing::start(&core, signer, leads);
@@ -235,14 +248,26 @@ impl Broker {
             Arc::clone(&core.store),
             Arc::clone(&core.directory),
             core.log.clone(),
+            Arc::clone(&core.healths),
             follower::POLL,
             self.stop.clone(),
         ));
         for exporter in self.exporters.drain(..) {
             self.tasks.spawn(exporter.run(self.leads.subscribe(), self.stop.clone()));
         }
+        let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
+        self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
+        let (store, leads) = (Arc::clone(&core.store), self.leads.subscribe());
+        self.tasks.spawn(usage_sweep::sweep(store, core.usage, leads, self.stop.clone()));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
+        self.tasks.spawn(tokens::look_after(Arc::clone(core), self.stop.clone()));
+        self.tasks.spawn(key_tests::test_regularly(
+            Arc::clone(core),
+            self.key_tests.clone(),
+            self.leads.subscribe(),
+            self.stop.clone(),
+        ));
         if let Some(tiles) = self.tiles.take() {
             self.tasks.spawn(tiles.serve(Arc::clone(core), self.stop.clone()));
         }
@@ -260,6 +285,12 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {
+    let Some(tiles) = &config.log.tiles else { return Ok(None) };
+    let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+    TileServer::open(tiles, files, domains, Arc::clone(clock)).await.map(Some)
 }
 
 /// Says in the log that this broker runs, and by which rules it decides.
@@ -342,6 +373,12 @@ fn add_services<L>(
         )
         .add_service(
             TenantsServer::new(TenantService(core())).max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            UsageServer::new(UsageService(core())).max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            PricesServer::new(PriceService(core())).max_decoding_message_size(LONGEST_PRICES),
         )
         .add_service(AuditServer::new(audit).max_decoding_message_size(LONGEST_MESSAGE))
 }

@@ -17,6 +17,10 @@ use telemetry::TelemetryConfig;
 use thiserror::Error;
 use url::Url;
 
+mod outside;
+
+pub use outside::{AwsConfig, EgressConfig, KeyTests};
+
 /// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +51,18 @@ pub struct Config {
     /// What a `custom` endpoint may be.
     #[serde(default)]
     pub custom_endpoints: CustomEndpoints,
+    /// The way to providers.
+    #[serde(default)]
+    pub egress: EgressConfig,
+    /// Who the broker is at AWS, to take the roles that customers give it.
+    #[serde(default)]
+    pub aws: Option<AwsConfig>,
+    /// When credentials are tested without anybody asking.
+    #[serde(default)]
+    pub key_tests: KeyTests,
+    /// For how long usage is kept.
+    #[serde(default)]
+    pub usage: UsageConfig,
     /// What bounds the work in hand.
     #[serde(default)]
     pub limits: Limits,
@@ -120,7 +136,12 @@ pub struct TilesConfig {
 #[serde(deny_unknown_fields)]
 pub struct ProviderOverride {
     /// Replaces scheme, host and port of the provider's addresses: `https://eu.api.openai.com`.
-    pub origin: String,
+    #[serde(default)]
+    pub origin: Option<String>,
+    /// The same for the addresses where short-lived tokens are asked for, such as an endpoint of AWS
+    /// STS in the own network.
+    #[serde(default)]
+    pub token_origin: Option<String>,
 }
 
 /// What a `custom` endpoint may be.
@@ -131,6 +152,43 @@ pub struct CustomEndpoints {
     #[serde(default)]
     pub plain_http_origins: Vec<String>,
 }
+
+/// For how long usage is kept.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UsageConfig {
+    /// Calls one by one: 8 days at the least, for as long as a call may be reported late and be known
+    /// again.
+    #[serde(with = "humantime_serde")]
+    pub keep_calls: Duration,
+    /// The sums of calls: at the least as long as calls.
+    #[serde(with = "humantime_serde")]
+    pub keep_sums: Duration,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        Self {
+            keep_calls: Duration::from_hours(30 * 24),
+            keep_sums: Duration::from_hours(400 * 24),
+        }
+    }
+}
+
+impl UsageConfig {
+    fn check(self) -> Result<(), String> {
+        if self.keep_calls < SHORTEST_KEEP {
+            return Err("usage.keep_calls is 8 days at the least: \"8d\"".to_owned());
+        }
+        if self.keep_sums < self.keep_calls {
+            return Err("usage.keep_sums is as long as usage.keep_calls at the least".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A day longer than a call may be reported late.
+const SHORTEST_KEEP: Duration = Duration::from_hours(8 * 24);
 
 /// What bounds the work in hand.
 #[derive(Debug, Deserialize)]
@@ -206,8 +264,13 @@ impl Config {
             config.resolve(folder);
         }
         config
-            .log
-            .check_sinks()
+            .usage
+            .check()
+            .and_then(|()| config.log.check_sinks())
+            .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
+        config
+            .key_tests
+            .check()
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         Roots::check_config(&config.kms_roots).map_err(|error| ConfigError::Malformed {
             path: path.to_owned(),
@@ -223,6 +286,10 @@ impl Config {
             root.kms.resolve(folder);
         }
         self.store.resolve(folder);
+        self.egress.resolve(folder);
+        for path in self.aws.iter_mut().map(|aws| &mut aws.identity_file) {
+            *path = folder.join(&*path);
+        }
         for path in [&mut self.log.signing_key, &mut self.log.last_checkpoint] {
             *path = folder.join(&*path);
         }

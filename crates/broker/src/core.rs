@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use audit::Record;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
 use envelope::{Keyring, KeyringSettings, Kms, Roots};
+use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
 use store::Store;
 use tokio_util::task::TaskTracker;
@@ -13,7 +14,9 @@ use crate::{
     access::Access,
     bootstrap,
     caller::Caller,
+    canaries::Canaries,
     checkpoints::Checkpoints,
+    config::UsageConfig,
     custody::Custody,
     directory::{Directory, Tenant},
     guard::record_refusal,
@@ -24,12 +27,14 @@ use crate::{
     refused::{Refused, Why},
     session::{OpenSession, Sessions},
     tally::Tally,
+    tokens::Tokens,
 };
 
 /// What every service works with. Built once, in `Broker::open`.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) access: Arc<Access>,
+    pub(crate) canaries: Canaries,
     pub(crate) catalogue: Catalogue,
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -37,7 +42,7 @@ pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     /// How old a record must be before it may be pruned; none if nothing may.
     pub(crate) keep: Option<Duration>,
-    pub(crate) healths: Healths,
+    pub(crate) healths: Arc<Healths>,
     pub(crate) lent: Lent,
     pub(crate) log: Log,
     pub(crate) people: Arc<People>,
@@ -47,8 +52,11 @@ pub(crate) struct Core {
     pub(crate) sessions: Sessions,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
+    /// For how long usage is kept.
+    pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) tokens: Arc<Tokens>,
     /// The text form of the key that verifies checkpoints.
     pub(crate) verifier_key: String,
 }
@@ -56,10 +64,13 @@ pub(crate) struct Core {
 /// What a [`Core`] is made of.
 pub(crate) struct Parts {
     pub(crate) access: Arc<Access>,
+    pub(crate) aws: Option<Arc<dyn AwsIdentity>>,
     pub(crate) catalogue: Catalogue,
     pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
+    /// What goes to providers and token services.
+    pub(crate) courier: Arc<dyn Courier>,
     pub(crate) keep: Option<Duration>,
     pub(crate) kek_ttl: Duration,
     /// Whose SPIFFE IDs are people's.
@@ -69,6 +80,7 @@ pub(crate) struct Parts {
     /// The most sessions at once.
     pub(crate) sessions: u64,
     pub(crate) sinks: Vec<String>,
+    pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) verifier_key: String,
 }
@@ -79,9 +91,11 @@ impl Core {
     pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let Parts {
             access,
+            aws,
             catalogue,
             checkpoints,
             clock,
+            courier,
             people,
             roots,
             plain_http_origins,
@@ -97,9 +111,14 @@ impl Core {
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
         let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
-        let directory = Arc::new(Directory::new(Arc::clone(&store), Arc::clone(&custody)));
+        let tokens = Arc::new(Tokens::new(courier, &clock, aws));
+        let directory = Directory::new(&store, &custody, Arc::clone(&tokens));
+        let directory = Arc::new(directory);
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
+        let healths = Healths::new(Arc::clone(&store));
+        healths.catch_up().await.context("reading how credentials fare")?;
+        let healths = Arc::new(healths);
         let people = People::new(
             people,
             Arc::clone(&access),
@@ -113,7 +132,9 @@ impl Core {
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
             sinks: parts.sinks,
-            healths: Healths::default(),
+            canaries: Canaries::default(),
+            healths,
+            usage: parts.usage,
             lent: Lent::new(),
             access,
             catalogue,
@@ -126,6 +147,7 @@ impl Core {
             plain_http_origins,
             store,
             tally: Arc::default(),
+            tokens,
             verifier_key,
         })
     }

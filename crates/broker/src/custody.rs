@@ -4,8 +4,8 @@ use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, VersionRow, VirtualKeyRow,
-    write_rules,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow, write_rotation, write_rules,
 };
 
 use crate::refused::Why;
@@ -99,6 +99,25 @@ impl Custody {
         row: &CredentialRow,
         version: &VersionRow,
     ) -> Result<(Secret, Arc<Kek>), Why> {
+        self.opened(keys, row, version).await
+    }
+
+    /// Opens a stored version for what the broker itself does at the provider: it goes into no answer.
+    pub(crate) async fn open_here(
+        &self,
+        keys: &[KeyRow],
+        row: &CredentialRow,
+        version: &VersionRow,
+    ) -> Result<Secret, Why> {
+        self.opened(keys, row, version).await.map(|(secret, _)| secret)
+    }
+
+    async fn opened(
+        &self,
+        keys: &[KeyRow],
+        row: &CredentialRow,
+        version: &VersionRow,
+    ) -> Result<(Secret, Arc<Kek>), Why> {
         let corrupt = || Why::Corrupt(format!("{} version {}", row.name(), version.version));
         let kek = self.kek_behind(keys, &version.envelope).await?.ok_or_else(corrupt)?;
         let context = self.context(row, version.version);
@@ -149,11 +168,13 @@ impl Custody {
     }
 
     /// A stored version's ciphertext.
-    pub(crate) async fn version(&self, row: &CredentialRow) -> Result<VersionRow, Why> {
-        self.store
-            .version(row.uid, row.current_version)
-            .await?
-            .ok_or_else(|| Why::Corrupt(format!("{} has lost its version", row.name())))
+    pub(crate) async fn version(
+        &self,
+        row: &CredentialRow,
+        version: u64,
+    ) -> Result<VersionRow, Why> {
+        let found = self.store.version(row.uid, version).await?;
+        found.ok_or_else(|| Why::Corrupt(format!("{} has lost version {version}", row.name())))
     }
 
     async fn kek_of_row(&self, row: &KeyRow) -> Result<Arc<Kek>, Why> {
@@ -271,6 +292,7 @@ impl Sealed for CredentialRow {
             .field(14, self.updated_at.as_millis().to_be_bytes())
             .field(15, &self.kind)
             .field(16, list(self.settings.iter().flat_map(|(name, value)| [&**name, value])))
+            .field(20, write_rotation(self.rotation.as_ref()))
             .finish()
     }
 
@@ -283,22 +305,59 @@ impl Sealed for CredentialRow {
     }
 }
 
+impl Sealed for TestRow {
+    fn columns(&self) -> Vec<u8> {
+        Fields::new("strongroom credential test row v1")
+            .field(1, self.credential_uid)
+            .number(2, self.version)
+            .field(3, &self.verdict)
+            .field(4, self.tested_at.as_millis().to_be_bytes())
+            .finish()
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.row_mac
+    }
+
+    fn called(&self) -> String {
+        format!("the test of credential {}", self.credential_uid)
+    }
+}
+
 impl Sealed for VirtualKeyRow {
     fn columns(&self) -> Vec<u8> {
-        let expires_at = self.expires_at.map(|time| time.as_millis().to_be_bytes().to_vec());
+        let expires_at = self.terms.expires_at.map(|at| at.as_millis().to_be_bytes().to_vec());
+        let count = |most: Option<u64>| most.map(|most| most.to_be_bytes().to_vec());
+        let terms = &self.terms;
+        let networks: Vec<_> = terms.networks.iter().map(ToString::to_string).collect();
+        let labels = terms.labels.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
+        let previous = self.previous.iter();
+        let previous: Vec<u8> = previous
+            .flat_map(|it| [&it.verifier[..], &it.ends_at.as_millis().to_be_bytes()].concat())
+            .collect();
         Fields::new("strongroom virtual key row v1")
             .field(1, self.id.as_str())
             .field(2, self.tenant_uid)
             .field(3, self.tenant.as_str())
             .field(4, &self.display_name)
             .field(5, self.verifier)
-            .field(6, list(self.scope.providers.iter().map(domain::ProviderId::as_str)))
-            .field(7, list(self.scope.models.iter().map(domain::ModelPattern::as_str)))
+            .field(6, list(terms.scope.providers.iter().map(domain::ProviderId::as_str)))
+            .field(7, list(terms.scope.models.iter().map(domain::ModelPattern::as_str)))
             .field(8, expires_at.unwrap_or_default())
             .field(9, [u8::from(self.revoked)])
             .number(10, self.revision)
             .field(11, self.created_at.as_millis().to_be_bytes())
             .field(12, self.updated_at.as_millis().to_be_bytes())
+            .field(13, list(terms.endpoints.iter().map(|kind| kind.as_str())))
+            .field(14, list(networks.iter().map(String::as_str)))
+            .field(15, list(labels))
+            .field(16, terms.owner.as_ref().map_or("", |owner| owner.as_str()))
+            .field(17, self.group.as_ref().map_or("", |group| group.as_str()))
+            .field(18, count(self.rates.requests_per_minute).unwrap_or_default())
+            .field(19, count(self.rates.tokens_per_minute).unwrap_or_default())
+            .field(20, count(self.rates.concurrent).unwrap_or_default())
+            .field(21, [u8::from(self.blocked)])
+            .field(22, previous)
             .finish()
     }
 

@@ -15,7 +15,9 @@ use tokio::sync::{OnceCell, watch};
 use crate::{
     barred::Barred,
     custody::{Custody, Sealed as _},
+    prices::Prices,
     refused::Why,
+    tokens::Tokens,
 };
 
 /// Tenants, credentials and virtual keys as of a known place in the log.
@@ -44,6 +46,9 @@ pub(crate) struct Directory {
     /// Leases that were revoked one by one; kept for as long as one can live.
     ended_leases: Cache<Vec<u8>, ()>,
     barred: Arc<Barred>,
+    /// Told of every change, too: what was made of credentials that have ended is over.
+    tokens: Arc<Tokens>,
+    prices: Arc<Prices>,
 }
 
 /// What has revisions.
@@ -63,11 +68,13 @@ pub(crate) struct Tenant {
     pub(crate) credentials: Vec<Held>,
 }
 
-/// A credential, with its ciphertext once that was needed.
+/// A credential, with its versions' ciphertext once that was needed.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) row: CredentialRow,
-    version: OnceCell<VersionRow>,
+    current: OnceCell<VersionRow>,
+    /// The other one of a rotation.
+    spare: OnceCell<VersionRow>,
 }
 
 /// Tenants in memory; more are read again when they are needed.
@@ -81,10 +88,11 @@ const PAGE: u32 = 1000;
 
 impl Directory {
     /// An empty directory that has applied nothing yet.
-    pub(crate) fn new(store: Arc<dyn Store>, custody: Arc<Custody>) -> Self {
+    pub(crate) fn new(store: &Arc<dyn Store>, custody: &Arc<Custody>, tokens: Arc<Tokens>) -> Self {
         Self {
-            store,
-            custody,
+            store: Arc::clone(store),
+            custody: Arc::clone(custody),
+            tokens,
             applied: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             revisions: Mutex::default(),
@@ -93,6 +101,7 @@ impl Directory {
             virtual_keys: Cache::new(VIRTUAL_KEYS),
             ended_leases: Cache::builder().time_to_live(LONGEST_TTL).build(),
             barred: Arc::default(),
+            prices: Arc::default(),
         }
     }
 
@@ -124,6 +133,8 @@ impl Directory {
             for record in &records {
                 self.raise(record);
                 self.barred.apply(record);
+                self.tokens.apply(record);
+                self.prices.apply(record);
                 if let Ok(tenant) = record.tenant.parse::<TenantId>() {
                     self.tenants.invalidate(&tenant);
                 }
@@ -148,6 +159,11 @@ impl Directory {
     /// Who must not go on.
     pub(crate) fn barred(&self) -> &Arc<Barred> {
         &self.barred
+    }
+
+    /// Which prices there are.
+    pub(crate) fn prices(&self) -> &Arc<Prices> {
+        &self.prices
     }
 
     /// Tells whenever changes have been applied.
@@ -207,7 +223,9 @@ impl Directory {
             Named::Tenant(record.tenant.clone())
         };
         // A revision is what these have; a lease, a session or an identity has none.
-        if record.revision > 0 && record.kind() != Kind::LeaseRevoked {
+        // Prices count theirs apart from their tenant's.
+        let counts = !matches!(record.kind(), Kind::LeaseRevoked | Kind::PricesChanged);
+        if record.revision > 0 && counts {
             let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
             let known = revisions.entry(named).or_default();
             *known = record.revision.max(*known);
@@ -241,7 +259,7 @@ impl Directory {
             for row in rows {
                 row.verify(&kek)?;
                 self.check_age(&Named::Credential(row.uid.as_bytes().to_vec()), row.revision)?;
-                credentials.push(Held { row, version: OnceCell::new() });
+                credentials.push(Held { row, current: OnceCell::new(), spare: OnceCell::new() });
             }
             if !full {
                 return Ok(Some(Tenant { row, keys, credentials }));
@@ -258,9 +276,15 @@ impl Tenant {
 }
 
 impl Held {
-    /// The current version's ciphertext.
-    pub(crate) async fn version(&self, custody: &Custody) -> Result<&VersionRow, Why> {
-        self.version.get_or_try_init(|| custody.version(&self.row)).await
+    /// The ciphertext of the current version, or of the other one of a rotation.
+    pub(crate) async fn version(
+        &self,
+        custody: &Custody,
+        version: u64,
+    ) -> Result<&VersionRow, Why> {
+        let is_current = version == self.row.current_version;
+        let place = if is_current { &self.current } else { &self.spare };
+        place.get_or_try_init(|| custody.version(&self.row, version)).await
     }
 }
 

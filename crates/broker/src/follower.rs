@@ -4,12 +4,12 @@ use store::Store;
 use tokio::{select, sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::{directory::Directory, log::Log, refused::Why};
+use crate::{directory::Directory, healths::Healths, log::Log, refused::Why};
 
 /// How often the database is asked for what other brokers have written.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
 
-/// Learns of other brokers' records until `stop`: when the database tells of a change, and every
+/// Learns of other brokers' records, and of which credentials rest, until `stop`: when the database tells of a change, and every
 /// `poll` whatever it tells. This broker's own changes do not wait for it.
 ///
 /// Leases do not depend on it being quick: one that was decided on an older state is refused by the
@@ -18,6 +18,7 @@ pub(crate) async fn follow(
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
     log: Log,
+    healths: Arc<Healths>,
     poll: Duration,
     stop: CancellationToken,
 ) {
@@ -30,7 +31,7 @@ pub(crate) async fn follow(
             () = time::sleep(poll) => {}
         }
         // Said once when it begins and once when it ends, not five times a second.
-        match look(&*store, &directory, &log).await {
+        match look(&*store, &directory, &log, &healths).await {
             Ok(()) if failing => {
                 tracing::info!("following the log again");
                 failing = false;
@@ -54,11 +55,21 @@ async fn told(wakeups: &mut Option<watch::Receiver<u64>>) {
     std::future::pending::<()>().await;
 }
 
-async fn look(store: &dyn Store, directory: &Directory, log: &Log) -> Result<(), Why> {
+async fn look(
+    store: &dyn Store,
+    directory: &Directory,
+    log: &Log,
+    healths: &Healths,
+) -> Result<(), Why> {
     let known = log.size();
     let head = store.head().await?;
     log.saw(known, head.frontier.size());
-    directory.catch_up(head.changed).await
+    directory.catch_up(head.changed).await?;
+    // Without other brokers there is nobody to hear of.
+    if store.wakeups().is_some() {
+        healths.catch_up().await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,23 +1,21 @@
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
-use audit::{Entry, Kind, Record, proto_time};
+use audit::{Kind, Record, proto_time};
 use domain::{
     CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, Source, TenantId, Timestamp, Uid,
-    VirtualKeyDigest, VirtualKeyId, VirtualKeyName, granted_ttl,
+    VirtualKeyDigest, VirtualKeyId, granted_ttl,
 };
 use envelope::Kek;
 use moka::{policy::EvictionPolicy, sync::Cache};
-use sealing::{LeaseContext, SessionId};
-use store::{Appended, CredentialRow, VirtualKeyRow};
+use sealing::SessionId;
+use store::{Appended, CredentialRow};
 use strongroom_proto::v1;
 use tokio::sync::Mutex;
 
+use self::{granted::Granted, turn::Turn};
 use crate::{
     caller::Caller,
     core::Core,
@@ -26,7 +24,12 @@ use crate::{
     refused::{About, Refused, Why},
     route::{Decided, Failed, Wanted},
     session::OpenSession,
+    tokens::Lendable,
+    virtual_key::Shown,
 };
+
+mod granted;
+mod turn;
 
 /// What a lease is asked for: parsed, but not yet held against any state.
 #[derive(Clone, Debug)]
@@ -68,6 +71,7 @@ pub(crate) struct Loan {
     pub(crate) released: Arc<Mutex<bool>>,
     credential: Uid,
     credential_version: u64,
+    sealed_at: Timestamp,
     /// The latest record of it, for the record of its release.
     pub(crate) record: Record,
     expires_at: Timestamp,
@@ -76,11 +80,12 @@ pub(crate) struct Loan {
 /// What a decision came to, as of one place in the log.
 struct Decision {
     route: Decided,
+    /// The version of the credential.
+    version: u64,
     tenant: Arc<Tenant>,
-    virtual_key: Option<VirtualKeyName>,
+    virtual_key: Option<Shown>,
     longest: Duration,
-    /// When the virtual key ends: no lease outlives the key that asked for it.
-    key_ends: Option<Timestamp>,
+    price_version: String,
 }
 
 /// How often a lease is decided anew because state changed under it.
@@ -110,12 +115,13 @@ impl Lent {
 impl Core {
     /// Lends a credential. `renewed` is the lease that this one continues.
     ///
-    /// The order is the promise: decide, open, record, and only when the record is durable, seal.
+    /// The order is the promise: decide, open, exchange if need be, record, and only when the record is
+    /// durable, seal.
     pub(crate) async fn lend(
         &self,
         caller: &Caller,
         session: &OpenSession,
-        ask: Ask,
+        mut ask: Ask,
         renewed: Option<(LeaseId, &Loan)>,
     ) -> Result<v1::Lease, Refused> {
         let about = ask.target.about();
@@ -127,7 +133,10 @@ impl Core {
         }
         for _ in 0..ATTEMPTS {
             let as_of = self.directory.as_of();
-            let attempt = self.attempt(caller, session, &ask, &turn, as_of).await;
+            let attempt = match self.attempt(caller, session, &ask, &turn, as_of).await {
+                Err(why) if why.is_outdated() => self.gone(why, as_of).await,
+                attempt => attempt,
+            };
             match attempt.map_err(|why| Refused::about(why, &about))? {
                 Attempt::Lent(mut lease) => {
                     // A checkpoint may have turned up since, that the log does not continue.
@@ -136,29 +145,10 @@ impl Core {
                     return Ok(*lease);
                 }
                 Attempt::Stale(changed) => self.directory.catch_up(changed).await?,
+                Attempt::PassedOver(failed) => ask.failed.push(failed),
             }
         }
         Err(Refused::about(Why::LogUnavailable, &about))
-    }
-
-    /// Takes note of the attempts that failed: once for each request, however often it is decided.
-    async fn note_report(
-        &self,
-        caller: &Caller,
-        session: &OpenSession,
-        ask: &Ask,
-    ) -> Result<(), Why> {
-        self.check_bars(caller, session)?;
-        let tenant = match &ask.target {
-            Target::VirtualKey { id, digest, .. } => {
-                self.check_virtual_key(id, digest).await?.tenant.clone()
-            }
-            Target::Provider { tenant, .. } => tenant.clone(),
-            // One that the caller names has no other in its place.
-            Target::Credential(_) => return Ok(()),
-        };
-        let tenant = self.tenant(caller, &tenant).await?;
-        self.note_failures(&tenant, &ask.failed).await
     }
 
     async fn attempt(
@@ -174,7 +164,7 @@ impl Core {
         let hash = loan.map_or_else(|| id.hash(&self.pepper), |loan| loan.hash);
         let decision = self.decision(caller, ask).await?;
         // Another caller shows whether it works again; whoever comes now is told where else to go.
-        if loan.is_none() && !self.claim(&decision.route)? {
+        if loan.is_none() && !self.claim(&decision.route).await? {
             return Ok(Attempt::Stale(as_of));
         }
         let row = &decision.route.held()?.row;
@@ -182,21 +172,20 @@ impl Core {
             return Err(Why::LeaseEnded);
         }
         let permit = self.access.permit(caller, &decision.tenant.row.id)?;
-        let version = match decision.route.held()?.version(&self.custody).await {
+        let version = match decision.route.held()?.version(&self.custody, decision.version).await {
             Ok(version) => version,
-            // Gone because it was deleted a moment ago, elsewhere, is not corrupt.
-            Err(why) => {
-                let changed = self.store.head().await?.changed;
-                return if changed > as_of { Ok(Attempt::Stale(changed)) } else { Err(why) };
-            }
+            Err(why) => return self.gone(why, as_of).await,
         };
-        let keys = &decision.route.owner.keys;
-        let (secret, kek) = self.custody.open(&permit, keys, row, version).await?;
+        let instead = loan.is_none() && decision.route.has_fallback;
+        let instead = instead.then_some(&decision.tenant);
+        let opened = self.opened((&permit, instead), &decision.route.owner, row, version).await?;
+        let (lendable, kek) = match opened {
+            Ok(opened) => opened,
+            Err(failed) => return Ok(Attempt::PassedOver(failed)),
+        };
 
+        let ttl = granted_ttl(ask.ttl, self.longest(&decision, &lendable));
         let now = self.clock.now();
-        let ends = [decision.key_ends, decision.route.until].into_iter().flatten().min();
-        let left = ends.map_or(LONGEST_TTL, |end| end.since(now));
-        let ttl = granted_ttl(ask.ttl, decision.longest.min(left));
         let expires_at = now + ttl;
         let record = caller.stamp(Record {
             session_key_sha256: session.key_sha256.to_vec().into(),
@@ -222,24 +211,47 @@ impl Core {
                 renewals: Arc::clone(&turn.begun),
                 released: loan.map(|loan| Arc::clone(&loan.released)).unwrap_or_default(),
                 credential: row.uid,
-                credential_version: row.current_version,
+                credential_version: decision.version,
+                sealed_at: now,
                 record,
                 expires_at,
             }),
         );
+        self.canaries.lent(row, decision.version);
         let granted = Granted { id, hash, renewals, ttl, expires_at, entry };
         // The record is durable: from here on the secret may leave.
-        granted.seal(session, &decision, &secret).map(|lease| Attempt::Lent(Box::new(lease)))
+        granted
+            .seal(session, &decision, lendable.secret())
+            .map(|lease| Attempt::Lent(Box::new(lease)))
     }
 
-    /// Whether a lease can be renewed with what was decided now.
+    /// What is gone because it was changed a moment ago, perhaps elsewhere, is no fault.
+    async fn gone(&self, why: Why, as_of: u64) -> Result<Attempt, Why> {
+        let changed = self.store.head().await?.changed;
+        if changed > as_of { Ok(Attempt::Stale(changed)) } else { Err(why) }
+    }
+
+    /// How long a lease may last: within the policy, and no longer than what it rests on.
+    fn longest(&self, decision: &Decision, lendable: &Lendable) -> Duration {
+        // No lease outlives the value of the key that asked for it.
+        let key_ends = decision.virtual_key.as_ref().and_then(|key| key.ends_at);
+        let ends = [key_ends, decision.route.until].into_iter().flatten().min();
+        let left = ends.map_or(LONGEST_TTL, |end| end.since(self.clock.now()));
+        decision.longest.min(left).min(lendable.lasts(&*self.clock))
+    }
+
+    /// Whether a lease can be renewed with what was decided now. While a rotation runs, it may be with
+    /// the other version.
     fn goes_on(&self, loan: &Loan, row: &CredentialRow) -> bool {
-        let same = loan.credential == row.uid && loan.credential_version == row.current_version;
-        same && loan.expires_at > self.clock.now() && !self.directory.lease_ended(&loan.hash)
+        let is_lent = row.lent_versions().any(|version| version == loan.credential_version);
+        loan.credential == row.uid
+            && is_lent
+            && loan.expires_at > self.clock.now()
+            && !self.directory.lease_ended(&loan.hash)
     }
 
     /// Asked anew as of each place in the log: a bar may be what made the last attempt stale.
-    fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
+    pub(crate) fn check_bars(&self, caller: &Caller, session: &OpenSession) -> Result<(), Why> {
         let barred = self.directory.barred();
         barred.admit(&caller.actor)?;
         if barred.ends(session) { Err(Why::NoSuchSession) } else { Ok(()) }
@@ -255,7 +267,7 @@ impl Core {
         ttl: Option<Duration>,
     ) -> Result<v1::Lease, Refused> {
         let loan = self.lent.of(session, id)?;
-        self.healths.succeeded(loan.credential, self.clock.now());
+        self.healths.succeeded(loan.credential, loan.sealed_at).await;
         let released = loan.released.lock().await;
         if *released {
             return Err(Why::LeaseEnded.into());
@@ -264,34 +276,16 @@ impl Core {
         self.lend(caller, session, ask, Some((id, &loan))).await
     }
 
-    /// Checks a presented virtual key. An unknown id costs the same work as a wrong key, and every
-    /// way of being wrong gives the same answer.
-    pub(crate) async fn check_virtual_key(
-        &self,
-        id: &VirtualKeyId,
-        digest: &VirtualKeyDigest,
-    ) -> Result<Arc<VirtualKeyRow>, Why> {
-        let row = self.directory.virtual_key(id).await?;
-        let stored = row.as_ref().map_or([0; 32], |row| row.verifier);
-        let genuine = digest.verify(&self.pepper, id, &stored);
-        let now = self.clock.now();
-        row.filter(|row| genuine && !row.revoked && row.expires_at.is_none_or(|end| end > now))
-            .ok_or(Why::VirtualKeyRefused)
-    }
-
     async fn decision(&self, caller: &Caller, ask: &Ask) -> Result<Decision, Why> {
         let &Ask { ref target, dialect, ref failed, .. } = ask;
         let open = Scope::default();
-        let mut key_ends = None;
-        let (tenant, route, virtual_key) = match target {
+        let (tenant, mut route, virtual_key) = match target {
             Target::VirtualKey { id, digest, model, provider } => {
                 let key = self.check_virtual_key(id, digest).await?;
-                key_ends = key.expires_at;
-                let tenant = self.tenant(caller, &key.tenant).await?;
-                let wanted = Wanted { model, provider, dialect, scope: &key.scope };
+                let tenant = self.tenant(caller, &key.row.tenant).await?;
+                let wanted = Wanted { model, provider, dialect, scope: &key.row.terms.scope };
                 let route = self.decide(&tenant, wanted, failed).await?;
-                let name = VirtualKeyName { tenant: key.tenant.clone(), id: id.clone() };
-                (tenant, route, Some(name))
+                (tenant, route, Some(key))
             }
             Target::Provider { tenant, provider } => {
                 let tenant = self.tenant(caller, tenant).await?;
@@ -308,13 +302,18 @@ impl Core {
         if tenant.row.suspended || route.owner.row.suspended {
             return Err(Why::TenantSuspended);
         }
-        let provider = &route.held()?.row.provider;
+        let row = &route.held()?.row;
+        let has_failed = |version| failed.iter().any(|failed| failed.is_of(row, version));
+        let version = self.canaries.choose(row, has_failed);
+        let has_other = row.lent_versions().any(|other| other != version && !has_failed(other));
         let longest = self
             .access
             .permit(caller, &tenant.row.id)?
-            .longest_lease(provider)
+            .longest_lease(&row.provider)
             .ok_or(Why::NotPermitted)?;
-        Ok(Decision { route, tenant, virtual_key, longest, key_ends })
+        route.has_fallback |= has_other;
+        let price_version = self.directory.prices().version(Some(&tenant.row.id));
+        Ok(Decision { route, version, tenant, virtual_key, longest, price_version })
     }
 }
 
@@ -323,12 +322,12 @@ impl Decision {
     fn record(&self, kek: &Kek) -> Result<Record, Why> {
         let row = &self.route.held()?.row;
         let (kek_id, kek_version) = kek.reference();
-        let virtual_key = self.virtual_key.as_ref().map(|name| name.id.to_string());
+        let virtual_key = self.virtual_key.as_ref().map(|key| key.row.id.to_string());
         Ok(Record {
             tenant: self.tenant.row.id.to_string(),
             credential: row.name().to_string(),
             credential_uid: row.uid.as_bytes().to_vec().into(),
-            credential_version: row.current_version,
+            credential_version: self.version,
             revision: row.revision,
             provider: row.provider.to_string(),
             source: proto_source(self.route.source).into(),
@@ -341,112 +340,12 @@ impl Decision {
     }
 }
 
-/// Which seal of which lease this is.
-struct Turn<'a> {
-    id: LeaseId,
-    loan: Option<&'a Loan>,
-    renewals: u32,
-    begun: Arc<AtomicU32>,
-}
-
-impl<'a> Turn<'a> {
-    fn take(renewed: Option<(LeaseId, &'a Loan)>) -> Result<Self, Why> {
-        let Some((id, loan)) = renewed else {
-            let begun = Arc::default();
-            return Ok(Self { id: LeaseId::random()?, loan: None, renewals: 0, begun });
-        };
-        let begun = Arc::clone(&loan.renewals);
-        // At the end of the numbers the lease ends; the first one to seal took 0.
-        let before = begun.fetch_update(Relaxed, Relaxed, |before| before.checked_add(1));
-        let renewals = before.map_err(|_| Why::LeaseEnded)? + 1;
-        Ok(Self { id, loan: Some(loan), renewals, begun })
-    }
-}
-
 enum Attempt {
     Lent(Box<v1::Lease>),
     /// State changed between the decision and the record: decide again as of then.
     Stale(u64),
-}
-
-/// A lease whose record is durable.
-struct Granted {
-    id: LeaseId,
-    hash: [u8; 32],
-    renewals: u32,
-    ttl: Duration,
-    expires_at: Timestamp,
-    entry: Entry,
-}
-
-impl Granted {
-    /// Seals the secret to the session, with everything that the lease says bound into the seal.
-    fn seal(
-        &self,
-        session: &OpenSession,
-        decision: &Decision,
-        secret: &domain::Secret,
-    ) -> Result<v1::Lease, Why> {
-        let route = &decision.route;
-        let row = &route.held()?.row;
-        let (tenant, credential) = (decision.tenant.row.id.resource(), row.name().to_string());
-        let origins = vec![route.origin.to_string()];
-        let virtual_key =
-            decision.virtual_key.as_ref().map(ToString::to_string).unwrap_or_default();
-        let context = LeaseContext {
-            lease_id: self.id,
-            lease_hash: &self.hash,
-            renewals: self.renewals,
-            tenant: &tenant,
-            credential: &credential,
-            credential_version: row.current_version,
-            provider: row.provider.as_str(),
-            source: route.source,
-            origins: &origins,
-            base_url: &route.endpoint.base_url,
-            header_name: route.endpoint.header_name.as_str(),
-            header_prefix: &route.endpoint.header_prefix,
-            expire_time: self.expires_at,
-            ttl: self.ttl,
-            log_index: self.entry.index,
-            identity: session.identity.as_str(),
-            virtual_key: &virtual_key,
-            model: &route.model,
-            credential_kind: &row.kind,
-            settings: &row.settings,
-            address: route.address.as_deref().unwrap_or_default(),
-            has_fallback: route.has_fallback,
-            because: &route.because,
-        };
-        let sealed = session.session.seal_lease(&context, secret);
-        let sealed = sealed.map_err(|error| Why::Internal(format!("sealing a lease: {error}")))?;
-        Ok(v1::Lease {
-            lease_id: self.id.as_bytes().to_vec().into(),
-            lease_hash: self.hash.to_vec().into(),
-            credential_version: row.current_version,
-            provider: row.provider.to_string(),
-            source: proto_source(route.source).into(),
-            base_url: route.endpoint.base_url.clone(),
-            header_name: route.endpoint.header_name.as_str().to_owned(),
-            header_prefix: route.endpoint.header_prefix.clone(),
-            sealed_secret: sealed.into(),
-            renewals: self.renewals,
-            expire_time: Some(proto_time(self.expires_at)),
-            ttl: prost_types::Duration::try_from(self.ttl).ok(),
-            log_index: self.entry.index,
-            model: route.model.clone(),
-            credential,
-            tenant,
-            origins,
-            virtual_key,
-            checkpoint: String::new(),
-            credential_kind: row.kind.clone(),
-            settings: settings(row),
-            address: route.address.clone().unwrap_or_default(),
-            has_fallback: route.has_fallback,
-            because: route.because.clone(),
-        })
-    }
+    /// No token could be had, and the policy lists another credential.
+    PassedOver(Failed),
 }
 
 /// What a credential says beside its secret.

@@ -7,6 +7,7 @@ mod barred;
 mod bootstrap;
 mod broker;
 mod caller;
+mod canaries;
 mod checkpoints;
 mod config;
 mod core;
@@ -17,13 +18,17 @@ mod follower;
 mod give_up;
 mod guard;
 mod healths;
+mod key_tests;
 mod leadership;
 mod lending;
 mod listener;
 mod live;
 mod log;
+mod outside;
 mod people;
+mod prices;
 mod refused;
+mod rotating;
 mod route;
 mod services;
 mod session;
@@ -32,12 +37,20 @@ mod signing;
 mod status;
 mod tally;
 mod tiles;
+mod tokens;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "`Leases/SettleUsage` is to hand over what proxies report")
+)]
+mod usage;
+mod usage_sweep;
+mod virtual_key;
 mod witnesses;
 
 pub use access::AccessError;
 pub use broker::Broker;
 pub use config::{
-    Config, ConfigError, CustomEndpoints, Limits, LogConfig, ProviderOverride, TilesConfig,
-    WitnessConfig,
+    AwsConfig, Config, ConfigError, CustomEndpoints, EgressConfig, KeyTests, Limits, LogConfig,
+    ProviderOverride, TilesConfig, WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;

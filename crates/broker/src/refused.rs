@@ -1,8 +1,10 @@
-use std::{error::Error as _, fmt};
+use std::{error::Error as _, fmt, time::Duration};
 
 use audit::{Kind, Reason, Record};
-use domain::{CredentialName, ProviderId, TenantId, VirtualKeyId};
+use domain::{CredentialName, Failure, ProviderId, RequestId, TenantId, VirtualKeyId};
 use envelope::KmsError;
+use exchange::ExchangeError;
+use providers::Verdict;
 use store::StoreError;
 use tonic::Code;
 
@@ -24,6 +26,11 @@ pub(crate) enum Why {
     DeadlineMissing,
     DeadlinePassed,
     VirtualKeyRefused,
+    /// The key is genuine.
+    VirtualKeyBlocked,
+    /// What a revoked key cannot have any more.
+    VirtualKeyRevoked,
+    TooManyKeyValues,
     ProviderNotInScope(ProviderId),
     ModelNotInScope {
         model: String,
@@ -41,18 +48,34 @@ pub(crate) enum Why {
     NoSuchSession,
     NoCredential(ProviderId),
     CredentialDisabled(ProviderId),
-    CredentialsExhausted,
+    CredentialsExhausted {
+        /// What failed last, if it is known.
+        failure: Option<Failure>,
+        /// When the first of them may be asked again, if time alone helps.
+        retry_after: Option<Duration>,
+    },
+    NoFallback,
     ModelAmbiguous(Vec<ProviderId>),
     SecretUnusable(String),
     DialectNotServed {
         provider: ProviderId,
         dialect: &'static str,
     },
+    /// No token could be had of the credential.
+    NotExchanged {
+        provider: ProviderId,
+        error: ExchangeError,
+    },
+    /// The provider does not accept the secret that is to be stored.
+    SecretRefused(Verdict),
     LeaseEnded,
     TenantSuspended,
     IdentityBlocked,
     NoSuchIdentity,
     NoSuchPolicy,
+    NoSuchRotation,
+    /// Of which operation.
+    RotationRunning(RequestId),
     NameTaken(String),
     EtagMismatch,
     SecretEmpty,
@@ -153,14 +176,25 @@ impl Why {
             Self::NoSuchSession => Reason::NoSuchSession,
             Self::NoCredential(_) => Reason::NoCredential,
             Self::CredentialDisabled(_) => Reason::CredentialIsDisabled,
-            Self::CredentialsExhausted => Reason::CredentialsExhausted,
+            Self::CredentialsExhausted { .. } => Reason::CredentialsExhausted,
+            Self::NoFallback => Reason::NoFallback,
             Self::ModelAmbiguous(_) => Reason::ModelIsAmbiguous,
+            Self::VirtualKeyBlocked => Reason::VirtualKeyIsBlocked,
+            Self::VirtualKeyRevoked => Reason::VirtualKeyIsRevoked,
+            Self::TooManyKeyValues => Reason::TooManyKeyValues,
             Self::DialectNotServed { .. } => Reason::DialectNotServed,
+            Self::NotExchanged { error, .. } if error.is_passing() => {
+                Reason::TokenServiceUnavailable
+            }
+            Self::NotExchanged { .. } => Reason::CredentialNotExchanged,
+            Self::SecretRefused(_) => Reason::SecretRefused,
             Self::LeaseEnded => Reason::LeaseEnded,
             Self::TenantSuspended => Reason::TenantIsSuspended,
             Self::IdentityBlocked => Reason::IdentityIsBlocked,
             Self::NoSuchIdentity => Reason::NoSuchIdentity,
             Self::NoSuchPolicy => Reason::NoSuchPolicy,
+            Self::NoSuchRotation => Reason::NoSuchRotation,
+            Self::RotationRunning(_) => Reason::RotationIsRunning,
             Self::NameTaken(_) => Reason::NameTaken,
             Self::EtagMismatch => Reason::EtagMismatch,
             Self::SecretEmpty => Reason::SecretEmpty,
@@ -179,6 +213,7 @@ impl Why {
                 StoreError::Exists(_) => Reason::NameTaken,
                 StoreError::Changed(_) => Reason::EtagMismatch,
                 StoreError::Unavailable(_) => Reason::StoreUnavailable,
+                StoreError::TooLarge => Reason::InvalidField,
                 StoreError::Corrupt(_) => Reason::StoredDataCorrupt,
                 StoreError::InvalidRecord(_) | StoreError::Misconfigured(_) => Reason::Internal,
             },
@@ -187,6 +222,11 @@ impl Why {
             Self::LogForked => Reason::LogForked,
             Self::Internal(_) => Reason::Internal,
         }
+    }
+
+    /// Whether it may be due to a change that came in between.
+    pub(crate) fn is_outdated(&self) -> bool {
+        matches!(self, Self::NotExchanged { error: ExchangeError::Stopped, .. })
     }
 
     /// Whether the fault is the deployment's, so that an operator should see it in the log file.

@@ -6,11 +6,15 @@ use domain::{
     Timestamp, plan,
 };
 use providers::{Endpoint, NoTarget, Provider, Settings};
+use store::CredentialRow;
 
 use crate::{
+    caller::Caller,
     core::Core,
     directory::{Held, Tenant},
+    lending::{Ask, Target},
     refused::Why,
+    session::OpenSession,
 };
 
 /// What a call asks for.
@@ -57,8 +61,20 @@ pub(crate) struct Planned {
 #[derive(Clone, Debug)]
 pub(crate) struct Failed {
     pub(crate) credential: CredentialName,
+    /// 0 when it was not said.
+    pub(crate) version: u64,
     pub(crate) failure: Failure,
     pub(crate) begun: Timestamp,
+}
+
+impl Failed {
+    /// Whether the attempt speaks against this version of this credential. What is not the key's matter
+    /// speaks against all versions.
+    pub(crate) fn is_of(&self, row: &CredentialRow, version: u64) -> bool {
+        self.credential.credential == row.id
+            && self.credential.tenant == row.tenant
+            && ([0, version].contains(&self.version) || !self.failure.is_the_keys())
+    }
 }
 
 impl Decided {
@@ -85,19 +101,28 @@ impl Core {
         let plan = decision.outcome.map_err(|none| self.no_route(none, wanted))?;
         let owner = |attempt: &Attempt| owner(tenant, platform.as_ref(), attempt);
         let has_failed = |attempt: &&Attempt| {
-            failed.iter().any(|it| {
-                it.credential.credential == attempt.credential
-                    && it.credential.tenant == owner(attempt).row.id
-            })
+            let held = owner(attempt).credentials.get(attempt.index);
+            held.is_none_or(|held| has_failed(&held.row, failed))
         };
         let now = self.clock.now();
         let rests = |attempt: &&Attempt| {
             let held = owner(attempt).credentials.get(attempt.index);
-            held.is_none_or(|it| !self.healths.readiness(it.row.uid, now).is_usable())
+            held.is_none_or(|it| !self.healths.readiness(&it.row, now).0.is_usable())
         };
         let left = plan.attempts().filter(|attempt| !has_failed(attempt));
         let mut left = left.filter(|attempt| failed.is_empty() || !rests(attempt));
-        let chosen = left.next().ok_or(Why::CredentialsExhausted)?;
+        let rest_ends = |attempt: &Attempt| {
+            let held = owner(attempt).credentials.get(attempt.index)?;
+            self.resting(&held.row, now)
+        };
+        let chosen = left.next().ok_or_else(|| match plan.attempts().nth(1) {
+            // Policy lists no other: what failed was a version, and the provider's own answer stands.
+            None if !failed.is_empty() => Why::NoFallback,
+            None | Some(_) => Why::CredentialsExhausted {
+                failure: failed.last().map(|it| it.failure),
+                retry_after: plan.attempts().filter_map(rest_ends).min().map(|it| it.since(now)),
+            },
+        })?;
         let has_fallback = left.next().is_some();
         let mut decided = self.address(Arc::clone(owner(chosen)), chosen, wanted.dialect)?;
         decided.has_fallback = has_fallback;
@@ -110,10 +135,7 @@ impl Core {
                     platform.as_ref()
                 };
                 let held = owner?.credential(&it.credential.credential)?;
-                match self.healths.readiness(held.row.uid, now) {
-                    Readiness::Resting { until, .. } => Some(until),
-                    Readiness::Ready | Readiness::Probe => None,
-                }
+                self.resting(&held.row, now)
             });
             decided.until = until.min().or(Some(now + FALLBACK_LASTS));
         }
@@ -121,6 +143,33 @@ impl Core {
             decided.until = resting_until(&decision.steps).or(decided.until);
         }
         Ok(decided)
+    }
+
+    /// Takes note of the attempts that failed: once for each request, however often it is decided.
+    pub(crate) async fn note_report(
+        &self,
+        caller: &Caller,
+        session: &OpenSession,
+        ask: &Ask,
+    ) -> Result<(), Why> {
+        self.check_bars(caller, session)?;
+        let tenant = match &ask.target {
+            Target::VirtualKey { id, digest, .. } => {
+                self.check_virtual_key(id, digest).await?.row.tenant.clone()
+            }
+            Target::Provider { tenant, .. } => tenant.clone(),
+            // One that the caller names has no other in its place, at the most another version.
+            Target::Credential(name) => {
+                let tenant = self.tenant(caller, &name.tenant).await?;
+                let last = ask.failed.last().filter(|failed| failed.credential == *name);
+                if let Some((failed, held)) = last.zip(tenant.credential(&name.credential)) {
+                    self.note_version(&tenant, held, failed).await;
+                }
+                return Ok(());
+            }
+        };
+        let tenant = self.tenant(caller, &tenant).await?;
+        self.note_failures(&tenant, &ask.failed).await
     }
 
     /// Takes note of how a tenant's calls have fared. A report about another tenant's credential is no
@@ -131,7 +180,8 @@ impl Core {
         failed: &[Failed],
     ) -> Result<(), Why> {
         let platform = TenantId::platform();
-        for Failed { credential, failure, begun } in failed {
+        for (at, report) in failed.iter().enumerate() {
+            let Failed { credential, failure, begun, .. } = report;
             let owner = if credential.tenant == tenant.row.id {
                 Some(Arc::clone(tenant))
             } else if credential.tenant == platform {
@@ -140,17 +190,41 @@ impl Core {
                 None
             };
             let held = owner.as_ref().and_then(|owner| owner.credential(&credential.credential));
-            if let Some(held) = held {
-                self.healths.failed(held.row.uid, *failure, *begun, self.clock.now());
+            let Some((owner, held)) = owner.as_ref().zip(held) else { continue };
+            // Those before it were reported when they were the last.
+            if at + 1 == failed.len() {
+                self.note_version(owner, held, report).await;
+            }
+            // While it is rotated it does not rest: its other version may serve, and a sole credential
+            // that rests is an outage.
+            if held.row.live_rotation().is_none() && has_failed(&held.row, failed) {
+                self.healths.failed(&held.row, *failure, *begun, self.clock.now()).await;
             }
         }
         Ok(())
     }
 
+    /// Takes note of how a version has fared, for the rotation that it is a part of.
+    pub(crate) async fn note_version(&self, owner: &Tenant, held: &Held, failed: &Failed) {
+        let (row, version) = (&held.row, failed.version);
+        let is_lent = row.lent_versions().any(|lent| lent == version);
+        if is_lent && let Some(why) = self.canaries.failed(row, version, failed.failure) {
+            self.set_back(owner, row, why).await;
+        }
+    }
+
     /// Claims a probe, if the decision is one: false when another came first.
-    pub(crate) fn claim(&self, decided: &Decided) -> Result<bool, Why> {
+    pub(crate) async fn claim(&self, decided: &Decided) -> Result<bool, Why> {
         let uid = decided.held()?.row.uid;
-        Ok(!decided.is_probe || self.healths.claim(uid, self.clock.now()))
+        Ok(!decided.is_probe || self.healths.claim(uid, self.clock.now()).await)
+    }
+
+    /// When a credential that rests may be asked again.
+    fn resting(&self, row: &CredentialRow, now: Timestamp) -> Option<Timestamp> {
+        match self.healths.readiness(row, now).0 {
+            Readiness::Resting { until, .. } => Some(until),
+            Readiness::Ready | Readiness::Probe => None,
+        }
     }
 
     /// Says where a tenant's call may go and why, with or without regard to what rests, and holds
@@ -195,6 +269,7 @@ impl Core {
             if !by_health {
                 for candidate in &mut candidates {
                     candidate.readiness = Readiness::Ready;
+                    candidate.alone = Readiness::Ready;
                 }
             }
             candidates
@@ -225,7 +300,10 @@ impl Core {
                 Why::ModelNotInScope { model: wanted.model.to_owned(), models: models() }
             }
             NoRoute::Ambiguous(providers) => Why::ModelAmbiguous(providers),
-            NoRoute::AllResting { .. } => Why::CredentialsExhausted,
+            NoRoute::AllResting { until, why, .. } => Why::CredentialsExhausted {
+                failure: Some(why),
+                retry_after: Some(until.since(self.clock.now())),
+            },
         }
     }
 
@@ -336,17 +414,26 @@ impl Core {
             let known = self.catalogue.provider(&held.row.provider);
             known.is_none_or(|known| known.dialects().any(|served| served == dialect))
         };
-        let candidate = |held: &Held| Candidate {
-            name: held.row.id.clone(),
-            provider: held.row.provider.clone(),
-            enabled: held.row.enabled,
-            priority: held.row.priority,
-            models: held.row.models.clone(),
-            serves_dialect: served(held),
-            readiness: self.healths.readiness(held.row.uid, now),
+        let candidate = |held: &Held| {
+            let (readiness, alone) = self.healths.readiness(&held.row, now);
+            Candidate {
+                name: held.row.id.clone(),
+                provider: held.row.provider.clone(),
+                enabled: held.row.enabled,
+                priority: held.row.priority,
+                models: held.row.models.clone(),
+                serves_dialect: served(held),
+                readiness,
+                alone,
+            }
         };
         tenant.credentials.iter().map(candidate).collect()
     }
+}
+
+/// Whether every version of a credential that is lent has failed.
+fn has_failed(row: &CredentialRow, failed: &[Failed]) -> bool {
+    row.lent_versions().all(|version| failed.iter().any(|it| it.is_of(row, version)))
 }
 
 /// Whose credential an attempt uses.

@@ -5,5 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod credentials;
 pub(crate) mod identities;
 pub(crate) mod leases;
+pub(crate) mod prices;
 pub(crate) mod tenants;
+pub(crate) mod usage;
 pub(crate) mod virtual_keys;

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use audit::Reason;
 use domain::ProviderId;
@@ -19,6 +19,7 @@ impl Why {
         match self {
             Self::NotPermitted
             | Self::IdentityBlocked
+            | Self::VirtualKeyBlocked
             | Self::ProviderNotInScope(_)
             | Self::ModelNotInScope { .. } => Code::PermissionDenied,
             Self::Unidentified | Self::VirtualKeyRefused => Code::Unauthenticated,
@@ -33,13 +34,20 @@ impl Why {
             | Self::NoSuchIdentity
             | Self::NoSuchPolicy
             | Self::NoCheckpoint => Code::NotFound,
+            Self::NotExchanged { error, .. } if error.is_passing() => Code::Unavailable,
             Self::NoSuchSession
             | Self::NoCredential(_)
             | Self::CredentialDisabled(_)
-            | Self::CredentialsExhausted
+            | Self::CredentialsExhausted { .. }
+            | Self::NoFallback
             | Self::ModelAmbiguous(_)
             | Self::DialectNotServed { .. }
+            | Self::NotExchanged { .. }
             | Self::LeaseEnded
+            | Self::NoSuchRotation
+            | Self::RotationRunning(_)
+            | Self::VirtualKeyRevoked
+            | Self::TooManyKeyValues
             | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
@@ -48,8 +56,10 @@ impl Why {
             | Self::SecretTooLong
             | Self::SecretMalformed
             | Self::SecretUnusable(_)
+            | Self::SecretRefused(_)
             | Self::BoxDoesNotOpen
             | Self::PublicKeyMalformed
+            | Self::Store(StoreError::TooLarge)
             | Self::InvalidField(_) => Code::InvalidArgument,
             Self::NotInTree | Self::Pruned(_) => Code::OutOfRange,
             Self::DeadlinePassed => Code::DeadlineExceeded,
@@ -103,6 +113,14 @@ impl Why {
                 "the deadline has passed; what was asked for may have been done"
             }
             Self::VirtualKeyRefused => "the virtual key is unknown, expired or revoked",
+            Self::VirtualKeyBlocked => {
+                "the virtual key is blocked; ask its owner, who can have it unblocked"
+            }
+            Self::VirtualKeyRevoked => "the virtual key is revoked, for good; make another",
+            Self::TooManyKeyValues => {
+                "three older values of the virtual key are still accepted; wait for one to end, or \
+                 retire them"
+            }
             Self::ProviderNotInScope(provider) => {
                 return format!("the virtual key is not for provider `{provider}`");
             }
@@ -134,9 +152,12 @@ impl Why {
             Self::CredentialDisabled(provider) => {
                 return format!("every credential of the tenant for `{provider}` is disabled");
             }
-            Self::CredentialsExhausted => {
+            Self::CredentialsExhausted { .. } => {
                 "every credential that the tenant's policy lists has failed or rests after failures; \
                  try again later, or check them"
+            }
+            Self::NoFallback => {
+                "the tenant's policy lists no other credential for this call; list one, or check this one"
             }
             Self::ModelAmbiguous(providers) => {
                 let names: Vec<&str> = providers.iter().map(ProviderId::as_str).collect();
@@ -149,11 +170,25 @@ impl Why {
             Self::DialectNotServed { provider, dialect } => {
                 return format!("`{provider}` does not serve the {dialect} format");
             }
+            Self::NotExchanged { provider, error } => {
+                return format!("no token for `{provider}`: {error}");
+            }
+            Self::SecretRefused(verdict) => {
+                return format!("the secret was tried and not stored: {verdict}");
+            }
             Self::LeaseEnded => "the lease has ended; acquire another",
             Self::TenantSuspended => "the tenant is suspended: nothing is lent until it is resumed",
             Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
             Self::NoSuchIdentity => "that identity is not blocked",
             Self::NoSuchPolicy => "no record names such access rules",
+            Self::NoSuchRotation => "the credential is not being rotated",
+            Self::RotationRunning(operation) => {
+                return format!(
+                    "the credential is being rotated by operation `{}`; wait until that is done, or \
+                     promote or cancel it",
+                    operation.as_str()
+                );
+            }
             Self::NameTaken(name) | Self::Store(StoreError::Exists(name)) => {
                 return format!("`{name}` exists already");
             }
@@ -167,6 +202,9 @@ impl Why {
             Self::BoxDoesNotOpen => "the sealed secret does not open for this credential",
             Self::PublicKeyMalformed => "the public key is not 32 bytes of an X25519 key",
             Self::InvalidField(what) => return what.clone(),
+            Self::Store(StoreError::TooLarge) => {
+                "what this adds up to is more than can be kept: nothing of it was counted"
+            }
             Self::NotInTree => "the log does not reach that far",
             Self::Pruned(first) => {
                 return format!("records before {first} have been pruned from this log");
@@ -205,14 +243,31 @@ impl Why {
             }
             Self::ProviderNotInScope(provider)
             | Self::NoCredential(provider)
+            | Self::NotExchanged { provider, .. }
             | Self::CredentialDisabled(provider) => {
                 HashMap::from([pair("provider", provider.as_str())])
             }
+            Self::SecretRefused(verdict) => HashMap::from([pair("verdict", verdict.as_str())]),
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
+            Self::RotationRunning(operation) => {
+                HashMap::from([pair("operation_id", operation.as_str())])
+            }
             Self::DialectNotServed { provider, dialect } => {
                 HashMap::from([pair("provider", provider.as_str()), pair("dialect", dialect)])
             }
+            Self::CredentialsExhausted { failure: Some(failure), .. } => {
+                HashMap::from([pair("failure", failure.as_str())])
+            }
             _ => HashMap::new(),
+        }
+    }
+
+    /// When another try is worth it, where time alone helps.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few refusals end by themselves")]
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CredentialsExhausted { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }
@@ -220,8 +275,11 @@ impl Why {
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let why = &refused.why;
-        let details =
+        let mut details =
             ErrorDetails::with_error_info(reason_name(why.reason()), DOMAIN, why.metadata());
+        if let Some(wait) = why.retry_after() {
+            details.set_retry_info(Some(wait));
+        }
         Self::with_error_details(why.code(), why.public(), details)
     }
 }

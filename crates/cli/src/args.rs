@@ -11,13 +11,13 @@ use crate::{
     failure::Failure,
     identities, init, keys, leases,
     output::{self, Output},
-    route, tenants, witness,
+    prices, route, tenants, usage, witness,
 };
 
 /// Strongroom lends keys, and can prove every loan.
 ///
-/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 verification failed, 4 the broker is
-/// not reachable, 5 nothing was found, 6 what was asked for has been pruned from the log.
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 verification failed or a provider
+/// counted more than passed through, 4 the broker is not reachable, 5 nothing was found, 6 what was asked for has been pruned from the log.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -54,6 +54,11 @@ enum Command {
     /// Where a call would go, and why.
     #[command(subcommand)]
     Route(route::Verb),
+    /// What calls took and cost.
+    Usage(Box<usage::Usage>),
+    /// What calls cost: list prices, and what tenants have negotiated.
+    #[command(subcommand)]
+    Prices(prices::Verb),
     /// The log: who used which key, and the proof of it.
     #[command(subcommand)]
     Audit(Box<Audit>),
@@ -104,6 +109,8 @@ impl Args {
             Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Route(verb) => verb.run(&context).await,
+            Command::Usage(usage) => usage.run(&context).await,
+            Command::Prices(verb) => verb.run(&context).await,
             Command::Audit(verb) => verb.run(&context).await,
             Command::Witness(verb) => verb.run(output).await,
             Command::Completions { shell } => {
@@ -158,6 +165,15 @@ mod tests {
         check("strongroom credentials put acme/openai --provider openai --priority 5", true);
         check("strongroom credentials get tenants/acme/credentials/openai", true);
         check("strongroom credentials delete acme/openai --yes", true);
+        check("strongroom credentials rotate acme/openai", true);
+        check("strongroom credentials rotate acme/openai --now", true);
+        check("strongroom credentials rotate acme/openai --canary 5%", true);
+        check("strongroom credentials rotate acme/openai --canary 50 --hold 1h --detach", true);
+        check("strongroom credentials rotate acme/openai --canary 5% --overlap 5m", true);
+        check("strongroom credentials rotation acme/openai", true);
+        check("strongroom credentials rotation acme/openai --watch --json", true);
+        check("strongroom credentials rotation acme/openai --promote", true);
+        check("strongroom credentials rotation acme/openai --cancel --etag r3", true);
         check("strongroom keys create acme --expires 30d --models gpt-4o,claude-*", true);
         check("strongroom keys revoke acme/aaaaaaaaaaaaaaaa", true);
         check("strongroom tenants suspend acme", true);
@@ -184,6 +200,18 @@ mod tests {
             "strongroom audit prune export --before 512 --vkey-file l --archive a --archive b",
             true,
         );
+        check("strongroom usage --by model,provider --since 30d --per day --json", true);
+        check("strongroom usage --tenant acme --by source --chart --tz Europe/Berlin", true);
+        check("strongroom usage --key acme/aaaaaaaaaaaaaaaa --source managed --csv", true);
+        check("strongroom usage reconcile --provider openai --file export.json", true);
+        check(
+            "strongroom usage reconcile --provider anthropic --file e.csv --credential acme/a",
+            true,
+        );
+        check("strongroom prices diff table.json", true);
+        check("strongroom prices import table.json --effective 2027-01-01", true);
+        check("strongroom prices set acme terms.json", true);
+        check("strongroom prices show --tenant acme --provider openai", true);
         check("strongroom completions bash", true);
     }
 
@@ -194,7 +222,16 @@ mod tests {
         check("strongroom tenants update acme --fallback openai", false);
         check("strongroom route explain gpt-4o", false);
         check("strongroom credentials put acme --provider openai", false);
+        check("strongroom credentials rotate acme/openai --canary 0%", false);
+        check("strongroom credentials rotate acme/openai --canary 100%", false);
+        check("strongroom credentials rotate acme/openai --canary 5% --now", false);
+        check("strongroom credentials rotate acme/openai --hold 2m", false);
+        check("strongroom credentials rotation acme/openai --promote --cancel", false);
         check("strongroom credentials put acme/openai", false);
+        check("strongroom credentials put acme/openai --provider openai --no-test", true);
+        check("strongroom credentials rotate acme/openai --no-test", true);
+        check("strongroom credentials test acme/openai", true);
+        check("strongroom credentials test acme", false);
         check("strongroom credentials put acme/openai sk-123 --provider openai", false);
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);
@@ -211,6 +248,11 @@ mod tests {
         check("strongroom audit prune export --before x --vkey-file log.pub", false);
         check("strongroom audit convert export --vkey-file log.pub --format xml", false);
         check("strongroom audit convert export --format cef", false);
+        check("strongroom usage --by moods", false);
+        check("strongroom usage --chart --csv", false);
+        check("strongroom usage reconcile --provider cohere --file x", false);
+        check("strongroom usage reconcile --provider openai --file x --tolerance -1", false);
+        check("strongroom prices set terms.json", false);
         check("strongroom audit prove -o proof", false);
         check("strongroom audit prove 7 --lease 00ff -o proof", false);
     }

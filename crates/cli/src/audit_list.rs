@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 31] = [
+const HEADER: [&str; 37] = [
     "index",
     "time",
     "kind",
@@ -205,9 +205,15 @@ const HEADER: [&str; 31] = [
     "tree_root",
     "count",
     "because",
+    "rotation_percent",
+    "deleted_version",
+    "verdict",
+    "prices_sha256",
+    "ends_leases",
+    "previous_expire_time",
 ];
 
-fn cells(record: &RecordView) -> [String; 31] {
+fn cells(record: &RecordView) -> [String; 37] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -240,6 +246,12 @@ fn cells(record: &RecordView) -> [String; 31] {
         record.tree_root.clone(),
         record.count.to_string(),
         record.because.clone(),
+        record.rotation_percent.to_string(),
+        record.deleted_version.to_string(),
+        record.verdict.clone(),
+        record.prices_sha256.clone(),
+        record.ends_leases.to_string(),
+        record.previous_expire_time.clone(),
     ]
 }
 

@@ -87,6 +87,7 @@ pub(crate) fn human(record: &RecordView) -> String {
         if record.credential.is_empty() { record.tenant.clone() } else { String::new() },
         format!("{}{version}", record.credential),
         record.source.to_owned(),
+        record.verdict.clone(),
         named("key", &record.virtual_key),
         named("lease", record.lease_hash.get(..16).unwrap_or_default()),
         named("about", &record.subject),

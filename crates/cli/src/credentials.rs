@@ -1,12 +1,13 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::{Args, Subcommand};
-use domain::ProviderId;
+use domain::{CredentialName, ProviderId};
 use serde_json::json;
 use strongroom_client::Broker;
 use strongroom_proto::v1::{
-    Credential, DeleteCredentialRequest, DisableCredentialRequest, EnableCredentialRequest,
-    GetCredentialRequest, ListCredentialsRequest, Setting,
+    Credential, CredentialTest, DeleteCredentialRequest, DisableCredentialRequest,
+    EnableCredentialRequest, GetCredentialRequest, ListCredentialsRequest, Setting,
+    credential_test::Verdict,
 };
 
 use crate::{
@@ -14,8 +15,9 @@ use crate::{
     failure::Failure,
     names::{CredentialArg, TenantArg},
     output::{list, table},
+    rotation::{self, Rotate, Show},
     secret_input,
-    views::CredentialView,
+    views::{CredentialView, verdict_word},
 };
 
 #[derive(Debug, Subcommand)]
@@ -30,8 +32,17 @@ pub(crate) enum Verb {
     },
     /// Shows one credential, without its secret.
     Get(Named),
-    /// Stores a new secret, from stdin or a prompt, and ends leases of the old one.
-    Rotate(Named),
+    /// Stores a new secret, from stdin or a prompt, and ends leases of the old one. With `--canary`,
+    /// step by step and without an outage.
+    Rotate(Rotate),
+    /// Shows how far a rotation is; or takes it on, or back, by hand.
+    Rotation(Show),
+    /// Finds out whether a credential works, by asking its provider what costs nothing, and keeps what was
+    /// found. Exits with 1 unless the provider accepts it.
+    Test {
+        /// The credential, such as `acme/openai-prod`.
+        credential: CredentialArg,
+    },
     /// Stops a credential from being lent and ends its leases.
     Disable(Named),
     /// Lets a disabled credential be lent again.
@@ -63,6 +74,9 @@ pub(crate) struct Put {
     /// For `custom`: the models it serves.
     #[arg(long, value_delimiter = ',')]
     models: Vec<String>,
+    /// Store the secret without trying it out at its provider first.
+    #[arg(long)]
+    no_test: bool,
 }
 
 #[derive(Args, Debug)]
@@ -72,6 +86,16 @@ pub(crate) struct Named {
     /// Do it only if the credential is still as it was when this was read.
     #[arg(long)]
     etag: Option<String>,
+}
+
+impl Named {
+    pub(crate) fn name(&self) -> &CredentialName {
+        &self.credential.0
+    }
+
+    pub(crate) fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
 }
 
 #[derive(Args, Debug)]
@@ -87,13 +111,15 @@ impl Verb {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let broker = context.broker()?;
         let credential = match self {
-            Self::Put(put) => put.run(&broker).await?,
+            Self::Put(put) => warned(context, put.run(&broker).await?),
             Self::List { tenant } => return list_all(context, &broker, &tenant).await,
             Self::Get(named) => {
                 let request = GetCredentialRequest { name: named.credential.0.to_string() };
                 broker.credentials().get_credential(request).await?.into_inner()
             }
-            Self::Rotate(named) => named.rotate(&broker).await?,
+            Self::Rotate(rotate) => return rotate.run(context, &broker).await,
+            Self::Rotation(show) => return show.run(context, &broker).await,
+            Self::Test { credential } => return test(context, &broker, &credential).await,
             Self::Disable(Named { credential, etag }) => {
                 let etag = etag.unwrap_or_default();
                 let request = DisableCredentialRequest { name: credential.0.to_string(), etag };
@@ -107,6 +133,57 @@ impl Verb {
             Self::Delete(delete) => return delete.run(context, &broker).await,
         };
         context.output.show(&CredentialView::from(credential), human)
+    }
+}
+
+/// Says what is odd about a secret that was stored, and what a test of it has shown unless all is well.
+pub(crate) fn warned(context: &Context, credential: Credential) -> Credential {
+    for warning in &credential.warnings {
+        context.output.note(&format!("warning: the secret: {warning}"));
+    }
+    if let Some(test) = credential.test.as_ref().filter(|it| it.verdict() != Verdict::Valid) {
+        context.output.note(&format!("warning: it was tried out: {}", meaning(test.verdict())));
+    }
+    credential
+}
+
+async fn test(
+    context: &Context,
+    broker: &Broker,
+    credential: &CredentialArg,
+) -> Result<(), Failure> {
+    let tested = broker.test_credential(&credential.0).await?;
+    let verdict = tested.test.as_ref().map_or(Verdict::Unspecified, CredentialTest::verdict);
+    context
+        .output
+        .show(&CredentialView::from(tested), |it| format!("{}: {}\n", it.name, meaning(verdict)))?;
+    if verdict == Verdict::Valid { Ok(()) } else { Err(Failure::NotValid(verdict_word(verdict))) }
+}
+
+/// What a verdict means and what to do, for people.
+fn meaning(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Valid => "the provider accepts it",
+        Verdict::Invalid => {
+            "the provider does not accept it: it is wrong, revoked or expired; store a new secret"
+        }
+        Verdict::NoQuota => "accepted, but its account has no money or quota left: top it up",
+        Verdict::NoModelAccess => {
+            "accepted, but not for the model it was tried with: ask the provider for access"
+        }
+        Verdict::WrongKind => {
+            "a key of another kind, which cannot be used for calls: store one for inference"
+        }
+        Verdict::RegionOrPermission => {
+            "not accepted here: check its region, permissions and network rules, and that the service \
+             is switched on"
+        }
+        Verdict::Unreachable => {
+            "the provider could not be reached or has trouble, so nothing is known: test it later"
+        }
+        Verdict::Unspecified | Verdict::Unverifiable => {
+            "there is no test for it, or what the provider answered shows nothing about it"
+        }
     }
 }
 
@@ -130,16 +207,11 @@ impl Put {
         };
         let request_id = request_id()?;
         let (tenant, id) = (&name.tenant, &name.credential);
-        Ok(broker.create_credential(tenant, id, spec, &secret, &request_id).await?)
-    }
-}
-
-impl Named {
-    async fn rotate(self, broker: &Broker) -> Result<Credential, Failure> {
-        let name = self.credential.0;
-        let secret = secret_input::read(&format!("The new secret of {name} (not shown): "))?;
-        let request_id = request_id()?;
-        Ok(broker.rotate_credential(&name, &secret, self.etag.as_deref(), &request_id).await?)
+        Ok(if self.no_test {
+            broker.create_credential(tenant, id, spec, &secret, &request_id).await?
+        } else {
+            broker.create_tested_credential(tenant, id, spec, &secret, &request_id).await?
+        })
     }
 }
 
@@ -200,14 +272,15 @@ async fn list_all(context: &Context, broker: &Broker, tenant: &TenantArg) -> Res
                 it.priority.to_string(),
                 it.current_version.to_string(),
                 ends_with(&it.last_four),
+                it.tested(),
             ]
         };
-        let header = ["NAME", "PROVIDER", "STATE", "PRIORITY", "VERSION", "SECRET"];
+        let header = ["NAME", "PROVIDER", "STATE", "PRIORITY", "VERSION", "SECRET", "TEST"];
         table(header, credentials.iter().map(row).collect())
     })
 }
 
-fn human(credential: &CredentialView) -> String {
+pub(crate) fn human(credential: &CredentialView) -> String {
     list([
         ("name", credential.name.clone()),
         ("provider", credential.provider.clone()),
@@ -217,8 +290,10 @@ fn human(credential: &CredentialView) -> String {
         ("secret", ends_with(&credential.last_four)),
         ("base URL", credential.base_url.clone()),
         ("models", credential.models.join(", ")),
+        ("test", credential.tested()),
         ("created", credential.create_time.clone()),
         ("updated", credential.update_time.clone()),
+        ("rotation", credential.rotation.as_ref().map(rotation::told).unwrap_or_default()),
         ("etag", credential.etag.clone()),
     ])
 }

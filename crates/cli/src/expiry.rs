@@ -20,6 +20,11 @@ pub(crate) fn parse(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+/// The same, or `0`.
+pub(crate) fn parse_or_none(text: &str) -> Result<Duration, &'static str> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse(text) }
+}
+
 const LONGEST_SECONDS: u64 = 36_525 * 86_400;
 
 #[cfg(test)]

@@ -27,6 +27,10 @@ pub(crate) enum Failure {
     BadAnswer(&'static str),
     #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
+    #[error("the rotation of {name} was set back: {because}; the old key serves on")]
+    SetBack { name: String, because: String },
+    #[error("the test did not show that the credential works: {0}")]
+    NotValid(String),
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -35,6 +39,10 @@ pub(crate) enum Failure {
     Finding(Finding),
     #[error("{what}")]
     Unverified { what: String, index: Option<u64> },
+    #[error("{what}")]
+    Beyond { what: String },
+    #[error("`{path}` is not an export that can be read: {why}")]
+    Export { path: PathBuf, why: String },
     #[error("the witness cannot start")]
     Witness(#[source] ::witness::WitnessError),
     #[error("no key was made")]
@@ -110,6 +118,9 @@ impl Failure {
             Self::Client(ClientError::Secret(_)) => Some("a secret has 1 to 16384 bytes"),
             Self::Setup(setup::SetupError::Exists(_)) => Some("choose a directory that is empty"),
             Self::NotConfirmed => Some("pass --yes to do it without being asked"),
+            Self::SetBack { .. } => {
+                Some("check the new key at the provider, then rotate again with one that works")
+            }
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")
@@ -118,10 +129,17 @@ impl Failure {
             Self::Unverified { .. } => {
                 Some("check that the key is this log's, then distrust the files")
             }
+            Self::Beyond { .. } => Some(
+                "find out who else has the key; `strongroom credentials rotate` ends what they hold",
+            ),
+            Self::Export { .. } => {
+                Some("docs/usage.md says which exports are read and how to make them")
+            }
             Self::NothingFound { .. } => Some(
                 "check the name, look further back with --since, or in an older export: --from",
             ),
             Self::Client(_)
+            | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
             | Self::Key(_)
@@ -179,9 +197,12 @@ impl Failure {
             Self::Broker(problem) if problem.reason == "PRUNED" => "pruned",
             Self::Broker(_) => "refused",
             Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
-            Self::NoConfig | Self::Config { .. } | Self::Usage(_) => "usage",
-            Self::Finding(_) | Self::Unverified { .. } => "verification_failed",
+            Self::NoConfig | Self::Config { .. } | Self::Usage(_) | Self::Export { .. } => "usage",
+            Self::Finding(_) | Self::Unverified { .. } | Self::Beyond { .. } => {
+                "verification_failed"
+            }
             Self::Client(_)
+            | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
             | Self::Key(_)
@@ -189,6 +210,7 @@ impl Failure {
             | Self::Setup(_)
             | Self::BadAnswer(_)
             | Self::NotConfirmed
+            | Self::SetBack { .. }
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)

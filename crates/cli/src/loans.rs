@@ -38,15 +38,20 @@ impl Loans {
         [Kind::LeaseGranted, Kind::LeaseRenewed, Kind::LeaseReleased, Kind::LeaseRevoked];
 
     /// The kinds that end leases without naming them.
-    pub(crate) const REVOCATIONS: [Kind; 8] = [
+    pub(crate) const REVOCATIONS: [Kind; 13] = [
         Kind::TenantUpdated,
         Kind::TenantSuspended,
         Kind::SessionRevoked,
         Kind::IdentityBlocked,
         Kind::CredentialRotated,
+        Kind::CredentialRotationFinished,
+        Kind::CredentialRotationRolledBack,
         Kind::CredentialDisabled,
         Kind::CredentialDeleted,
         Kind::VirtualKeyRevoked,
+        Kind::VirtualKeyUpdated,
+        Kind::VirtualKeyRotated,
+        Kind::VirtualKeyBlocked,
     ];
 
     /// Takes a record in; the same one twice is no matter.
@@ -121,7 +126,9 @@ fn concerns(revoked: &Record, lease: &Seen) -> bool {
         Some(Target::LeaseHash(hash)) => hash == record.lease_hash,
         Some(Target::Credential(name)) => name == record.credential,
         Some(Target::CredentialVersions(versions)) => {
-            versions.credential == record.credential && record.credential_version < versions.below
+            let version = record.credential_version;
+            versions.credential == record.credential
+                && (version < versions.below || version == versions.version)
         }
         Some(Target::VirtualKey(name)) => {
             name == format!("tenants/{}/virtualKeys/{}", record.tenant, record.virtual_key)
@@ -145,10 +152,14 @@ fn how(record: &Record) -> &'static str {
         Kind::TenantSuspended => "tenant_suspended",
         Kind::SessionRevoked => "session_revoked",
         Kind::IdentityBlocked => "identity_blocked",
-        Kind::CredentialRotated => "credential_rotated",
+        Kind::CredentialRotated | Kind::CredentialRotationFinished => "credential_rotated",
+        Kind::CredentialRotationRolledBack => "rotation_rolled_back",
         Kind::CredentialDisabled => "credential_disabled",
         Kind::CredentialDeleted => "credential_deleted",
         Kind::VirtualKeyRevoked => "virtual_key_revoked",
+        Kind::VirtualKeyUpdated => "virtual_key_updated",
+        Kind::VirtualKeyRotated => "virtual_key_rotated",
+        Kind::VirtualKeyBlocked => "virtual_key_blocked",
         _ => "unknown",
     }
 }

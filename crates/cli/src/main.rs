@@ -31,9 +31,13 @@ mod moment;
 mod names;
 mod output;
 mod people;
+mod prices;
+mod reconcile;
+mod rotation;
 mod route;
 mod secret_input;
 mod tenants;
+mod usage;
 mod views;
 mod witness;
 

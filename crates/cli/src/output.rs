@@ -22,6 +22,11 @@ impl Output {
         Self { json }
     }
 
+    /// Whether a terminal shows the result.
+    pub(crate) fn is_terminal(self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+
     pub(crate) fn is_json(self) -> bool {
         self.json
     }
@@ -90,10 +95,15 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 
 /// Columns for people: as wide as their widest cell, and nothing that could steer a terminal.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
-    let mut rows: Vec<[String; N]> =
-        rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
-    rows.insert(0, header.map(str::to_owned));
-    let mut widths = [0; N];
+    let header = header.map(str::to_owned).to_vec();
+    columns(header, rows.into_iter().map(|row| row.to_vec()).collect())
+}
+
+/// As [`table`], for columns that are only known when it runs.
+pub(crate) fn columns(header: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut widths = vec![0; header.len()];
+    let cells = |row: Vec<String>| row.iter().map(|cell| printable(cell)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).map(cells).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -102,7 +112,7 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
+        for (cell, width) in row.iter().zip(widths.iter().copied()) {
             // Writing to a `String` cannot fail.
             let _ = write!(line, "{cell:width$}  ");
         }

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use serde::Serialize;
 use strongroom_proto::v1::{
-    Credential, LeaseInfo, Record, Source, Tenant, VirtualKey, credential, tenant, virtual_key,
+    Credential, CredentialTest, LeaseInfo, Record, Rotation, Source, Tenant, VersionCounts,
+    VirtualKey, credential, credential_test::Verdict, rotation, tenant, virtual_key,
 };
 
 /// What programs see: the contract's fields in `snake_case`, times by RFC 3339, bytes in hex.
@@ -34,9 +35,53 @@ pub(crate) struct CredentialView {
     pub(crate) models: Vec<String>,
     pub(crate) last_four: String,
     pub(crate) current_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotation: Option<RotationView>,
+    /// What the last test has shown; none if there was none.
+    pub(crate) test: Option<TestView>,
+    /// What is odd about the secret that was just stored.
+    pub(crate) warnings: Vec<String>,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
+}
+
+#[derive(Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct RotationView {
+    pub(crate) operation_id: String,
+    pub(crate) state: &'static str,
+    /// Of 100 leases, so many are of the new version.
+    pub(crate) percent: u32,
+    pub(crate) candidate_version: u64,
+    pub(crate) previous_version: u64,
+    pub(crate) canary_percent: u32,
+    pub(crate) hold_seconds: i64,
+    pub(crate) overlap_seconds: i64,
+    pub(crate) keep_previous: bool,
+    pub(crate) start_time: String,
+    pub(crate) step_time: String,
+    pub(crate) next_step_time: String,
+    /// Why it was set back.
+    pub(crate) because: String,
+    /// As the broker that answers has counted.
+    pub(crate) candidate: CountsView,
+    pub(crate) previous: CountsView,
+}
+
+#[derive(Debug, Default, Eq, PartialEq, Serialize)]
+pub(crate) struct CountsView {
+    pub(crate) leases: u64,
+    pub(crate) refused: u64,
+    pub(crate) no_quota: u64,
+    pub(crate) not_allowed: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TestView {
+    pub(crate) verdict: String,
+    pub(crate) test_time: String,
+    /// The version that was tested.
+    pub(crate) version: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,8 +90,19 @@ pub(crate) struct KeyView {
     pub(crate) display_name: String,
     pub(crate) providers: Vec<String>,
     pub(crate) models: Vec<String>,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) networks: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner: String,
+    pub(crate) group: String,
+    /// 0 is no limit, here and in the next two.
+    pub(crate) requests_per_minute: u64,
+    pub(crate) tokens_per_minute: u64,
+    pub(crate) concurrent: u64,
     pub(crate) state: &'static str,
     pub(crate) expire_time: String,
+    /// Until when values from before rotations are accepted.
+    pub(crate) previous_expire_times: Vec<String>,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
     pub(crate) etag: String,
@@ -99,8 +155,19 @@ pub(crate) struct RecordView {
     pub(crate) tree_root: String,
     /// How many events it stands for, where it stands for more than it names.
     pub(crate) count: u32,
-    /// Why a lease is of this credential.
+    /// Why a lease is of this credential, or a rotation was set back.
     pub(crate) because: String,
+    /// Of 100 leases, so many are of `credential_version`.
+    pub(crate) rotation_percent: u32,
+    /// The version whose secret was deleted.
+    pub(crate) deleted_version: u64,
+    /// What a test of the credential has shown.
+    pub(crate) verdict: String,
+    pub(crate) prices_sha256: String,
+    /// Whether a change of a virtual key has ended its leases.
+    pub(crate) ends_leases: bool,
+    /// Until when an older value of a virtual key is accepted.
+    pub(crate) previous_expire_time: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -149,11 +216,80 @@ impl From<Credential> for CredentialView {
             models: credential.models,
             last_four: credential.last_four,
             current_version: credential.current_version,
+            rotation: credential.rotation.map(RotationView::from),
+            test: credential.test.map(TestView::from),
+            warnings: credential.warnings,
             create_time: time(credential.create_time),
             update_time: time(credential.update_time),
             etag: credential.etag,
         }
     }
+}
+
+impl From<Rotation> for RotationView {
+    fn from(rotation: Rotation) -> Self {
+        let state = match rotation.state() {
+            rotation::State::Unspecified => "unknown",
+            rotation::State::Canary => "canary",
+            rotation::State::Overlap => "overlap",
+            rotation::State::Done => "done",
+            rotation::State::RolledBack => "rolled_back",
+        };
+        let plan = rotation.plan.unwrap_or_default();
+        let seconds = |time: Option<prost_types::Duration>| time.map_or(0, |time| time.seconds);
+        Self {
+            state,
+            operation_id: rotation.operation_id,
+            percent: rotation.percent,
+            candidate_version: rotation.candidate_version,
+            previous_version: rotation.previous_version,
+            canary_percent: plan.canary_percent,
+            hold_seconds: seconds(plan.hold),
+            overlap_seconds: seconds(plan.overlap),
+            keep_previous: plan.keep_previous,
+            start_time: time(rotation.start_time),
+            step_time: time(rotation.step_time),
+            next_step_time: time(rotation.next_step_time),
+            because: rotation.because,
+            candidate: rotation.candidate.map(CountsView::from).unwrap_or_default(),
+            previous: rotation.previous.map(CountsView::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl CredentialView {
+    /// What the last test has shown, and when, in one line.
+    pub(crate) fn tested(&self) -> String {
+        let Some(test) = &self.test else { return String::new() };
+        let old = if test.version == self.current_version {
+            String::new()
+        } else {
+            format!(" (version {})", test.version)
+        };
+        format!("{} {}{old}", test.verdict, test.test_time)
+    }
+}
+
+impl From<CredentialTest> for TestView {
+    fn from(test: CredentialTest) -> Self {
+        Self {
+            verdict: verdict_word(test.verdict()),
+            test_time: time(test.test_time),
+            version: test.version,
+        }
+    }
+}
+
+impl From<VersionCounts> for CountsView {
+    fn from(counts: VersionCounts) -> Self {
+        let VersionCounts { leases, refused, no_quota, not_allowed } = counts;
+        Self { leases, refused, no_quota, not_allowed }
+    }
+}
+
+/// A verdict as programs see it.
+pub(crate) fn verdict_word(verdict: Verdict) -> String {
+    verdict.as_str_name().to_lowercase()
 }
 
 impl From<VirtualKey> for KeyView {
@@ -162,6 +298,7 @@ impl From<VirtualKey> for KeyView {
             virtual_key::State::Unspecified => "unknown",
             virtual_key::State::Active => "active",
             virtual_key::State::Revoked => "revoked",
+            virtual_key::State::Blocked => "blocked",
         };
         Self {
             state,
@@ -169,6 +306,19 @@ impl From<VirtualKey> for KeyView {
             display_name: key.display_name,
             providers: key.providers,
             models: key.models,
+            endpoints: key.endpoints,
+            networks: key.networks,
+            labels: key.labels.into_iter().collect(),
+            owner: key.owner,
+            group: key.group,
+            requests_per_minute: key.requests_per_minute,
+            tokens_per_minute: key.tokens_per_minute,
+            concurrent: key.concurrent,
+            previous_expire_times: key
+                .previous_expire_times
+                .into_iter()
+                .map(|it| time(Some(it)))
+                .collect(),
             expire_time: time(key.expire_time),
             create_time: time(key.create_time),
             update_time: time(key.update_time),
@@ -199,6 +349,8 @@ impl From<Record> for RecordView {
             _ => record.reason().as_str_name(),
         };
         let source = source(&record);
+        let tested = record.verdict() != Verdict::Unspecified;
+        let verdict = if tested { verdict_word(record.verdict()) } else { String::new() };
         let nobody = audit::Names::default();
         let (actor, subject) = (nobody.show_actor(&record), nobody.show_subject(&record));
         Self {
@@ -232,7 +384,13 @@ impl From<Record> for RecordView {
             tree_size: record.tree_size,
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
+            verdict,
             because: record.because,
+            rotation_percent: record.rotation_percent,
+            deleted_version: record.deleted_version,
+            prices_sha256: hex::encode(&record.prices_sha256),
+            ends_leases: record.ends_leases,
+            previous_expire_time: time(record.previous_expire_time),
         }
     }
 }

@@ -69,6 +69,8 @@ impl LeaseCache {
 pub struct FailedAttempt {
     /// The credential that the call went out with.
     pub credential: CredentialName,
+    /// Its version.
+    pub version: u64,
     /// What went wrong.
     pub failure: Failure,
     /// When it began, on the clock's `elapsed`.
@@ -76,7 +78,7 @@ pub struct FailedAttempt {
 }
 
 impl FailedAttempt {
-    fn message(&self, clock: &dyn Clock) -> v1::FailedAttempt {
+    pub(crate) fn message(&self, clock: &dyn Clock) -> v1::FailedAttempt {
         let began_ago = clock.elapsed().saturating_sub(self.began);
         let retry_after = if let Failure::RateLimited { retry_after } = self.failure {
             retry_after
@@ -88,13 +90,15 @@ impl FailedAttempt {
             failure: convert::failure(self.failure).into(),
             retry_after: retry_after.and_then(|it| it.try_into().ok()),
             began_ago: began_ago.try_into().ok(),
+            credential_version: self.version,
         }
     }
 }
 
 impl LeaseCache {
     /// The lease to go on with when an attempt has failed and its lease [has a
-    /// fallback](HeldLease::has_fallback): of the next credential that the tenant's policy lists.
+    /// fallback](HeldLease::has_fallback): of the credential's other version, while it is being
+    /// rotated, or of the next credential that the tenant's policy lists.
     /// `failed` are all attempts at this call so far, in order. Later calls with the key use the new
     /// lease too, until it ends; the broker ends it when the first credential is worth another try.
     pub async fn fall_back(&self, key: &LeaseKey, failed: &[FailedAttempt]) -> Outcome {

@@ -4,8 +4,9 @@ use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
     audit_client::AuditClient, credentials_client::CredentialsClient,
-    identities_client::IdentitiesClient, leases_client::LeasesClient,
-    tenants_client::TenantsClient, virtual_keys_client::VirtualKeysClient,
+    identities_client::IdentitiesClient, leases_client::LeasesClient, prices_client::PricesClient,
+    tenants_client::TenantsClient, usage_client::UsageClient,
+    virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
@@ -88,6 +89,18 @@ impl Broker {
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.
     pub fn audit(&self) -> AuditClient<Transport> {
         AuditClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+            .max_decoding_message_size(LARGEST_PAGE)
+    }
+
+    /// The service that tells what calls took and cost.
+    pub fn usage(&self) -> UsageClient<Transport> {
+        UsageClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+            .max_decoding_message_size(LARGEST_PAGE)
+    }
+
+    /// The service that keeps prices. Their documents may be larger than gRPC's usual 4 MiB.
+    pub fn prices(&self) -> PricesClient<Transport> {
+        PricesClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
             .max_decoding_message_size(LARGEST_PAGE)
     }
 

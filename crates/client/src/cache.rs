@@ -18,6 +18,7 @@ use crate::{
     acquire::{Flight, Refusal},
     meters::Meters,
     renewal::{self, Due},
+    reports::{self, Reports},
     ring::Ring,
     rush::Rush,
     tasks::Tasks,
@@ -66,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) due: mpsc::UnboundedSender<Due>,
     pub(crate) closed: AtomicBool,
     pub(crate) rush: Rush,
+    pub(crate) reports: Reports,
 }
 
 impl LeaseCache {
@@ -92,10 +94,12 @@ impl LeaseCache {
             due,
             closed: AtomicBool::new(false),
             rush: Rush::default(),
+            reports: Reports::default(),
         });
         let tasks = Tasks::default();
         tasks.spawn(watch::watch(Arc::clone(&inner)));
         tasks.spawn(renewal::renew_when_due(Arc::clone(&inner), scheduled));
+        tasks.spawn(reports::report_failures(Arc::clone(&inner)));
         Self { inner, tasks: Arc::new(tasks) }
     }
 
@@ -105,7 +109,10 @@ impl LeaseCache {
         match self.inner.held(key) {
             Some(lease) => {
                 self.inner.meters.hits.increment(1);
-                Ok(lease)
+                match lease.pause_left() {
+                    None => Ok(lease),
+                    Some(left) => Err(LeaseError::limited(left)),
+                }
             }
             None => self.acquire(key).await,
         }

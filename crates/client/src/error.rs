@@ -1,5 +1,6 @@
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
+use domain::Failure;
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -83,6 +84,19 @@ pub enum LeaseError {
 }
 
 impl LeaseError {
+    /// The provider has said that the credential is used too often, and when to come back. The same as
+    /// the broker would say of it.
+    pub(crate) fn limited(left: Duration) -> Self {
+        let failure = Failure::RateLimited { retry_after: Some(left) };
+        Self::Refused {
+            code: Code::FailedPrecondition,
+            reason: "CREDENTIALS_EXHAUSTED".to_owned(),
+            message: "the provider asked for a pause that is not over".to_owned(),
+            metadata: HashMap::from([("failure".to_owned(), failure.as_str().to_owned())]),
+            retry_after: Some(left),
+        }
+    }
+
     /// Whether it is a decision about the key that holds for a moment.
     pub(crate) fn is_decision(&self) -> bool {
         let Self::Refused { code, reason, .. } = self else { return false };
@@ -110,10 +124,11 @@ impl From<&Status> for LeaseError {
                 | Code::Unknown
         );
         let hinted = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        if passes {
+        let Problem { code, reason, message, metadata } = Problem::from_status(status);
+        // That one is well, and its words say who is not.
+        if passes && reason != "TOKEN_SERVICE_UNAVAILABLE" {
             return Self::Unavailable { retry_after: hinted.unwrap_or(RETRY_AFTER) };
         }
-        let Problem { code, reason, message, metadata } = Problem::from_status(status);
         Self::Refused { code, reason, message, metadata, retry_after: hinted }
     }
 }
@@ -189,6 +204,13 @@ mod tests {
         assert!(
             !LeaseError::from(&status(Code::FailedPrecondition, "NO_SUCH_SESSION")).is_decision()
         );
+    }
+
+    #[test]
+    fn a_token_service_that_is_down_is_told_and_no_decision() {
+        let error = LeaseError::from(&status(Code::Unavailable, "TOKEN_SERVICE_UNAVAILABLE"));
+        assert!(!error.is_decision());
+        assert!(matches!(error, LeaseError::Refused { message, .. } if message == "words"));
     }
 
     #[test]

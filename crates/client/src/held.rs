@@ -2,14 +2,14 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use domain::{
-    Clock, CredentialName, LeaseId, Origin, ProviderId, Secret, Source, TenantId, Timestamp,
-    VirtualKeyName,
+    Clock, CredentialName, KeyTerms, LeaseId, Origin, ProviderId, Secret, Source, TenantId,
+    Timestamp, VirtualKeyName,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use sealing::LeaseContext;
@@ -41,12 +41,15 @@ pub struct HeldLease {
     ttl: Duration,
     virtual_key: Option<VirtualKeyName>,
     settings: Vec<(String, String)>,
+    key_terms: KeyTerms,
     session: Arc<OpenSession>,
     deadline: Deadline,
     vitals: Arc<Vitals>,
     clock: Arc<dyn Clock>,
     dropped: AtomicBool,
     used: AtomicBool,
+    /// Until when the provider wants no calls, in milliseconds on the clock's `elapsed`; 0 for never.
+    paused_until: AtomicU64,
 }
 
 impl HeldLease {
@@ -88,12 +91,15 @@ impl HeldLease {
             ttl,
             virtual_key,
             settings: settings(&wire.settings)?,
+            key_terms: KeyTerms::of_places(&wire.endpoints, &wire.networks)
+                .map_err(|_| "an endpoint or a network of the lease is malformed")?,
             session,
             deadline: Deadline::new(sent, ttl),
             vitals,
             clock,
             dropped: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            paused_until: AtomicU64::new(0),
             wire,
         })
     }
@@ -207,14 +213,25 @@ impl HeldLease {
         Some(&*self.wire.address).filter(|address| !address.is_empty())
     }
 
-    /// Whether the tenant's policy lists another credential for when this one fails.
+    /// Whether there is another credential, or another version of it, for when this one fails.
     pub fn has_fallback(&self) -> bool {
         self.wire.has_fallback
+    }
+
+    /// The kinds of calls that the virtual key is for, and the networks that it may be used from; its
+    /// other terms the broker has seen to. Whoever serves applications holds each call against them.
+    pub fn key_terms(&self) -> &KeyTerms {
+        &self.key_terms
     }
 
     /// Why this credential was chosen, in a word for people.
     pub fn because(&self) -> &str {
         &self.wire.because
+    }
+
+    /// The prices by which calls under the lease are priced.
+    pub fn price_version(&self) -> &str {
+        &self.wire.price_version
     }
 
     /// The virtual key it was acquired by.
@@ -237,6 +254,22 @@ impl HeldLease {
     /// Ends the lease for everyone who holds it.
     pub(crate) fn drop_now(&self) {
         self.dropped.store(true, Ordering::Release);
+    }
+
+    /// Lets calls wait until then, on the clock's `elapsed`.
+    pub(crate) fn pause(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.paused_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// How long calls are to wait yet, if they are.
+    pub(crate) fn pause_left(&self) -> Option<Duration> {
+        let until = self.paused_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return None;
+        }
+        let left = Duration::from_millis(until).saturating_sub(self.clock.elapsed());
+        Some(left).filter(|left| !left.is_zero())
     }
 
     pub(crate) fn mark_used(&self) {
@@ -275,6 +308,9 @@ impl HeldLease {
             address: &self.wire.address,
             has_fallback: self.wire.has_fallback,
             because: &self.wire.because,
+            price_version: &self.wire.price_version,
+            endpoints: &self.wire.endpoints,
+            networks: &self.wire.networks,
         }
     }
 }

@@ -19,6 +19,7 @@ mod lease_key;
 mod meters;
 mod problem;
 mod renewal;
+mod reports;
 mod ring;
 mod rush;
 mod session;

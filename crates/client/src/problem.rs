@@ -82,6 +82,13 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "ETAG_MISMATCH" => "it changed meanwhile; read it again and decide anew",
         "SECRET_EMPTY" | "SECRET_TOO_LONG" => "a secret has 1 to 16384 bytes",
         "SECRET_MALFORMED" => "check that the whole key was given, and that it is this provider's",
+        "SECRET_REFUSED" => {
+            "see whether it is the right key, or store it untested with `--no-test`"
+        }
+        "CREDENTIAL_NOT_EXCHANGED" => {
+            "mend what the message names, then `strongroom credentials test`"
+        }
+        "TOKEN_SERVICE_UNAVAILABLE" => "nothing was lent; try again",
         "BOX_DOES_NOT_OPEN" => "try again; if it stays, client and broker differ in version",
         "INVALID_FIELD" => "correct the field that the message names",
         "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use strongroom_proto::v1::{Revocation, revocation};
+use strongroom_proto::v1::{CredentialVersions, Revocation, revocation};
 
 /// What a revocation is held against.
 pub(crate) trait Lent {
@@ -25,6 +25,8 @@ pub(crate) enum Target {
     Versions {
         credential: String,
         below: u64,
+        /// And this one, if it is not 0.
+        version: u64,
     },
     Identity(String),
     Session(Bytes),
@@ -66,8 +68,9 @@ impl Ending {
             Target::Credential(name) => lease.credential() == name,
             Target::VirtualKey(name) => lease.virtual_key() == name,
             Target::Lease(hash) => lease.lease_hash() == hash,
-            Target::Versions { credential, below } => {
-                lease.credential() == credential && lease.credential_version() < *below
+            Target::Versions { credential, below, version } => {
+                let leased = lease.credential_version();
+                lease.credential() == credential && (leased < *below || leased == *version)
             }
             Target::Identity(identity) => lease.identity() == identity,
             Target::Session(key) => lease.session_key_sha256() == key,
@@ -84,7 +87,8 @@ impl From<Revocation> for Ending {
             Some(revocation::Target::VirtualKey(name)) => Target::VirtualKey(name),
             Some(revocation::Target::LeaseHash(hash)) => Target::Lease(hash),
             Some(revocation::Target::CredentialVersions(versions)) => {
-                Target::Versions { credential: versions.credential, below: versions.below }
+                let CredentialVersions { credential, below, version } = versions;
+                Target::Versions { credential, below, version }
             }
             Some(revocation::Target::Identity(identity)) => Target::Identity(identity),
             Some(revocation::Target::SessionKeySha256(key)) => Target::Session(key),
@@ -221,9 +225,13 @@ mod tests {
         check(&Target::Lease(Bytes::from_static(b"hash")), true);
         check(&Target::Lease(Bytes::from_static(b"hasH")), false);
         let credential = || "tenants/platform/credentials/openai".to_owned();
-        check(&Target::Versions { credential: credential(), below: 3 }, true);
-        check(&Target::Versions { credential: credential(), below: 2 }, false);
-        check(&Target::Versions { credential: credential() + "2", below: 3 }, false);
+        let versions = |credential, below, version| Target::Versions { credential, below, version };
+        check(&versions(credential(), 3, 0), true);
+        check(&versions(credential(), 2, 0), false);
+        check(&versions(credential() + "2", 3, 0), false);
+        check(&versions(credential(), 0, 2), true);
+        check(&versions(credential(), 0, 3), false);
+        check(&versions(credential() + "2", 0, 2), false);
         check(&Target::Identity("spiffe://a.b/c".into()), true);
         check(&Target::Identity("spiffe://a.b/cd".into()), false);
         check(&Target::Session(Bytes::from_static(b"key")), true);

@@ -41,6 +41,14 @@ impl Failure {
         }
     }
 
+    /// Whether it is the key's matter: with another key of the same account it might not have happened.
+    pub const fn is_the_keys(self) -> bool {
+        matches!(
+            self,
+            Self::CredentialRefused | Self::NoQuota | Self::NotAllowed | Self::RateLimited { .. }
+        )
+    }
+
     /// Whether another credential might do better.
     pub const fn may_fall_back(self) -> bool {
         !matches!(self, Self::CallersFault)
@@ -58,6 +66,21 @@ impl Failure {
             Self::Unreachable => "unreachable",
             Self::CallersFault => "callers_fault",
         }
+    }
+
+    /// The failure of this word, without what it says of time.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [
+            Self::CredentialRefused,
+            Self::NoQuota,
+            Self::NotAllowed,
+            Self::RateLimited { retry_after: None },
+            Self::ProviderTrouble,
+            Self::TimedOut,
+            Self::Unreachable,
+            Self::CallersFault,
+        ];
+        all.into_iter().find(|one| one.as_str() == word)
     }
 }
 
@@ -91,6 +114,10 @@ mod tests {
             (529, Some(Failure::ProviderTrouble)),
         ] {
             assert_eq!(Failure::of_status(status, None), expected, "{status}");
+            if let Some(failure) = expected {
+                assert_eq!(Failure::of_word(failure.as_str()), Some(failure));
+            }
         }
+        assert_eq!(Failure::of_word("else"), None);
     }
 }

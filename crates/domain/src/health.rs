@@ -11,13 +11,17 @@ pub struct Health {
     rest: Option<Rest>,
 }
 
+/// A time in which a credential is not asked.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Rest {
-    since: Timestamp,
-    until: Timestamp,
-    why: Failure,
+pub struct Rest {
+    /// When it began.
+    pub since: Timestamp,
+    /// When a call may see whether the credential works again.
+    pub until: Timestamp,
+    /// What went wrong.
+    pub why: Failure,
     /// When a call was let through to see whether the credential works again.
-    probe: Option<Timestamp>,
+    pub probe: Option<Timestamp>,
 }
 
 /// Whether a call may use a credential now.
@@ -46,6 +50,39 @@ impl Readiness {
 }
 
 impl Health {
+    /// What another one knew: so many failures since the last success, and the rest after them.
+    pub const fn of(failures: u32, rest: Option<Rest>) -> Self {
+        Self { failures, rest }
+    }
+
+    /// Failures since the last success.
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The rest that has not been ended by a success.
+    pub const fn rest(&self) -> Option<&Rest> {
+        self.rest.as_ref()
+    }
+
+    /// Whether a call may use the credential at this moment when no other stands in for it.
+    ///
+    /// To rest costs nothing while another one serves; without one it costs the service. So it rests
+    /// only after an answer that each call would get, and not for long: whoever mends the credential
+    /// should not have to wait. A limit is often one model's, and trouble is over when it is over:
+    /// there the provider's own answer is the best one.
+    pub fn readiness_alone(&self, now: Timestamp) -> Readiness {
+        match &self.rest {
+            Some(Rest { since, until, why, .. })
+                if matches!(why, Failure::CredentialRefused | Failure::NoQuota) =>
+            {
+                let until = (*until).min(*since + LONGEST_REST_ALONE);
+                if now < until { Readiness::Resting { until, why: *why } } else { Readiness::Ready }
+            }
+            Some(_) | None => Readiness::Ready,
+        }
+    }
+
     /// Whether a call may use the credential at this moment.
     pub fn readiness(&self, now: Timestamp) -> Readiness {
         let Some(rest) = &self.rest else { return Readiness::Ready };
@@ -127,13 +164,16 @@ impl Health {
 const FAILURES_IN_A_ROW: u32 = 3;
 
 /// After this time nothing more is expected of a probe.
-const PROBE_ANSWERS: Duration = Duration::from_mins(1);
+pub const PROBE_ANSWERS: Duration = Duration::from_mins(1);
 
 /// A provider that says "come back at once" is given this time.
 const SHORTEST_REST: Duration = Duration::from_secs(1);
 
 /// No rest is longer, whatever a provider says: by then someone may have mended it.
 const LONGEST_REST: Duration = Duration::from_hours(1);
+
+/// No rest is longer where no other credential stands in.
+const LONGEST_REST_ALONE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -96,6 +96,15 @@ pub struct LabelText(String);
 pub struct InvalidLabel(&'static str);
 
 impl KeyTerms {
+    /// The terms that a lease repeats: the kinds of calls, and the networks.
+    pub fn of_places(endpoints: &[String], networks: &[String]) -> Result<Self, InvalidLabel> {
+        Ok(Self {
+            endpoints: endpoints.iter().map(|kind| kind.parse()).collect::<Result<_, _>>()?,
+            networks: networks.iter().map(|net| parse_network(net)).collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
+
     /// Whether the key may be used so; if not, the first term that says otherwise.
     pub fn permits(&self, usage: &KeyUse<'_>) -> Result<(), ScopeRefusal> {
         if self.expires_at.is_some_and(|expires_at| usage.at >= expires_at) {
@@ -121,12 +130,27 @@ impl KeyTerms {
         Ok(())
     }
 
-    /// A caller whose address is not known is on none of the networks.
-    fn permits_source(&self, source: Option<IpAddr>) -> bool {
+    /// Whether the key may be used from there. A caller whose address is not known is on none of the
+    /// networks.
+    pub fn permits_source(&self, source: Option<IpAddr>) -> bool {
         // Listeners on `::` see IPv4 callers as mapped addresses.
         let source = source.map(|source| source.to_canonical());
         self.networks.is_empty()
             || source.is_some_and(|source| self.networks.iter().any(|net| net.contains(&source)))
+    }
+}
+
+/// Reads a network, or one address as the network of itself. Bits behind the prefix are dropped.
+pub fn parse_network(text: &str) -> Result<IpNet, InvalidLabel> {
+    let wrong = InvalidLabel("a network is an address, or one with a prefix such as 10.0.0.0/8");
+    let address = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    let network = text.parse::<IpNet>().or_else(|_| address()).map_err(|_| wrong)?;
+    match network {
+        // Callers at such addresses are taken for what they are, so it would match nobody.
+        IpNet::V6(mapped) if mapped.addr().to_ipv4_mapped().is_some() => {
+            Err(InvalidLabel("an IPv4 network is written as such, without ::ffff: in front"))
+        }
+        IpNet::V4(_) | IpNet::V6(_) => Ok(network.trunc()),
     }
 }
 
@@ -274,6 +298,18 @@ mod tests {
         check(&terms, "11.1.2.3", 0, Err(ScopeRefusal::Network));
         check(&terms, "::1", 0, Err(ScopeRefusal::Network));
         check(&terms, "nobody knows", 0, Err(ScopeRefusal::Network));
+    }
+
+    #[test]
+    fn a_network_is_read_as_callers_are() {
+        let read = |text: &str| parse_network(text).map(|network| network.to_string());
+        assert_eq!(read("10.1.2.3/8").unwrap(), "10.0.0.0/8");
+        assert_eq!(read("192.0.2.1").unwrap(), "192.0.2.1/32");
+        assert_eq!(read("::ffff:192.0.2.1").unwrap(), "192.0.2.1/32");
+        assert_eq!(read("2001:db8::1").unwrap(), "2001:db8::1/128");
+        for wrong in ["", "office", "10.0.0.0/33", "::ffff:10.0.0.0/104"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

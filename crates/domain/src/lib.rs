@@ -14,6 +14,7 @@ mod lease;
 mod money;
 mod name;
 mod origin;
+mod rotation;
 mod routing;
 mod scope;
 mod secret;
@@ -33,9 +34,9 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use course::{Course, GiveUp, Next};
 pub use detection::Detection;
 pub use failure::Failure;
-pub use health::{Health, Readiness};
+pub use health::{Health, PROBE_ANSWERS, Readiness, Rest};
 pub use key_terms::{
-    EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal,
+    EndpointKind, InvalidLabel, KeyTerms, KeyUse, LabelName, LabelText, ScopeRefusal, parse_network,
 };
 pub use lease::{DEFAULT_TTL, Dialect, LONGEST_TTL, LeaseId, Source, granted_ttl};
 pub use money::{Cost, InvalidMoney, Money};
@@ -44,6 +45,7 @@ pub use name::{
     VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
+pub use rotation::{Fare, Fares, Rotation, RotationPlan, RotationState, SetBack, Turns};
 pub use routing::{
     Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,
     NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, RoutingRules, Step,

@@ -48,6 +48,8 @@ pub struct Candidate {
     pub serves_dialect: bool,
     /// Whether it works, as far as is known.
     pub readiness: Readiness,
+    /// The same, when no other one stands in for it.
+    pub alone: Readiness,
 }
 
 /// One credential that a call may go out with.

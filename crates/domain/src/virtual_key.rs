@@ -156,9 +156,22 @@ impl VirtualKeyDigest {
         )
     }
 
-    /// Compares with what is stored, in constant time.
-    pub fn verify(&self, pepper: &crate::Key, id: &VirtualKeyId, stored: &[u8]) -> bool {
-        self.verifier(pepper, id).ct_eq(stored).into()
+    /// Which of what is stored it matches, in a time that depends on how many there are and on
+    /// nothing else.
+    pub fn place_among(
+        &self,
+        pepper: &crate::Key,
+        id: &VirtualKeyId,
+        stored: &[[u8; 32]],
+    ) -> Option<usize> {
+        let presented = self.verifier(pepper, id);
+        let mut found = None;
+        for (place, stored) in stored.iter().enumerate() {
+            if bool::from(presented.ct_eq(stored)) {
+                found = Some(place);
+            }
+        }
+        found
     }
 }
 
@@ -243,10 +256,13 @@ mod tests {
         let pepper = crate::Key::take(&mut [7; 32]);
         let (one, other) = (VirtualKey::generate().unwrap(), VirtualKey::generate().unwrap());
         let stored = one.digest().verifier(&pepper, one.id());
-        assert!(one.digest().verify(&pepper, one.id(), &stored));
-        assert!(!one.digest().verify(&pepper, other.id(), &stored));
-        assert!(!other.digest().verify(&pepper, one.id(), &stored));
-        assert!(!one.digest().verify(&crate::Key::take(&mut [8; 32]), one.id(), &stored));
+        let place = |key: &VirtualKey, pepper: &crate::Key, id: &VirtualKeyId| {
+            key.digest().place_among(pepper, id, &[[0; 32], stored])
+        };
+        assert_eq!(place(&one, &pepper, one.id()), Some(1));
+        assert_eq!(place(&one, &pepper, other.id()), None);
+        assert_eq!(place(&other, &pepper, one.id()), None);
+        assert_eq!(place(&one, &crate::Key::take(&mut [8; 32]), one.id()), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use domain::Secret;
+use domain::{Secret, Timestamp};
+use http::{HeaderName, HeaderValue};
 
 use crate::{ExchangeError, Minter, Order, Token, token::Asked};
 
@@ -25,6 +26,20 @@ pub struct AwsKeys {
 pub trait AwsIdentity: fmt::Debug + Send + Sync {
     /// Keys that can sign now; `None` when none can be had at the moment.
     async fn keys(&self) -> Option<AwsKeys>;
+}
+
+/// The headers that prove to AWS who sends this to a place: an address, a region and a service.
+pub(crate) fn signature(
+    keys: &AwsKeys,
+    (url, region, service): (&str, &str, &str),
+    content_type: &str,
+    body: &[u8],
+    at: Timestamp,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ExchangeError> {
+    let headers = [("content-type", content_type)];
+    let headers = if content_type.is_empty() { &[][..] } else { &headers };
+    let request = sign::Signable { url, headers, body, region, service, at, presigned_for: None };
+    sign::signed_headers(&request, keys)
 }
 
 /// Takes a customer's role as the broker, with the stored external id, and makes a short-term key of

@@ -4,11 +4,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use domain::{Clock, CredentialName};
+use domain::{Clock, Uid};
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{AbortHandle, JoinSet},
 };
+use tracing::Instrument as _;
 
 use crate::{
     ExchangeError, Leftover, Minter, Order, Token,
@@ -24,6 +25,8 @@ pub struct Exchange {
     minter: Arc<Minter>,
     clock: Arc<dyn Clock>,
     slots: Mutex<HashMap<CredentialVersion, Arc<Slot>>>,
+    /// Room for callers that wait, whatever for: who embeds this has room for others too.
+    room: Semaphore,
     /// The exchanges under way. They end with this.
     flights: Mutex<JoinSet<()>>,
 }
@@ -31,17 +34,17 @@ pub struct Exchange {
 /// Which secret a token is made of.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct CredentialVersion {
-    /// The credential.
-    pub credential: CredentialName,
+    /// The credential's permanent id: another of the same name is another.
+    pub credential: Uid,
     /// Its version, or whatever else changes when secret or settings do.
     pub version: u64,
 }
 
 impl Exchange {
     /// With nothing at hand.
-    pub fn new(minter: Minter, clock: Arc<dyn Clock>) -> Self {
-        let minter = Arc::new(minter);
-        Self { minter, clock, slots: Mutex::default(), flights: Mutex::default() }
+    pub fn new(minter: Arc<Minter>, clock: Arc<dyn Clock>) -> Self {
+        let room = Semaphore::new(MOST_WAITING);
+        Self { minter, clock, slots: Mutex::default(), room, flights: Mutex::default() }
     }
 
     /// A token that can be lent: at hand, or made now. `order` is dropped, and its secret wiped, when it
@@ -67,16 +70,17 @@ impl Exchange {
             Found::Failed(error) => Err(error),
             Found::Nothing => {
                 let _place = slot.room.try_acquire().map_err(|_| ExchangeError::Busy)?;
+                let _room = self.room.try_acquire().map_err(|_| ExchangeError::Busy)?;
                 landed(self.fly(&slot, order)).await
             }
         }
     }
 
-    /// Drops all that was made of a credential, and ends what is under way. Gives the keys that should
-    /// now be deleted at the provider, with [`Self::delete`].
-    pub fn forget(&self, credential: &CredentialName) -> Vec<Leftover> {
+    /// Drops all that was made of the versions of a credential that are over, and ends what is under way. Gives the keys that should
+    /// now be deleted at the provider, with [`Self::discard`].
+    pub fn forget(&self, credential: Uid, is_over: impl Fn(u64) -> bool) -> Vec<Leftover> {
         let mut slots = self.slots();
-        let gone = slots.extract_if(|of, _| of.credential == *credential);
+        let gone = slots.extract_if(|of, _| of.credential == credential && is_over(of.version));
         let leftovers = gone.flat_map(|(of, slot)| {
             let ids = slot.forget().into_iter();
             ids.map(move |key_id| Leftover { of: of.clone(), key_id })
@@ -84,9 +88,9 @@ impl Exchange {
         leftovers.collect()
     }
 
-    /// Deletes a key at its provider. The order is the one of which it was made.
-    pub async fn delete(&self, leftover: &Leftover, order: &Order) -> Result<(), ExchangeError> {
-        self.minter.delete(&leftover.key_id, order).await
+    /// Deletes keys at their provider, in the background. The order is the one of which they were made.
+    pub fn discard(&self, leftovers: Vec<Leftover>, order: Order) {
+        self.delete_all(leftovers.into_iter().map(|left| left.key_id).collect(), order);
     }
 
     /// Drops, and so wipes, what cannot be lent any more. To be called now and then.
@@ -116,20 +120,25 @@ impl Exchange {
         slot.flight(self.clock.elapsed(), |sender| {
             let (minter, clock) = (Arc::clone(&self.minter), Arc::clone(&self.clock));
             let slot = Arc::clone(slot);
-            self.spawn(async move {
+            let span = tracing::info_span!("exchange", how = order.minting.how.as_str());
+            let flight = async move {
                 let outcome = minter.mint(&order).await.map(Arc::new);
                 if let Err(error) = &outcome {
-                    tracing::warn!(how = ?order.minting.how, %error, "no token was made");
+                    tracing::warn!(how = order.minting.how.as_str(), %error, "no token was made");
                 }
                 slot.land(&outcome, clock.elapsed());
                 sender.send_replace(Some(outcome));
-            })
+            };
+            self.spawn(flight.instrument(span))
         })
     }
 
     /// Deletes superseded keys while there is a secret at hand to do it with.
     fn clear_away(&self, slot: &Slot, order: Order) {
-        let ids = slot.take_superseded(self.clock.elapsed());
+        self.delete_all(slot.take_superseded(self.clock.elapsed()), order);
+    }
+
+    fn delete_all(&self, ids: Vec<String>, order: Order) {
         if ids.is_empty() {
             return;
         }
@@ -163,3 +172,5 @@ async fn landed(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Token>, Exch
 }
 
 const MOST_SLOTS: usize = 10_000;
+/// Half of the calls that a broker has in hand by default.
+const MOST_WAITING: usize = 512;

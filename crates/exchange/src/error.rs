@@ -91,6 +91,24 @@ impl ExchangeError {
         }
     }
 
+    /// The word in metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Unusable(_) | Self::NotText | Self::NoSigningKey | Self::MissingSetting(_) => {
+                "unusable"
+            }
+            Self::NoIdentity | Self::OwnIdentity { .. } => "own_identity",
+            Self::Unreachable(_) => "unreachable",
+            Self::Limited { .. } => "limited",
+            Self::Trouble { .. } => "trouble",
+            Self::Unreadable => "unreadable",
+            Self::Busy => "busy",
+            Self::Stopped => "stopped",
+            Self::NotMade(_) => "not_made",
+        }
+    }
+
     /// Whether asking again helps before anybody changes something.
     pub fn is_passing(&self) -> bool {
         match self {

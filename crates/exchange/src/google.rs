@@ -12,7 +12,8 @@ use crate::{ExchangeError, Minter, Order, Token, answer::granted, encode::form, 
 pub(crate) async fn token(minter: &Minter, order: &Order) -> Result<Token, ExchangeError> {
     let url = order.url()?;
     let asked = Asked::now(minter.clock());
-    let assertion = assertion(order, url, asked)?;
+    let audience = order.minting.public_url.as_deref().unwrap_or(url);
+    let assertion = assertion(order, audience, asked)?;
     let body = form(&[
         ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
         ("assertion", &assertion),

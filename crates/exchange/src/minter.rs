@@ -7,6 +7,7 @@ use http::{
     HeaderName, HeaderValue, Request, Response,
     header::{ACCEPT, CONTENT_TYPE},
 };
+use metrics::{counter, histogram};
 use providers::Mint;
 use tokio::time::timeout;
 
@@ -31,8 +32,16 @@ impl Minter {
 
     /// Makes a token, within ten seconds or not at all.
     pub async fn mint(&self, order: &Order) -> Result<Token, ExchangeError> {
+        let begun = self.clock.elapsed();
         let token = timeout(WITHIN, self.token(order)).await;
-        token.unwrap_or(Err(ExchangeError::Unreachable(EgressError::TooSlow)))
+        let token = token.unwrap_or(Err(ExchangeError::Unreachable(EgressError::TooSlow)));
+        let how = order.minting.how.as_str();
+        let outcome = token.as_ref().map_or_else(ExchangeError::word, |_| "made");
+        counter!("strongroom_token_exchanges_total", "how" => how, "outcome" => outcome)
+            .increment(1);
+        histogram!("strongroom_token_exchange_seconds", "how" => how)
+            .record(self.clock.elapsed().saturating_sub(begun));
+        token
     }
 
     async fn token(&self, order: &Order) -> Result<Token, ExchangeError> {
@@ -80,16 +89,26 @@ impl Minter {
     /// Sends to the request's own origin and nowhere else.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
     ) -> Result<Response<Bytes>, ExchangeError> {
+        let origin = Origin::of_url(&request.uri().to_string());
+        let origin = origin.map_err(|_| ExchangeError::Unreadable)?;
+        self.call(request, origin).await.map_err(ExchangeError::Unreachable)
+    }
+
+    /// Sends to this origin and nowhere else.
+    pub(crate) async fn call(
+        &self,
+        mut request: Request<Bytes>,
+        origin: Origin,
+    ) -> Result<Response<Bytes>, EgressError> {
         if !request.headers().contains_key(ACCEPT) {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(ACCEPT, json);
         }
-        let origin = Origin::of_url(&request.uri().to_string());
-        let origins = [origin.map_err(|_| ExchangeError::Unreadable)?];
+        let origins = [origin];
         let bounds = Bounds { origins: &origins, within: WITHIN, longest_answer: LONGEST_ANSWER };
-        self.courier.send(request, &bounds).await.map_err(ExchangeError::Unreachable)
+        self.courier.send(request, &bounds).await
     }
 }
 

@@ -152,4 +152,6 @@ impl State {
     }
 }
 
-const MOST_WAITING: usize = 256;
+/// A fraction of all that may wait, so that one slow token service keeps nobody else from waiting for
+/// another.
+const MOST_WAITING: usize = 64;

@@ -16,12 +16,6 @@ pub(crate) fn aim(
     call: &Call<'_>,
     streams: bool,
 ) -> Result<Target, Refusal> {
-    if let Some(named) = &call.model
-        && !loan.model().is_empty()
-        && loan.model() != named
-    {
-        return Err(another_model(loan.model()));
-    }
     let settings: Settings = loan.settings().iter().cloned().collect();
     let ask = Ask {
         call: call.asks,
@@ -75,6 +69,9 @@ pub(crate) fn no_target(error: &NoTarget) -> Refusal {
         NoTarget::MissingModel { .. } => {
             Refusal::bad_request("missing_model", message).about("model")
         }
+        NoTarget::ModelNotReplaceable { .. } => {
+            Refusal::bad_request("model_not_replaceable", message).about("model")
+        }
         NoTarget::DialectNotServed { .. } => Refusal::bad_request("dialect_not_served", message),
         NoTarget::OperationNotServed { .. } => {
             Refusal::bad_request("operation_not_served", message)
@@ -92,15 +89,6 @@ pub(crate) fn no_target(error: &NoTarget) -> Refusal {
             Refusal::new(StatusCode::FAILED_DEPENDENCY, "credential_unusable", message).and_final()
         }
     }
-}
-
-/// A path that names a model is passed on as it is, so policy cannot put another one in.
-fn another_model(model: &str) -> Refusal {
-    let message = format!(
-        "the tenant's policy puts the model `{model}` in the place of the one in the path: name that \
-         one in the path, or call it by /v1/chat/completions"
-    );
-    Refusal::bad_request("model_not_replaceable", message).about("model")
 }
 
 /// Whether the call is of a provider's own API.

@@ -2,14 +2,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    CredentialName, Dialect, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId,
+    CredentialName, Dialect, KeyTerms, Origin, ProviderId, Secret, Source, VirtualKeyDigest,
+    VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Uri};
 use strongroom_client::{
     Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, UnsealError, WatchState,
 };
 use strongroom_proto::v1::{
-    self, ExplainRouteRequest, ExplainRouteResponse, ListModelsRequest, ReachableModel,
+    self, ExplainRouteRequest, ExplainRouteResponse, ListModelsRequest, ListModelsResponse,
     VirtualKeyTarget, explain_route_request::Target,
 };
 use tonic::metadata::MetadataMap;
@@ -35,6 +36,10 @@ impl Leases for Brokered {
         failed: &[FailedAttempt],
     ) -> Result<Arc<dyn Loan>, LeaseError> {
         Ok(self.cache.fall_back(key, failed).await?)
+    }
+
+    fn report(&self, key: &LeaseKey, failed: FailedAttempt) {
+        self.cache.report(key, failed);
     }
 
     async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError> {
@@ -65,13 +70,13 @@ impl Leases for Brokered {
         &self,
         id: &VirtualKeyId,
         digest: &VirtualKeyDigest,
-    ) -> Result<Vec<ReachableModel>, LeaseError> {
+    ) -> Result<ListModelsResponse, LeaseError> {
         let request = ListModelsRequest {
             virtual_key_id: id.to_string(),
             key_sha256: digest.as_bytes().to_vec().into(),
         };
         let answer = self.broker.leases().list_models(request).await;
-        Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner().models)
+        Ok(answer.map_err(|status| LeaseError::from(&status))?.into_inner())
     }
 
     fn trouble(&self) -> Option<String> {
@@ -117,6 +122,10 @@ impl Loan for HeldLease {
         self.credential()
     }
 
+    fn credential_version(&self) -> u64 {
+        self.credential_version()
+    }
+
     fn model(&self) -> &str {
         self.model()
     }
@@ -139,6 +148,10 @@ impl Loan for HeldLease {
 
     fn because(&self) -> &str {
         self.because()
+    }
+
+    fn key_terms(&self) -> &KeyTerms {
+        self.key_terms()
     }
 
     fn is_live(&self) -> bool {

@@ -1,9 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use domain::{Dialect, Failure, Secret};
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use providers::{Answer, Proof, Provider};
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
 use tokio::time::timeout;
@@ -12,6 +11,7 @@ use tracing::Span;
 use crate::{
     Loan,
     aim::{aim, is_native},
+    beginning::{Begun, Failed},
     body::Frames,
     gateway::Gateway,
     hidden_usage::HiddenUsage,
@@ -19,6 +19,7 @@ use crate::{
     lease_refusal::lease_refusal,
     meters,
     outgoing::{self, outgoing, unusable},
+    place,
     refusal::Refusal,
     reply::{Idle, Reply, Stream},
     rewriting::rewrite,
@@ -38,6 +39,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) outline: &'a Outline,
     pub(crate) id: &'a str,
     pub(crate) started: Duration,
+    /// Where it comes from, if that is known.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// What came of one attempt at a call: an answer for the caller, of which no byte has been sent yet.
@@ -68,7 +71,7 @@ impl Gateway {
         key: LeaseKey,
         mut frames: Frames,
     ) -> Result<Response<Reply>, Refusal> {
-        let (mut loan, mut secret) = self.open(&key).await?;
+        let (mut loan, mut secret) = self.open(asked, &key).await?;
         let mut tried = Tried::default();
         loop {
             let began = self.clock.elapsed();
@@ -78,20 +81,26 @@ impl Gateway {
             let again = if goes_on { frames.again(LONGEST_REPEATED) } else { None };
             let attempt = self.attempt(asked, &loan, &secret, &key, frames).await;
             let mut attempt = attempt.unwrap_or_else(|refusal| own(asked, &*loan, None, &refusal));
-            let failure = attempt.failure.filter(|failure| goes_on && failure.may_fall_back());
-            let Some(failure) = failure else {
+            let Some(failure) = attempt.failure.filter(|failure| failure.may_fall_back()) else {
                 tried.tell(&mut attempt.response);
                 return Ok(attempt.finish(asked));
             };
+            let (credential, version) = (loan.credential().clone(), loan.credential_version());
+            let failed = FailedAttempt { credential, version, failure, began };
             let Some(body) = again else {
-                let why = format!("the request's body is longer than {LONGEST_REPEATED} bytes");
-                tried.tell_why_not(&mut attempt.response, &why);
+                self.leases.report(&key, failed);
+                if goes_on {
+                    let why = format!("the request's body is longer than {LONGEST_REPEATED} bytes");
+                    tried.tell_why_not(&mut attempt.response, &why);
+                } else {
+                    tried.tell(&mut attempt.response);
+                }
                 return Ok(attempt.finish(asked));
             };
-            let credential = loan.credential().clone();
-            tried.push(FailedAttempt { credential, failure, began });
+            tried.push(failed);
             match self.next_loan(&key, &tried).await {
                 Ok((next, opened)) => {
+                    permit(asked, &*next)?;
                     meters::fell_back(loan.provider(), failure);
                     (loan, secret, frames) = (next, opened, body);
                 }
@@ -109,14 +118,20 @@ impl Gateway {
         }
     }
 
-    /// A lease and its secret.
-    async fn open(&self, key: &LeaseKey) -> Result<(Arc<dyn Loan>, Secret), Refusal> {
+    /// A lease that permits the call, and its secret.
+    async fn open(
+        &self,
+        asked: &Asked<'_>,
+        key: &LeaseKey,
+    ) -> Result<(Arc<dyn Loan>, Secret), Refusal> {
         let mut loan = self.leases.lease(key).await.map_err(lease_refusal)?;
+        permit(asked, &*loan)?;
         let secret = match loan.unseal() {
             // It ended between the two lines above.
             Err(UnsealError::Ended) => {
                 self.leases.forget(key);
                 loan = self.leases.lease(key).await.map_err(lease_refusal)?;
+                permit(asked, &*loan)?;
                 loan.unseal()
             }
             unsealed => unsealed,
@@ -147,7 +162,7 @@ impl Gateway {
                 Exhausted::NotNow("the broker could not lend another credential")
             }
         })?;
-        if tried.has(loan.credential()) {
+        if tried.has(loan.credential(), loan.credential_version()) {
             // Better one failed call than going round in circles.
             return Err(Exhausted::NotNow("the broker lent a credential that has failed"));
         }
@@ -171,7 +186,8 @@ impl Gateway {
         let provider = self.catalogue.provider(loan.provider());
         let provider = provider.ok_or_else(|| unusable("its provider"))?;
         let target = aim(provider, &**loan, call, asked.outline.streams)?;
-        let hides_usage = rewrite(&mut frames, asked.outline, call.model.as_deref(), &target)?;
+        let in_path = model_in_path(call, &**loan);
+        let hides_usage = rewrite(&mut frames, asked.outline, in_path, &target)?;
         let url = outgoing::url(&target, provider, is_native(call), asked.parts.uri.query())?;
         let upstream = self.upstreams.for_loan(loan).map_err(|error| egress_refusal(&error))?;
         let method = asked.parts.method.clone();
@@ -183,8 +199,7 @@ impl Gateway {
             let (name, value) = outgoing::secret_header(&**loan, secret)?;
             request.headers_mut().insert(name, value);
         }
-        let answer = timeout(self.limits.first_byte, upstream.client.request(request)).await;
-        let answer = match answer {
+        let answer = match timeout(self.limits.first_byte, upstream.client.request(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 let (failure, refusal) = failed(&error);
@@ -200,9 +215,10 @@ impl Gateway {
         upstream.series.answered(call.operation, status, waited);
         let leak = Leak::new(secret);
         let (head, body) = answer.into_parts();
-        if !status.is_success() {
-            let answer = Refused { head: &head, provider, secret, leak: &leak };
-            return Ok(self.told(asked, loan, key, answer, body).await);
+        let mut body = Begun::new(body);
+        if let Some(error) = self.error_of(&head, &mut body, provider).await {
+            let answer = Refused { head: &head, error, provider, secret, leak: &leak };
+            return Ok(self.told(asked, loan, key, &answer));
         }
         let hidden_usage = (hides_usage && is_events(&head)).then(HiddenUsage::default);
         let stream = Stream {
@@ -244,30 +260,43 @@ impl Gateway {
         Ok(response)
     }
 
+    /// The error that an answer is, if it is one. What is too long or too slow to read is told by its
+    /// status alone.
+    async fn error_of(
+        &self,
+        head: &http::response::Parts,
+        body: &mut Begun,
+        provider: &Provider,
+    ) -> Option<Failed> {
+        let status = head.status;
+        if status.is_success() {
+            let may_hide = provider.hides_errors() && is_plain(head);
+            return if may_hide { body.error(is_events(head), provider).await } else { None };
+        }
+        let all = timeout(self.limits.body_idle, Limited::new(body, LONGEST_ERROR).collect()).await;
+        let all = all.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
+        Some(Failed { status, body: all.unwrap_or_default() })
+    }
+
     /// The provider's error: what it means, and how the caller is told.
-    async fn told(
+    fn told(
         &self,
         asked: &Asked<'_>,
         loan: &Arc<dyn Loan>,
         key: &LeaseKey,
-        answer: Refused<'_>,
-        body: Incoming,
+        answer: &Refused<'_>,
     ) -> Attempt {
-        let Refused { head, provider, secret, leak } = answer;
-        if head.status == StatusCode::UNAUTHORIZED {
+        let Refused { head, error: Failed { status, body }, provider, secret, leak } = answer;
+        let status = *status;
+        if status == StatusCode::UNAUTHORIZED {
             self.leases.forget(key);
         }
-        // An error that is too long or too slow to read is told by its status alone.
-        let body =
-            timeout(self.limits.body_idle, Limited::new(body, LONGEST_ERROR).collect()).await;
-        let body = body.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
-        let body = body.unwrap_or_default();
-        let (status, headers) = (head.status, &head.headers);
-        let failure = provider.failure(Answer { status: status.as_u16(), headers, body: &body });
+        let headers = &head.headers;
+        let failure = provider.failure(Answer { status: status.as_u16(), headers, body });
         let refusal = if status.is_redirection() {
             redirected(loan.provider(), status)
         } else {
-            upstream_error(loan.provider(), (status, failure), headers, &body, secret, leak)
+            upstream_error(loan.provider(), (status, failure), headers, body, secret, leak)
         };
         let mut response = refusal.respond(asked.shape, asked.id);
         copy_listed(head, &mut response, provider, |value| !leak.is_in(value));
@@ -279,6 +308,7 @@ impl Gateway {
 /// An answer that is an error, with what is needed to tell of it safely.
 struct Refused<'a> {
     head: &'a http::response::Parts,
+    error: Failed,
     provider: &'a Provider,
     secret: &'a Secret,
     leak: &'a Leak,
@@ -292,6 +322,11 @@ enum Exhausted {
     NotNow(&'static str),
 }
 
+/// Refuses a call that the lease's virtual key is not for.
+fn permit(asked: &Asked<'_>, loan: &dyn Loan) -> Result<(), Refusal> {
+    place::check(loan.key_terms(), asked.call.endpoint(), asked.source)
+}
+
 /// An answer of this gateway's own.
 fn own(asked: &Asked<'_>, loan: &dyn Loan, failure: Option<Failure>, refusal: &Refusal) -> Attempt {
     let mut response = refusal.respond(asked.shape, asked.id);
@@ -301,8 +336,17 @@ fn own(asked: &Asked<'_>, loan: &dyn Loan, failure: Option<Failure>, refusal: &R
 
 fn is_events(head: &http::response::Parts) -> bool {
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
-        && !head.headers.contains_key("content-encoding")
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream")) && is_plain(head)
+}
+
+/// The model of the path, as it goes out.
+fn model_in_path<'a>(call: &'a Call<'_>, loan: &'a dyn Loan) -> Option<&'a str> {
+    let named = call.model.as_deref()?;
+    Some(if loan.model().is_empty() { named } else { loan.model() })
+}
+
+fn is_plain(head: &http::response::Parts) -> bool {
+    !head.headers.contains_key("content-encoding")
 }
 
 fn copy_listed(

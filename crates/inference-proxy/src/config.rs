@@ -25,6 +25,10 @@ pub struct Config {
     /// say that something in front of it does TLS. Virtual keys and prompts are readable on the way.
     #[serde(default)]
     pub danger_plain_http_on: Option<SocketAddr>,
+    /// The networks of what stands in front of the proxy and adds the caller's address to
+    /// `X-Forwarded-For`. From elsewhere the header is not believed: the caller is who connects.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpNet>,
     /// The broker, and who the proxy is to it.
     pub broker: ClientConfig,
     /// The leases that are held.

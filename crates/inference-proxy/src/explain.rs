@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use domain::Dialect;
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
@@ -10,7 +12,7 @@ use strongroom_proto::v1::{ExplainRouteResponse, PlannedAttempt};
 use tokio::time::timeout;
 
 use crate::{
-    aim::no_target, gateway::Gateway, lease_refusal::lease_refusal, models::source_word,
+    aim::no_target, gateway::Gateway, lease_refusal::lease_refusal, models::source_word, place,
     presented::Presented, refusal::Refusal, reply::Reply,
 };
 
@@ -38,6 +40,7 @@ impl Gateway {
     pub(crate) async fn explain(
         &self,
         presented: Presented,
+        source: Option<IpAddr>,
         body: Incoming,
     ) -> Result<Response<Reply>, Refusal> {
         let read = Limited::new(body, LONGEST_QUESTION).collect();
@@ -61,6 +64,7 @@ impl Gateway {
             model: question.model,
         };
         let explained = self.leases.explain(&key).await.map_err(lease_refusal)?;
+        place::check_source(&place::told(&[], &explained.networks)?, source)?;
         let text = told(&explained).to_string();
         let mut response = Response::new(Reply::whole(Bytes::from(text)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

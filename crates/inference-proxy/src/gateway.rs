@@ -1,8 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use domain::{Clock, Dialect, ProviderId};
+use domain::{Clock, Dialect, EndpointKind, ProviderId};
 use http::{HeaderValue, Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use providers::Catalogue;
 use strongroom_client::LeaseKey;
 use tokio::sync::Semaphore;
@@ -16,6 +17,7 @@ use crate::{
     lease_refusal::lease_refusal,
     meters::{self, Meters},
     models::models,
+    place,
     presented::Presented,
     refusal::Refusal,
     reply::Reply,
@@ -38,6 +40,16 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) ids: RequestIds,
+    /// Whose word on where a call comes from counts.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+/// How a request came.
+#[derive(Clone, Copy)]
+struct Came<'a> {
+    id: &'a str,
+    started: Duration,
+    peer: IpAddr,
 }
 
 impl Gateway {
@@ -46,6 +58,7 @@ impl Gateway {
         &self,
         request: Request<Incoming>,
         connection: ConnectionUse,
+        peer: IpAddr,
     ) -> Response<Reply> {
         let started = self.clock.elapsed();
         let id = self.ids.next();
@@ -60,7 +73,8 @@ impl Gateway {
             Err(overloaded())
         } else {
             let span = span(route.operation(), &parts);
-            self.answer(&parts, body, &route, shape, (&id, started)).instrument(span).await
+            let came = Came { id: &id, started, peer };
+            self.answer(&parts, body, &route, shape, came).instrument(span).await
         };
         let mut response = answer.unwrap_or_else(|refusal| {
             meters::refused(route.operation(), refusal.status);
@@ -79,19 +93,23 @@ impl Gateway {
         body: Incoming,
         route: &Route<'_>,
         shape: Dialect,
-        (id, started): (&str, Duration),
+        came: Came<'_>,
     ) -> Result<Response<Reply>, Refusal> {
         check_head(parts)?;
+        let source = place::caller(came.peer, &parts.headers, &self.trusted_proxies);
         let call = match route {
             Route::Call(call) => call,
             Route::Models(wanted) => {
                 let presented = Presented::read(&parts.headers)?;
                 let listed = self.leases.models(&presented.id, &presented.digest).await;
-                return models(&listed.map_err(lease_refusal)?, *wanted, shape);
+                let listed = listed.map_err(lease_refusal)?;
+                let terms = place::told(&listed.endpoints, &listed.networks)?;
+                place::check(&terms, EndpointKind::Models, source)?;
+                return models(&listed.models, *wanted, shape);
             }
             Route::Explain => {
                 let presented = Presented::read(&parts.headers)?;
-                return self.explain(presented, body).await;
+                return self.explain(presented, source, body).await;
             }
             Route::NotPassed(provider) => return Err(self.not_passed(provider)),
             Route::NoProvider => return Err(self.no_provider()),
@@ -101,7 +119,8 @@ impl Gateway {
         let (frames, outline) = self.body(parts, body).await?;
         let key = lease_key(presented, call, &outline)?;
         Span::current().record("gen_ai.request.model", &*key.model);
-        let asked = Asked { parts, call, shape, outline: &outline, id, started };
+        let Came { id, started, .. } = came;
+        let asked = Asked { parts, call, shape, outline: &outline, id, started, source };
         self.call(&asked, key, frames).await
     }
 

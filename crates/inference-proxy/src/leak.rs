@@ -3,13 +3,20 @@ use std::fmt;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
 use domain::Secret;
-use memchr::memmem::Finder;
+use memchr::{memchr, memmem::Finder};
 use zeroize::Zeroizing;
+
+use escapes::Unescaped;
+
+mod escapes;
 
 /// Looks for a leased secret, plain or in a common encoding, in what a provider answers. It is made
 /// for one call and wiped with it.
 pub(crate) struct Leak {
     forms: Vec<Form>,
+    /// UTF-16 from the first byte that is not zero to the last, whichever half of a character is
+    /// written first. Looked for only where there is a zero, which text has none of.
+    wide: Option<Form>,
     /// Which bytes occur in any form: an answer's piece seldom ends in one.
     alphabet: [bool; 256],
     /// The end of the last piece, held back because it may be the beginning of a form.
@@ -27,29 +34,44 @@ pub(crate) struct Leaked;
 
 impl Leak {
     pub(crate) fn new(secret: &Secret) -> Self {
-        let forms: Vec<Form> = forms(secret.expose()).into_iter().map(Form::new).collect();
+        let secret = secret.expose();
+        let forms: Vec<Form> = forms(secret).into_iter().map(Form::new).collect();
+        let wide = Some(wide(secret)).filter(|_| !forms.is_empty()).map(Form::new);
         let mut alphabet = [false; 256];
         for byte in forms.iter().flat_map(|form| form.text.iter()) {
             if let Some(occurs) = alphabet.get_mut(usize::from(*byte)) {
                 *occurs = true;
             }
         }
-        Self { forms, alphabet, held: Bytes::new() }
+        Self { forms, wide, alphabet, held: Bytes::new() }
     }
 
     /// Whether a whole text holds the secret.
     pub(crate) fn is_in(&self, text: &[u8]) -> bool {
+        self.is_plain_in(text)
+            || Unescaped::of(text).is_some_and(|unescaped| self.is_plain_in(unescaped.bytes()))
+    }
+
+    fn is_plain_in(&self, text: &[u8]) -> bool {
+        let is_wide = |wide: &Form| wide.finder.find(text).is_some();
         self.forms.iter().any(|form| form.finder.find(text).is_some())
+            || (memchr(0, text).is_some() && self.wide.as_ref().is_some_and(is_wide))
     }
 
     /// Lets a piece of an answer pass, less an end that may be the beginning of the secret; that goes
     /// in front of the next piece. Other pieces go as they came, uncopied.
     pub(crate) fn pass(&mut self, piece: Bytes) -> Result<Bytes, Leaked> {
         let mut piece = self.after_held(piece);
-        if self.is_in(&piece) {
+        let unescaped = Unescaped::of(&piece);
+        let hides_it = |it: &Unescaped| self.is_plain_in(it.bytes());
+        if self.is_plain_in(&piece) || unescaped.as_ref().is_some_and(hides_it) {
             return Err(Leaked);
         }
-        let held = self.suspicious_end(&piece);
+        let escaped = unescaped.map_or(0, |unescaped| {
+            let plain = self.suspicious_end(unescaped.bytes());
+            piece.len() - unescaped.start_of_last(plain)
+        });
+        let held = self.suspicious_end(&piece).max(escaped);
         if held > 0 {
             self.held = piece.split_off(piece.len() - held);
         }
@@ -65,6 +87,10 @@ impl Leak {
         !self.held.is_empty()
     }
 
+    fn all(&self) -> impl Iterator<Item = &Form> {
+        self.forms.iter().chain(&self.wide)
+    }
+
     fn after_held(&mut self, piece: Bytes) -> Bytes {
         if self.held.is_empty() {
             return piece;
@@ -78,6 +104,9 @@ impl Leak {
     /// How long the longest end is that begins a form.
     fn suspicious_end(&self, piece: &[u8]) -> usize {
         let occurs = |byte: &u8| self.alphabet.get(usize::from(*byte)).copied().unwrap_or(true);
+        if piece.iter().rev().take(2).any(|byte| *byte == 0) {
+            return self.all().map(|form| form.overlap(piece)).max().unwrap_or(0);
+        }
         if !piece.last().is_some_and(occurs) {
             return 0;
         }
@@ -127,6 +156,13 @@ fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     add(percent_encoded(secret));
     add(secret.iter().rev().copied().collect());
     forms
+}
+
+/// Each byte followed by a zero, but for the last. Secrets are ASCII, as headers are.
+fn wide(secret: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut wide: Vec<u8> = secret.iter().flat_map(|byte| [*byte, 0]).collect();
+    wide.pop();
+    Zeroizing::new(wide)
 }
 
 fn hex(secret: &[u8], digits: &[u8; 16]) -> Vec<u8> {
@@ -221,6 +257,57 @@ mod tests {
             for size in [1, 5, 1000] {
                 assert!(pass(&form, size).is_err(), "{} by {size}", String::from_utf8_lossy(&form));
             }
+        }
+    }
+
+    #[test]
+    fn wide_characters_are_found_however_they_are_cut() {
+        let little: Vec<u8> = SECRET.iter().flat_map(|byte| [*byte, 0]).collect();
+        let big: Vec<u8> = SECRET.iter().flat_map(|byte| [0, *byte]).collect();
+        let innocent: Vec<u8> = b"sk-proj- sk-proj-abc".iter().flat_map(|it| [*it, 0]).collect();
+        for form in [little, big] {
+            for size in 1..=form.len() {
+                let text = [&innocent[..], &form].concat();
+                let through = pass(&text, size).unwrap_err();
+                assert!(innocent.starts_with(&through) || through.len() == innocent.len() + 1);
+            }
+        }
+        for size in 1..=innocent.len() {
+            assert_eq!(pass(&innocent, size).unwrap(), innocent, "{size}");
+        }
+    }
+
+    #[test]
+    fn escapes_of_json_hide_nothing_however_they_are_cut() {
+        let each = |escaped: fn(usize, u8) -> bool, upper: bool| {
+            let one = |(at, byte): (usize, &u8)| match (escaped(at, *byte), upper) {
+                (false, _) => char::from(*byte).to_string(),
+                (true, false) => format!("\\u{byte:04x}"),
+                (true, true) => format!("\\u{byte:04X}"),
+            };
+            SECRET.iter().enumerate().map(one).collect::<String>()
+        };
+        let forms = [
+            each(|_, _| true, false),
+            each(|_, _| true, true),
+            each(|at, _| at == 0, false),
+            each(|at, _| at % 3 == 1, true),
+            each(|_, byte| !byte.is_ascii_alphanumeric(), false),
+            String::from_utf8_lossy(SECRET).replace('/', "\\/"),
+        ];
+        for form in forms {
+            let text = format!("{{\"a\":\"{form}\"}}");
+            for size in 1..=text.len() {
+                let through = pass(text.as_bytes(), size).unwrap_err();
+                assert!(b"{\"a\":\"".starts_with(&through), "{form} by {size}");
+            }
+            assert!(leak().is_in(text.as_bytes()));
+        }
+        let innocent =
+            r#"{"a":"\u0073\u006b-\u0070roj \u00e9\ud83d\ude00 \\u0073 s\/k \"sk\u002d"}\u00"#;
+        for size in 1..=innocent.len() {
+            let through = pass(innocent.as_bytes(), size).unwrap();
+            assert_eq!(through, innocent.as_bytes(), "{size}");
         }
     }
 

@@ -31,6 +31,9 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
     let told = with_models(message, models);
     match reason {
         "VIRTUAL_KEY_REFUSED" => Refusal::key(),
+        "VIRTUAL_KEY_IS_BLOCKED" => {
+            Refusal::new(StatusCode::FORBIDDEN, "key_blocked", told).and_final()
+        }
         "MODEL_NOT_IN_SCOPE" => {
             Refusal::new(StatusCode::FORBIDDEN, "model_not_in_scope", told).about("model")
         }
@@ -47,6 +50,14 @@ fn refused(reason: &str, message: String, models: &str) -> Refusal {
         }
         "CREDENTIAL_IS_DISABLED" => {
             Refusal::new(StatusCode::FAILED_DEPENDENCY, "credential_disabled", told).and_final()
+        }
+        "CREDENTIAL_NOT_EXCHANGED" => {
+            Refusal::new(StatusCode::FAILED_DEPENDENCY, "credential_not_exchanged", told)
+                .and_final()
+        }
+        "TOKEN_SERVICE_UNAVAILABLE" => {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "token_service_unavailable", told)
+                .retry_after(SHORT_WAIT)
         }
         "DIALECT_NOT_SERVED" => Refusal::bad_request("dialect_not_served", told),
         "TENANT_IS_SUSPENDED" => {
@@ -86,13 +97,16 @@ fn resting(failure: Option<&str>, retry_after: Option<Duration>) -> Refusal {
          {failure}); nothing was sent to a provider"
     );
     let refusal = Refusal::new(status, EXHAUSTED, message);
-    refusal.retry_after(retry_after.unwrap_or(SHORT_WAIT))
+    let refusal = refusal.retry_after(retry_after.unwrap_or(SHORT_WAIT));
+    // Only a person can mend it.
+    if status == StatusCode::BAD_GATEWAY { refusal.and_final() } else { refusal }
 }
 
 /// The code of an answer when all credentials that policy names have failed.
 pub(crate) const EXHAUSTED: &str = "credentials_exhausted";
 
-fn broken() -> Refusal {
+/// For an answer of the broker's that says what it must not.
+pub(crate) fn broken() -> Refusal {
     Refusal::new(
         StatusCode::BAD_GATEWAY,
         "broker_failed",
@@ -120,12 +134,15 @@ mod tests {
     #[test]
     fn each_reason_has_a_status_that_sdks_understand() {
         check("VIRTUAL_KEY_REFUSED", 401, "invalid_api_key");
+        check("VIRTUAL_KEY_IS_BLOCKED", 403, "key_blocked");
         check("MODEL_NOT_IN_SCOPE", 403, "model_not_in_scope");
         check("PROVIDER_NOT_IN_SCOPE", 403, "provider_not_in_scope");
         check("NO_SUCH_MODEL", 404, "model_not_found");
         check("NO_SUCH_PROVIDER", 404, "provider_not_found");
         check("NO_CREDENTIAL", 424, "no_credential");
         check("CREDENTIAL_IS_DISABLED", 424, "credential_disabled");
+        check("CREDENTIAL_NOT_EXCHANGED", 424, "credential_not_exchanged");
+        check("TOKEN_SERVICE_UNAVAILABLE", 503, "token_service_unavailable");
         check("DIALECT_NOT_SERVED", 400, "dialect_not_served");
         check("TENANT_IS_SUSPENDED", 403, "tenant_suspended");
         check("NOT_PERMITTED", 502, "gateway_not_permitted");

@@ -1,10 +1,12 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use domain::{CredentialName, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId};
+use domain::{
+    CredentialName, KeyTerms, Origin, ProviderId, Secret, Source, VirtualKeyDigest, VirtualKeyId,
+};
 use http::{HeaderName, Uri};
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
-use strongroom_proto::v1::{ExplainRouteResponse, ReachableModel};
+use strongroom_proto::v1::{ExplainRouteResponse, ListModelsResponse};
 
 /// Where the proxy gets its leases from: the broker, or a test's script.
 #[async_trait]
@@ -19,6 +21,9 @@ pub trait Leases: fmt::Debug + Send + Sync {
         failed: &[FailedAttempt],
     ) -> Result<Arc<dyn Loan>, LeaseError>;
 
+    /// Tells of a failed call that no other credential stands in for; does not wait for anyone.
+    fn report(&self, key: &LeaseKey, failed: FailedAttempt);
+
     /// What a call would go out with and why; nothing is lent.
     async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError>;
 
@@ -30,7 +35,7 @@ pub trait Leases: fmt::Debug + Send + Sync {
         &self,
         id: &VirtualKeyId,
         digest: &VirtualKeyDigest,
-    ) -> Result<Vec<ReachableModel>, LeaseError>;
+    ) -> Result<ListModelsResponse, LeaseError>;
 
     /// Why no leases can be had, if that is so.
     fn trouble(&self) -> Option<String>;
@@ -55,6 +60,8 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn source(&self) -> Source;
     /// The credential's name.
     fn credential(&self) -> &CredentialName;
+    /// The credential's version.
+    fn credential_version(&self) -> u64;
     /// The model as the provider knows it; empty for calls that name none.
     fn model(&self) -> &str;
     /// The kind of the credential, as the catalogue calls it.
@@ -63,10 +70,12 @@ pub trait Loan: fmt::Debug + Send + Sync {
     fn settings(&self) -> &[(String, String)];
     /// The address in the place of the provider's own, if there is one.
     fn address(&self) -> Option<&str>;
-    /// Whether the tenant's policy lists another credential for when this one fails.
+    /// Whether there is another credential, or another version of it, for when this one fails.
     fn has_fallback(&self) -> bool;
     /// Why this credential, in a word.
     fn because(&self) -> &str;
+    /// For which kinds of calls, and from which networks.
+    fn key_terms(&self) -> &KeyTerms;
     /// Whether it may still be used.
     fn is_live(&self) -> bool;
     /// The secret, for as long as the caller keeps it.

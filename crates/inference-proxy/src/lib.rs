@@ -6,6 +6,7 @@
 //! caller sends could change where a credential goes.
 
 mod aim;
+mod beginning;
 mod body;
 mod brokered;
 mod busy;
@@ -22,6 +23,7 @@ mod listener_tls;
 mod meters;
 mod models;
 mod outgoing;
+mod place;
 mod presented;
 mod proxy;
 mod redact;

@@ -92,6 +92,7 @@ impl Proxy {
             clock,
             meters: Arc::new(Meters::new()),
             ids: RequestIds::new().map_err(OpenError::NoRandomness)?,
+            trusted_proxies: config.trusted_proxies.clone(),
         };
         let (readiness, _) = watch::channel(Readiness::NotReady("it has not started".to_owned()));
         Ok(Self { gateway: Arc::new(gateway), exit, tls: tls.map(Arc::new), readiness })

@@ -9,13 +9,12 @@ use std::{
 use bytes::Bytes;
 use domain::Clock;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, meters::Meters, route::Operation,
-    upstream::Upstream,
+    beginning::Begun, busy::Busy, hidden_usage::HiddenUsage, leak::Leak, meters::Meters,
+    route::Operation, upstream::Upstream,
 };
 
 /// The body of an answer.
@@ -33,7 +32,7 @@ enum Source {
 /// A provider's answer on its way to the caller: as it comes, piece by piece, never gathered. When
 /// the caller goes away this is dropped, and the provider's connection with it.
 pub(crate) struct Stream {
-    pub(crate) body: Incoming,
+    pub(crate) body: Begun,
     pub(crate) leak: Leak,
     /// For a caller who did not ask for figures of usage where we did.
     pub(crate) hidden_usage: Option<HiddenUsage>,

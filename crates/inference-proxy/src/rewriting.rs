@@ -35,6 +35,7 @@ fn replace_model(frames: &mut Frames, outline: &Outline, in_path: Option<&str>, 
     let wanted = match in_path {
         // The lease is for the path's model. Google's bodies repeat it as `models/…`.
         Some(path) if named.name.rsplit('/').next() == Some(path) => return,
+        Some(path) if named.name.starts_with("models/") => &format!("models/{path}"),
         Some(path) => path,
         None => model,
     };
@@ -183,6 +184,7 @@ mod tests {
             (r#"{"model":"models/m-1"}"#, r#"{"model":"models/m-1"}"#),
             (r#"{"model":"m-1"}"#, r#"{"model":"m-1"}"#),
             (r#"{"model":"m-2"}"#, r#"{"model":"m-1"}"#),
+            (r#"{"model":"models/m-2"}"#, r#"{"model":"models/m-1"}"#),
             ("{}", "{}"),
         ] {
             let mut scanner = Scanner::new();

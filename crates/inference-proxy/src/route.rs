@@ -1,4 +1,4 @@
-use domain::{Dialect, ProviderId};
+use domain::{Dialect, EndpointKind, ProviderId};
 use http::{Method, request::Parts};
 use providers::Catalogue;
 
@@ -126,6 +126,22 @@ impl<'a> Route<'a> {
 }
 
 impl Call<'_> {
+    /// What a virtual key must be for. Whatever goes through a provider's own path is of one kind.
+    pub(crate) fn endpoint(&self) -> EndpointKind {
+        match self.operation {
+            _ if matches!(self.asks, providers::Call::Native { .. }) => EndpointKind::Native,
+            Operation::ChatCompletions => EndpointKind::ChatCompletions,
+            Operation::Completions => EndpointKind::Completions,
+            Operation::Embeddings => EndpointKind::Embeddings,
+            Operation::Responses => EndpointKind::Responses,
+            Operation::Moderations => EndpointKind::Moderations,
+            Operation::Messages => EndpointKind::Messages,
+            Operation::CountTokens => EndpointKind::CountTokens,
+            Operation::Models => EndpointKind::Models,
+            Operation::Native | Operation::Explain | Operation::Unknown => EndpointKind::Native,
+        }
+    }
+
     fn fixed(path: &str) -> Option<Self> {
         let (_, operation, asks, needs_model) = *FIXED.iter().find(|(known, ..)| *known == path)?;
         // A moderation may name no model, and then OpenAI is the only one who does it.

@@ -1,4 +1,6 @@
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, io, net::IpAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
@@ -33,7 +35,7 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < gateway.limits.connections => {
-                let Ok((tcp, _)) = accepted else {
+                let Ok((tcp, peer)) = accepted else {
                     // Out of file descriptors, most likely; some will be free in a moment.
                     sleep(Duration::from_millis(20)).await;
                     continue;
@@ -43,6 +45,7 @@ pub(crate) async fn serve(
                     tls: tls.clone(),
                     builder: Arc::clone(&builder),
                     watcher: graceful.watcher(),
+                    peer: peer.ip(),
                 };
                 connections.spawn(connection.accept(tcp));
             }
@@ -64,6 +67,7 @@ struct Connection {
     tls: Option<Arc<ServerTls>>,
     builder: Arc<auto::Builder<TokioExecutor>>,
     watcher: hyper_util::server::graceful::Watcher,
+    peer: IpAddr,
 }
 
 impl Connection {
@@ -82,14 +86,14 @@ impl Connection {
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { gateway, builder, watcher, .. } = self;
+        let Self { gateway, builder, watcher, peer, .. } = self;
         let calls = ConnectionUse::default();
         let limits = &gateway.limits;
         let (head, idle) = (limits.header_read, limits.keep_alive);
         let stream = HeadDeadline::new(stream, calls.clone(), head, idle);
         let service = service_fn(move |request: Request<Incoming>| {
             let (gateway, calls) = (Arc::clone(&gateway), calls.clone());
-            async move { Ok::<_, Infallible>(gateway.handle(request, calls).await) }
+            async move { Ok::<_, Infallible>(gateway.handle(request, calls, peer).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {

@@ -19,8 +19,9 @@ impl Tried {
         &self.0
     }
 
-    pub(crate) fn has(&self, credential: &CredentialName) -> bool {
-        self.0.iter().any(|attempt| attempt.credential == *credential)
+    /// Whether this version of this credential has failed.
+    pub(crate) fn has(&self, credential: &CredentialName, version: u64) -> bool {
+        self.0.iter().any(|one| one.credential == *credential && one.version == version)
     }
 
     /// Says on an answer from what it fell back, if it did.
@@ -98,6 +99,7 @@ mod tests {
         for failure in failures {
             tried.push(FailedAttempt {
                 credential: "tenants/acme/credentials/a".parse().unwrap(),
+                version: 1,
                 failure: *failure,
                 began: Duration::ZERO,
             });

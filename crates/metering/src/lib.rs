@@ -8,8 +8,9 @@ mod request;
 mod usage;
 
 pub use prices::{
-    Basis, Bound, Day, Discount, ModelKind, ModelPrice, NoBound, NoPrice, PriceBook, PriceChange,
-    PriceTable, PriceTableError, PriceView, Priced, Rates, TenantPrices, Tier, WorstCase, diff,
+    BUILTIN_VERSION, Basis, Bound, DatedTable, Day, Discount, ModelKind, ModelPrice, Moment,
+    NoBound, NoPrice, PriceBook, PriceChange, PriceDocument, PriceTable, PriceTableError,
+    PriceView, Priced, Prices, Rates, TenantPrices, Term, Terms, Tier, WorstCase, diff, diff_terms,
 };
 pub use request::{
     CacheUse, Edit, Filter, InvalidRequest, OutputLimit, Piece, RequestOutline, UsageOptIn, apply,

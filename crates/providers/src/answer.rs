@@ -106,6 +106,22 @@ impl<'a> Told<'a> {
     }
 }
 
+/// The status that an error in a successful answer, or in its first event, stands for; `None` when the
+/// body tells of no error.
+pub(crate) fn status_of_error(body: &Value) -> Option<u16> {
+    let error = body.get("error").filter(|error| error.is_object())?;
+    let code = error.get("code").and_then(scalar);
+    let status = code.as_deref().and_then(|code| code.parse().ok());
+    if let Some(status) = status.filter(|status| (400..600).contains(status)) {
+        return Some(status);
+    }
+    let kind = error.get("type").and_then(Value::as_str);
+    let said = |word: &str| kind == Some(word) || code.as_deref() == Some(word);
+    let known = ERRORS.iter().find(|(word, _)| said(word));
+    // An error that names no kind is the provider's trouble.
+    Some(known.map_or(502, |(_, status)| *status))
+}
+
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -114,6 +130,24 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
+
+/// What errors are called that come without a status of their own.
+const ERRORS: [(&str, u16); 14] = [
+    ("invalid_request_error", 400),
+    ("invalid_prompt", 400),
+    ("authentication_error", 401),
+    ("invalid_api_key", 401),
+    ("billing_error", 402),
+    ("insufficient_quota", 402),
+    ("permission_error", 403),
+    ("not_found_error", 404),
+    ("request_too_large", 413),
+    ("rate_limit_error", 429),
+    ("rate_limit_exceeded", 429),
+    ("timeout_error", 504),
+    ("overloaded_error", 529),
+    ("api_error", 500),
+];
 
 const CODES: [&str; 9] = [
     "/error/code",

@@ -55,6 +55,22 @@ impl Catalogue {
         Ok(self)
     }
 
+    /// The same, with another address for one provider's token service: an endpoint in the own network,
+    /// another cloud's, or a stand-in.
+    pub fn with_token_origin(
+        mut self,
+        provider: &ProviderId,
+        origin: &str,
+    ) -> Result<Self, CatalogueError> {
+        let checked = Origin::of_url(origin)
+            .map_err(|source| CatalogueError::InvalidAddress { url: origin.to_owned(), source })?;
+        let found = self.providers.iter_mut().find(|known| known.id() == provider);
+        found
+            .ok_or_else(|| CatalogueError::UnknownProvider(provider.to_string()))?
+            .set_token_origin(checked.as_str());
+        Ok(self)
+    }
+
     /// The provider with this slug.
     pub fn provider(&self, id: &ProviderId) -> Option<&Provider> {
         self.providers.iter().find(|provider| provider.id() == id)

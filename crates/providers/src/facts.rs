@@ -149,6 +149,9 @@ pub(crate) struct PathFacts {
     pub(crate) path: String,
     #[serde(default)]
     pub(crate) upstream: Option<String>,
+    /// Whether the model of the path stands in each item of the body too.
+    #[serde(default)]
+    pub(crate) repeats_model: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -77,7 +77,11 @@ impl Provider {
         let place =
             Place { provider: self, form, settings: &settings, base_url, model: TEST_MODEL };
         let own = test.base_url.as_deref();
-        let root = place.root(own)?;
+        let root = match (&test.signed_for, own) {
+            // Who signs is asked of the token service, wherever the models are.
+            (Some(_), Some(own)) => self.token_url(place.fill(own)?),
+            (Some(_) | None, own) => place.root(own)?,
+        };
         let path = place.fill(&test.path)?;
         let proof = match &test.signed_for {
             None => place.proof(test.dialect)?,

@@ -61,6 +61,9 @@ pub struct Minting {
     pub how: Mint,
     /// Where to ask; `None` when it is computed here.
     pub url: Option<String>,
+    /// The same as the provider calls it, which is elsewhere than `url` in a deployment that reaches it
+    /// by another address.
+    pub public_url: Option<String>,
     /// The shortest life that the provider gives, in seconds.
     pub shortest_seconds: Option<u64>,
     /// The longest one; `None` when it does not end by itself.
@@ -68,6 +71,24 @@ pub struct Minting {
     /// Where one that was made is deleted with DELETE, when its name is appended; `None` when it only
     /// ends.
     pub delete_url: Option<String>,
+}
+
+impl Mint {
+    /// The word in metrics and traces.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AwsAssumeRole => "aws_assume_role",
+            Self::BedrockShortTermKey => "bedrock_short_term_key",
+            Self::GoogleJwtGrant => "google_jwt_grant",
+            Self::EntraClientCredentials => "entra_client_credentials",
+            Self::OpenAiServiceAccountKey => "open_ai_service_account_key",
+            Self::OpenRouterKey => "open_router_key",
+            Self::XaiTeamKey => "xai_team_key",
+            Self::VercelKey => "vercel_key",
+            Self::CloudflareToken => "cloudflare_token",
+            Self::PerplexityKey => "perplexity_key",
+        }
+    }
 }
 
 impl Provider {
@@ -85,15 +106,16 @@ impl Provider {
         let place = Place { provider: self, form, settings: &settings, base_url: None, model: "" };
         let facts = self.mints().iter().find(|facts| facts.how == how && facts.from == kind);
         let url = facts.and_then(|facts| facts.url.as_deref());
+        let public_url = url.map(|url| place.fill(url)).transpose()?;
+        let delete_url = facts.and_then(|facts| facts.delete_url.as_deref());
+        let delete_url = delete_url.map(|url| place.fill(url)).transpose()?;
         Ok(Some(Minting {
             how,
-            url: url.map(|url| place.fill(url)).transpose()?,
+            url: public_url.clone().map(|url| self.token_url(url)),
+            public_url,
             shortest_seconds: facts.and_then(|facts| facts.shortest_seconds),
             longest_seconds: facts.and_then(|facts| facts.longest_seconds),
-            delete_url: facts
-                .and_then(|facts| facts.delete_url.as_deref())
-                .map(|url| place.fill(url))
-                .transpose()?,
+            delete_url: delete_url.map(|url| self.token_url(url)),
         }))
     }
 }

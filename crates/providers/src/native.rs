@@ -1,6 +1,10 @@
 use http::Method;
 
-use crate::{CatalogueError, facts::PathFacts};
+use crate::{
+    CatalogueError,
+    facts::PathFacts,
+    settings::{path_segment, path_segments},
+};
 
 /// One call of a provider's own API that may be passed through.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,6 +17,9 @@ pub struct NativePath {
     pub template: String,
     /// What the provider calls it, when that differs.
     pub(crate) upstream: Option<String>,
+    /// Whether the model of the path stands in each item of the body too, so that no other can be put
+    /// in its place.
+    pub(crate) repeats_model: bool,
 }
 
 /// A request that matches a [`NativePath`].
@@ -22,6 +29,8 @@ pub struct NativeCall<'p, 'a> {
     pub path: &'p NativePath,
     /// The model that the request's path names, as it stands there.
     pub model: Option<&'a str>,
+    /// Where that stands in the path.
+    model_at: usize,
 }
 
 impl NativeCall<'_, '_> {
@@ -30,6 +39,18 @@ impl NativeCall<'_, '_> {
         let model = self.model?;
         let plain = model.replace("%3A", ":").replace("%3a", ":");
         Some(plain.replace("%2F", "/").replace("%2f", "/"))
+    }
+
+    /// The path with another model in the place of its own; `None` where there is none, or where it
+    /// could be no part of such a path.
+    pub(crate) fn path_with(&self, path: &str, model: &str) -> Option<String> {
+        let named = self.model.filter(|_| !self.path.repeats_model)?;
+        let is_all_the_rest = self.path.template.ends_with("{model_path}");
+        let written = if is_all_the_rest { path_segments(model) } else { path_segment(model) };
+        let (before, after) = path.split_at_checked(self.model_at)?;
+        let path = format!("{before}{written}{}", after.strip_prefix(named)?);
+        let again = self.path.matches(&self.path.method, &path)?;
+        (again.model_name().as_deref() == Some(model)).then_some(path)
     }
 }
 
@@ -40,6 +61,7 @@ impl NativePath {
             method: method.map_err(|error| CatalogueError::invalid("native.paths", &error))?,
             template: facts.path.clone(),
             upstream: facts.upstream.clone(),
+            repeats_model: facts.repeats_model,
         })
     }
 
@@ -48,6 +70,7 @@ impl NativePath {
             return None;
         }
         let mut model = None;
+        let mut model_at = 0;
         let mut rest = path;
         let mut at_end = false;
         for expected in self.template.split('/') {
@@ -55,6 +78,7 @@ impl NativePath {
                 return None;
             }
             if expected == "{model_path}" {
+                model_at = path.len() - rest.len();
                 let segments = rest.split('/');
                 let fits = (1..=4).contains(&segments.clone().count())
                     && segments.into_iter().all(is_model_segment);
@@ -69,11 +93,13 @@ impl NativePath {
             };
             if let Some(verb) = expected.strip_prefix("{model}") {
                 let named = part.strip_suffix(verb)?;
+                model_at = path.len() - rest.len();
                 model = Some(named).filter(|named| is_model_segment(named));
                 // Without a verb the whole segment is the model, `:` and all.
                 model.filter(|named| verb.is_empty() || !named.contains(':'))?;
             } else if let Some(verb) = expected.strip_prefix("{encoded_model}") {
                 let named = part.strip_suffix(verb)?;
+                model_at = path.len() - rest.len();
                 model = Some(named).filter(|named| is_model_segment(&without_escapes(named)));
                 model?;
             } else if expected.starts_with('{') {
@@ -86,7 +112,7 @@ impl NativePath {
                 None => at_end = true,
             }
         }
-        at_end.then_some(NativeCall { path: self, model })
+        at_end.then_some(NativeCall { path: self, model, model_at })
     }
 }
 

@@ -7,7 +7,7 @@ use regex::Regex;
 use crate::{
     Answer, CatalogueError, CredentialForm, Endpoint, KeyHint, MintFacts, NativeCall, NativePath,
     Operation, Proof, Quirk, SettingForm, Settings, UsageShape,
-    answer::Told,
+    answer::{Told, status_of_error},
     facts::{ErrorFacts, Facts},
     key_test::TestForm,
     target::Place,
@@ -26,6 +26,8 @@ pub struct Provider {
     base_url: Option<String>,
     /// What this deployment has put in the place of the provider's addresses.
     moved_to: Option<String>,
+    /// What this deployment has put in the place of the token service's address.
+    tokens_at: Option<String>,
     speaks: Dialect,
     pub(crate) detect_rank: u8,
     detect: Vec<Regex>,
@@ -63,6 +65,7 @@ impl Provider {
             name: facts.name,
             base_url: facts.base_url,
             moved_to: None,
+            tokens_at: None,
             speaks: dialect(&facts.speaks)?,
             detect_rank: facts.detect_rank,
             detect: regexes(&facts.detect)?,
@@ -227,6 +230,20 @@ impl Provider {
         )
     }
 
+    /// The status that an error stands for which came in an answer with status 200, or in the first event
+    /// of one; `None` when it is no error, and of a provider that does not do so.
+    pub fn error_in_success(&self, body: &[u8]) -> Option<u16> {
+        if !self.hides_errors() {
+            return None;
+        }
+        serde_json::from_slice(body).ok().as_ref().and_then(status_of_error)
+    }
+
+    /// Whether an error may come in an answer with status 200.
+    pub fn hides_errors(&self) -> bool {
+        self.quirks.contains(&Quirk::ErrorsInSuccess)
+    }
+
     /// Whether the model's name is one of this provider's.
     pub(crate) fn detects(&self, model: &str) -> bool {
         self.detect.iter().any(|rule| rule.is_match(model))
@@ -248,6 +265,18 @@ impl Provider {
 
     pub(crate) fn set_base_url(&mut self, base_url: &str) {
         self.moved_to = Some(self.root_of(base_url).to_owned());
+    }
+
+    pub(crate) fn set_token_origin(&mut self, origin: &str) {
+        self.tokens_at = Some(origin.to_owned());
+    }
+
+    /// An address of the token service, where this deployment has it.
+    pub(crate) fn token_url(&self, url: String) -> String {
+        let Some(origin) = &self.tokens_at else { return url };
+        let after = url.split_once("://").map_or("", |(_, after)| after);
+        let path = after.find('/').and_then(|at| after.get(at..)).unwrap_or_default();
+        format!("{origin}{path}")
     }
 
     pub(crate) fn root_template<'a>(&'a self, of_dialect: Option<&'a str>) -> Option<&'a str> {

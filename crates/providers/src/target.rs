@@ -2,10 +2,10 @@ use std::borrow::Cow;
 
 use domain::{Dialect, Origin};
 use http::{HeaderName, HeaderValue, Method, header::AUTHORIZATION};
-use thiserror::Error;
 
 use crate::{
-    CredentialForm, CredentialKind, Endpoint, Operation, Provider, Rewrite, Settings,
+    CredentialForm, CredentialKind, Endpoint, NativeCall, NoTarget, Operation, Provider, Rewrite,
+    Settings,
     kind::Sends,
     provider::Surface,
     settings::{fill, google_host, path_segment, path_segments},
@@ -87,120 +87,6 @@ pub enum Proof {
     Nothing,
 }
 
-/// Why a call has no target, and what to change.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum NoTarget {
-    /// Nobody here knows this provider.
-    #[error("no provider is called `{name}`; there are {known}")]
-    UnknownProvider {
-        /// The name as given, made printable.
-        name: String,
-        /// The slugs that there are.
-        known: String,
-    },
-    /// The provider takes other kinds of credentials.
-    #[error("{provider} takes no credential of kind {kind}; it takes {takes}")]
-    WrongCredentialKind {
-        /// The provider.
-        provider: String,
-        /// The kind as given.
-        kind: CredentialKind,
-        /// The kinds that it takes.
-        takes: String,
-    },
-    /// A setting of the credential is missing.
-    #[error("the credential for {provider} lacks the setting `{setting}`: {help}")]
-    MissingSetting {
-        /// The provider.
-        provider: String,
-        /// The setting.
-        setting: String,
-        /// What it is.
-        help: String,
-    },
-    /// A setting of the credential cannot be.
-    #[error(
-        "the setting `{setting}` of the credential for {provider} should look like {looks_like}"
-    )]
-    InvalidSetting {
-        /// The provider.
-        provider: String,
-        /// The setting.
-        setting: String,
-        /// How it should look.
-        looks_like: String,
-    },
-    /// The provider has no such setting.
-    #[error(
-        "a credential of kind {kind} for {provider} has no setting `{setting}`; it may have {known}"
-    )]
-    UnknownSetting {
-        /// The provider.
-        provider: String,
-        /// The kind of credential.
-        kind: CredentialKind,
-        /// The setting as given, made printable.
-        setting: String,
-        /// The settings that it may have.
-        known: String,
-    },
-    /// Each credential brings its own address, and this one does not.
-    #[error("a credential for {provider} needs an address (base_url)")]
-    MissingAddress {
-        /// The provider.
-        provider: String,
-    },
-    /// The address cannot be used.
-    #[error("the address of the credential for {provider} cannot be used")]
-    InvalidAddress {
-        /// The provider.
-        provider: String,
-        /// What is wrong with it.
-        #[source]
-        source: domain::InvalidOrigin,
-    },
-    /// The call must say which model, or which deployment, it is for.
-    #[error("name a model: {provider} needs one for this call{hint}")]
-    MissingModel {
-        /// The provider.
-        provider: String,
-        /// What a model is there.
-        hint: &'static str,
-    },
-    /// The provider does not serve this dialect.
-    #[error(
-        "{provider} does not serve the format `{dialect}`; it serves {served}",
-        dialect = .dialect.as_str()
-    )]
-    DialectNotServed {
-        /// The provider.
-        provider: String,
-        /// The dialect.
-        dialect: Dialect,
-        /// The dialects that it serves.
-        served: String,
-    },
-    /// The provider does not serve this operation.
-    #[error(
-        "{provider} does not serve {operation} in this format; it serves {served}",
-        operation = .operation.as_str()
-    )]
-    OperationNotServed {
-        /// The provider.
-        provider: String,
-        /// The operation.
-        operation: Operation,
-        /// The operations that it serves in the same dialect.
-        served: String,
-    },
-    /// The call is not one of the provider's own that may pass through.
-    #[error("this call of {provider}'s own API is not passed through; see its list of paths")]
-    NativeCallNotServed {
-        /// The provider.
-        provider: String,
-    },
-}
-
 /// What templates are filled from.
 pub(crate) struct Place<'a> {
     pub(crate) provider: &'a Provider,
@@ -236,12 +122,7 @@ impl Provider {
                 let call = self.native_call(method, path);
                 let call =
                     call.ok_or_else(|| NoTarget::NativeCallNotServed { provider: self.slug() })?;
-                let upstream = call.path.upstream.as_ref();
-                let named = call.model_name();
-                let model = named.as_deref().unwrap_or(&model);
-                let place = Place { model, ..place };
-                let path = upstream.map(|template| place.fill(template)).transpose()?;
-                (surface.path.clone(), path.unwrap_or_else(|| path_of(call, ask)), None)
+                (surface.path.clone(), self.native_path(&place, call, path, ask.model)?, None)
             }
         };
         let base_path = format!("{}{}", path_in(&root), place.fill(&prefix)?);
@@ -302,6 +183,35 @@ impl Provider {
             header_prefix,
             extra: surface.extra.clone(),
         })
+    }
+
+    /// The path of a call of the provider's own API: as the caller wrote it, but for what the credential
+    /// says and for a model in the place of the caller's.
+    fn native_path(
+        &self,
+        place: &Place<'_>,
+        call: NativeCall<'_, '_>,
+        path: &str,
+        model: &str,
+    ) -> Result<String, NoTarget> {
+        let named = call.model_name();
+        let is_replaced = named.as_deref().is_some_and(|named| !model.is_empty() && model != named);
+        let path = if is_replaced {
+            let replaced = call.path_with(path, model);
+            replaced.ok_or_else(|| NoTarget::ModelNotReplaceable {
+                provider: self.slug(),
+                model: model.to_owned(),
+            })?
+        } else {
+            path.to_owned()
+        };
+        let Some(template) = &call.path.upstream else {
+            // It matched a template without a part that is not fixed or checked, so it means itself.
+            return Ok(path);
+        };
+        let named = named.as_deref().filter(|_| !is_replaced);
+        let model = named.unwrap_or(if is_replaced { model } else { place.model });
+        Place { model, ..*place }.fill(template)
     }
 
     fn operation_path(
@@ -401,15 +311,6 @@ impl Provider {
 fn path_in(url: &str) -> &str {
     let after = url.split_once("://").map_or(url, |(_, after)| after);
     after.find('/').and_then(|at| after.get(at..)).unwrap_or_default()
-}
-
-fn path_of(call: crate::NativeCall<'_, '_>, ask: &Ask<'_>) -> String {
-    // It matched a template without a part that is not fixed or checked, so it means itself.
-    debug_assert!(call.path.upstream.is_none());
-    match ask.call {
-        Call::Native { path, .. } => path.to_owned(),
-        Call::Operation(_) => String::new(),
-    }
 }
 
 impl Place<'_> {

@@ -14,6 +14,8 @@ mod failures;
 mod manual;
 #[path = "it/models.rs"]
 mod models;
+#[path = "it/replaced.rs"]
+mod replaced;
 #[path = "it/secrets.rs"]
 mod secrets;
 #[path = "it/targets.rs"]

@@ -46,6 +46,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::IdentityUnblocked => format!("no longer blocked: {}", names.show_subject(record)),
         Kind::Finding => format!("FOUND: {}", reason(record)),
         Kind::CheckpointGivenUp => "a checkpoint was given up".to_owned(),
+        Kind::PricesChanged => "prices changed".to_owned(),
         Kind::LogPruned => format!("records before {} pruned", record.tree_size),
         Kind::LeaseGranted => {
             format!("lent {credential} v{}{}", record.credential_version, by(key))
@@ -61,11 +62,28 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialRotated => {
             format!("{credential} rotated to v{}", record.credential_version)
         }
+        Kind::CredentialRotationStarted | Kind::CredentialRotationAdvanced => {
+            let percent = record.rotation_percent;
+            format!("{credential} v{} serves {percent} %", record.credential_version)
+        }
+        Kind::CredentialRotationFinished => {
+            format!("{credential} v{} serves alone", record.credential_version)
+        }
+        Kind::CredentialRotationRolledBack => {
+            format!("{credential} v{} set back: {}", record.credential_version, record.because)
+        }
         Kind::CredentialDisabled => format!("{credential} disabled"),
         Kind::CredentialEnabled => format!("{credential} enabled"),
         Kind::CredentialDeleted => format!("{credential} deleted"),
+        Kind::CredentialTested => {
+            format!("{credential} tested: {}", record.verdict().as_str_name().to_lowercase())
+        }
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
+        Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),
+        Kind::VirtualKeyRotated => format!("virtual key {key} has a new value"),
+        Kind::VirtualKeyBlocked => format!("virtual key {key} blocked"),
+        Kind::VirtualKeyUnblocked => format!("virtual key {key} no longer blocked"),
     }
 }
 

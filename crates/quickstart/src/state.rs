@@ -73,6 +73,7 @@ impl State {
             let providers = crate::environment::KNOWN
                 .map(|known| (known.provider.to_owned(), Value::Table(origin.clone())));
             config.insert("providers".to_owned(), Value::Table(Table::from_iter(providers)));
+            config.insert("egress".to_owned(), to_stand_in(address));
         }
         let path = self.write("broker.running.toml", &config)?;
         Ok(broker::Config::load(&path)?)
@@ -91,12 +92,7 @@ impl State {
             peer.insert("broker".to_owned(), broker.to_string().into());
         }
         if let Some(address) = stand_in {
-            let allow = Value::Array(vec![format!("{}/32", address.ip()).into()]);
-            let egress = Table::from_iter([
-                ("allow".to_owned(), allow),
-                ("danger_plain_http_to_loopback".to_owned(), true.into()),
-            ]);
-            config.insert("egress".to_owned(), Value::Table(egress));
+            config.insert("egress".to_owned(), to_stand_in(address));
         }
         let path = self.write("proxy.running.toml", &config)?;
         Ok(inference_proxy::Config::load(&path)?)
@@ -123,6 +119,15 @@ impl State {
         write_private(&path, &format!("# Written at each start of the quickstart.\n{config}"))?;
         Ok(path)
     }
+}
+
+/// The way out to the stand-in, which is on this machine.
+fn to_stand_in(address: SocketAddr) -> Value {
+    let allow = Value::Array(vec![format!("{}/32", address.ip()).into()]);
+    Value::Table(Table::from_iter([
+        ("allow".to_owned(), allow),
+        ("danger_plain_http_to_loopback".to_owned(), true.into()),
+    ]))
 }
 
 fn read(path: &Path) -> anyhow::Result<Table> {

@@ -54,6 +54,12 @@ pub struct LeaseContext<'a> {
     pub has_fallback: bool,
     /// Why this credential.
     pub because: &'a str,
+    /// The prices by which calls under it are priced.
+    pub price_version: &'a str,
+    /// The kinds of calls that the virtual key is for; empty for all.
+    pub endpoints: &'a [String],
+    /// The networks that the virtual key may be used from; empty for all.
+    pub networks: &'a [String],
 }
 
 impl LeaseContext<'_> {
@@ -84,6 +90,9 @@ impl LeaseContext<'_> {
             .field(21, self.address)
             .field(22, [u8::from(self.has_fallback)])
             .field(23, self.because)
+            .field(24, joined(self.endpoints.iter().map(String::as_str)))
+            .field(25, joined(self.networks.iter().map(String::as_str)))
+            .field(27, self.price_version)
             .finish()
     }
 

@@ -107,6 +107,9 @@ pub(crate) fn lease(origins: &[String]) -> LeaseContext<'_> {
         address: "",
         has_fallback: false,
         because: "detected",
+        price_version: "7-2",
+        endpoints: &[],
+        networks: &[],
     }
 }
 

@@ -1,4 +1,4 @@
-use audit::{Reason, timestamp};
+use audit::{Reason, Verdict, timestamp};
 use strongroom_proto::v1::Source;
 
 use crate::{Event, event::rfc3339};
@@ -17,7 +17,10 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
     let record = &event.record;
     let reason = (event.reason != Reason::Unspecified).then(|| event.reason.as_str_name());
     let source = (record.source() != Source::Unspecified).then(|| record.source().as_str_name());
+    let verdict =
+        (record.verdict() != Verdict::Unspecified).then(|| record.verdict().as_str_name());
     let ends = record.lease_expire_time.as_ref().and_then(timestamp).map(rfc3339);
+    let previous = record.previous_expire_time.as_ref().and_then(timestamp).map(rfc3339);
     let mut all = vec![
         ("index", Value::Number(event.index)),
         ("time", Value::Text(rfc3339(event.time))),
@@ -34,11 +37,16 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("credential", text(&record.credential)),
         ("credential_uid", bytes(&record.credential_uid)),
         ("credential_version", number(record.credential_version)),
+        ("deleted_version", number(record.deleted_version)),
+        ("rotation_percent", number(record.rotation_percent.into())),
         ("revision", number(record.revision)),
         ("provider", text(&record.provider)),
         ("source", text(source.unwrap_or_default())),
         ("because", text(&record.because)),
+        ("verdict", text(verdict.unwrap_or_default())),
         ("virtual_key", text(&record.virtual_key)),
+        ("previous_expire_time", text(&previous.unwrap_or_default())),
+        ("ends_leases", text(if record.ends_leases { "true" } else { "" })),
         ("lease_hash", bytes(&record.lease_hash)),
         ("lease_expire_time", text(&ends.unwrap_or_default())),
         ("lease_renewals", number(record.lease_renewals.into())),
@@ -50,6 +58,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("kek_version", number(record.kek_version.into())),
         ("config_sha256", bytes(&record.config_sha256)),
         ("policy_sha256", bytes(&record.policy_sha256)),
+        ("prices_sha256", bytes(&record.prices_sha256)),
         ("tree_size", number(record.tree_size)),
         ("tree_root", bytes(&record.tree_root)),
         ("count", number(record.count.into())),

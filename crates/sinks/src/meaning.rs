@@ -41,11 +41,21 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialDisabled => "Credential disabled",
         Kind::CredentialEnabled => "Credential enabled",
         Kind::CredentialDeleted => "Credential deleted",
+        Kind::CredentialRotationStarted => "Credential rotation started",
+        Kind::CredentialRotationAdvanced => "Credential rotation advanced",
+        Kind::CredentialRotationFinished => "Credential rotation finished",
+        Kind::CredentialRotationRolledBack => "Credential rotation rolled back",
+        Kind::CredentialTested => "Credential tested",
         Kind::VirtualKeyCreated => "Virtual key created",
         Kind::VirtualKeyRevoked => "Virtual key revoked",
+        Kind::VirtualKeyUpdated => "Virtual key updated",
+        Kind::VirtualKeyRotated => "Virtual key rotated",
+        Kind::VirtualKeyBlocked => "Virtual key blocked",
+        Kind::VirtualKeyUnblocked => "Virtual key unblocked",
         Kind::Finding => "Stored data or log found changed",
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
+        Kind::PricesChanged => "Prices changed",
     }
 }
 
@@ -63,7 +73,11 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
+        | Kind::CredentialRotationRolledBack
         | Kind::VirtualKeyRevoked
+        | Kind::PricesChanged
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -79,7 +93,13 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantUpdated
         | Kind::CredentialCreated
         | Kind::CredentialRotated
-        | Kind::VirtualKeyCreated => Weight::Routine,
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialTested
+        | Kind::VirtualKeyCreated
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated => Weight::Routine,
     }
 }
 

@@ -129,9 +129,18 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::TenantSuspended
         | Kind::TenantResumed
         | Kind::CredentialRotated
+        | Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
+        | Kind::VirtualKeyUpdated
+        | Kind::VirtualKeyRotated
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked
         | Kind::IdentityBlocked
+        | Kind::PricesChanged
         | Kind::IdentityUnblocked => (EntityManagement, Activity::Update),
         Kind::CredentialDeleted | Kind::VirtualKeyRevoked => (EntityManagement, Activity::Delete),
         Kind::Unspecified
@@ -140,6 +149,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::Refused
         | Kind::PolicyLoaded
         | Kind::Finding
+        | Kind::CredentialTested
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

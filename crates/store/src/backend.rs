@@ -15,6 +15,24 @@ pub trait Backend: Database + Sized {
     /// Makes a holder (`$1`) the leader for so many milliseconds (`$2`), unless another one is.
     const LEAD: &'static str;
 
+    /// Keeps how a credential fares.
+    const PUT_HEALTH: &'static str;
+
+    /// Claims the probe of a credential (`$1`) whose rest began at a time (`$2`), now (`$3`), if an
+    /// older one was sent before another time (`$4`).
+    const CLAIM_PROBE: &'static str;
+    /// Begins a transaction that will write.
+    const BEGIN: &'static str;
+
+    /// Keeps the calls of a JSON array (`$1`) that are new, and gives their ids.
+    const KEEP_CALLS: &'static str;
+
+    /// Adds the rows of a JSON array (`$1`) to the sums of calls.
+    const ADD_SUMS: &'static str;
+
+    /// Whether only one connection can write at a time.
+    const ONE_WRITER: bool;
+
     /// Opens a connection that meets every promise of durability.
     fn connect(
         options: &Options<Self>,

@@ -1,10 +1,12 @@
-use domain::{ModelPattern, ProviderId, RequestId, Timestamp};
+use domain::{ProviderId, RequestId, Rotation, TenantId, Timestamp};
 
 use crate::{
-    Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, TestRow, VersionRow,
     backend::{Backend, Value},
     mapping::{list, purpose},
+    rotation::write_rotation,
     routing::write_rules,
+    virtual_key::{create_virtual_key, update_virtual_key},
 };
 
 /// Carries a change out in the transaction that is open on this connection.
@@ -34,14 +36,21 @@ pub(crate) async fn carry_out<B: Backend>(
                 None => Ok(()),
             }
         }
+        Change::DropVersion(credential, version) => {
+            let name = credential.name().to_string();
+            update_credential::<B>(connection, credential, &name).await?;
+            drop_version::<B>(connection, credential, *version, &name).await
+        }
         Change::DeleteCredential(credential) => {
             const SQL: &str = "DELETE FROM credential WHERE uid = $1 AND revision = $2";
             let values = [credential.uid.as_ref().into(), before(credential.revision)];
             let name = credential.name().to_string();
             replace::<B>(connection, SQL, &values, &name).await
         }
+        Change::KeepTest(test) => keep_test::<B>(connection, test).await,
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
+        Change::SetPrices(prices) => set_prices::<B>(connection, prices).await,
     }
 }
 
@@ -124,8 +133,10 @@ async fn create_credential<B: Backend>(
     const SQL: &str = "\
         INSERT INTO credential (uid, tenant_uid, tenant, id, provider, enabled, priority, \
             base_url, models, last_four, current_version, revision, created_at, updated_at, \
-            row_mac, kind, settings) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+            row_mac, kind, settings, rotation, rotation_due) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+            $19)";
+    let rotation = write_rotation(credential.rotation.as_ref());
     let settings = serde_json::to_string(&credential.settings).unwrap_or_default();
     let models = list(&credential.models);
     let values = [
@@ -146,6 +157,8 @@ async fn create_credential<B: Backend>(
         Value::Bytes(&credential.row_mac),
         credential.kind.as_str().into(),
         settings.as_str().into(),
+        rotation.as_str().into(),
+        rotation_due(credential),
     ];
     insert::<B>(connection, SQL, &values, name).await
 }
@@ -158,8 +171,9 @@ async fn update_credential<B: Backend>(
     const SQL: &str = "\
         UPDATE credential SET provider = $1, enabled = $2, priority = $3, base_url = $4, \
             models = $5, last_four = $6, current_version = $7, revision = $8, updated_at = $9, \
-            row_mac = $10, kind = $11, settings = $12 \
-        WHERE uid = $13 AND revision = $14";
+            row_mac = $10, kind = $11, settings = $12, rotation = $13, rotation_due = $14 \
+        WHERE uid = $15 AND revision = $16";
+    let rotation = write_rotation(credential.rotation.as_ref());
     let settings = serde_json::to_string(&credential.settings).unwrap_or_default();
     let models = list(&credential.models);
     let values = [
@@ -175,9 +189,28 @@ async fn update_credential<B: Backend>(
         Value::Bytes(&credential.row_mac),
         credential.kind.as_str().into(),
         settings.as_str().into(),
+        rotation.as_str().into(),
+        rotation_due(credential),
         credential.uid.as_ref().into(),
         before(credential.revision),
     ];
+    replace::<B>(connection, SQL, &values, name).await
+}
+
+/// Finds a rotation whose next step is due; what is due, the rotation itself says.
+fn rotation_due(credential: &CredentialRow) -> Value<'static> {
+    let due = credential.rotation.as_ref().and_then(Rotation::due);
+    Value::Integer(due.map(Timestamp::as_millis))
+}
+
+async fn drop_version<B: Backend>(
+    connection: &mut B::Connection,
+    credential: &CredentialRow,
+    version: u64,
+    name: &str,
+) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM credential_version WHERE credential_uid = $1 AND version = $2";
+    let values = [credential.uid.as_ref().into(), version.into()];
     replace::<B>(connection, SQL, &values, name).await
 }
 
@@ -199,63 +232,44 @@ async fn create_version<B: Backend>(
     insert::<B>(connection, SQL, &values, name).await
 }
 
-async fn create_virtual_key<B: Backend>(
+async fn keep_test<B: Backend>(
     connection: &mut B::Connection,
-    key: &VirtualKeyRow,
+    test: &TestRow,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        INSERT INTO virtual_key (id, tenant_uid, tenant, display_name, verifier, \
-            scope_providers, scope_models, expires_at, revoked, revision, created_at, updated_at, \
-            row_mac) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-    let providers = list(key.scope.providers.iter().map(ProviderId::as_str));
-    let models = list(key.scope.models.iter().map(ModelPattern::as_str));
+        INSERT INTO credential_test (credential_uid, version, verdict, tested_at, row_mac) \
+        SELECT uid, $2, $3, $4, $5 FROM credential WHERE uid = $1 \
+        ON CONFLICT (credential_uid) DO UPDATE SET version = excluded.version, \
+            verdict = excluded.verdict, tested_at = excluded.tested_at, row_mac = excluded.row_mac";
     let values = [
-        key.id.as_str().into(),
-        Value::Bytes(key.tenant_uid.as_ref()),
-        key.tenant.as_str().into(),
-        key.display_name.as_str().into(),
-        Value::Bytes(&key.verifier),
-        providers.as_str().into(),
-        models.as_str().into(),
-        Value::Integer(key.expires_at.map(Timestamp::as_millis)),
-        Value::Flag(key.revoked),
-        key.revision.into(),
-        key.created_at.into(),
-        key.updated_at.into(),
-        Value::Bytes(&key.row_mac),
+        test.credential_uid.as_ref().into(),
+        test.version.into(),
+        test.verdict.as_str().into(),
+        test.tested_at.into(),
+        Value::Bytes(&test.row_mac),
     ];
-    insert::<B>(connection, SQL, &values, &name(key)).await
+    replace::<B>(connection, SQL, &values, "the credential").await
 }
 
-async fn update_virtual_key<B: Backend>(
+async fn set_prices<B: Backend>(
     connection: &mut B::Connection,
-    key: &VirtualKeyRow,
+    prices: &PriceRow,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        UPDATE virtual_key SET display_name = $1, verifier = $2, scope_providers = $3, \
-            scope_models = $4, expires_at = $5, revoked = $6, revision = $7, updated_at = $8, \
-            row_mac = $9 \
-        WHERE id = $10 AND revision = $11";
-    let providers = list(key.scope.providers.iter().map(ProviderId::as_str));
-    let models = list(key.scope.models.iter().map(ModelPattern::as_str));
+        INSERT INTO price (tenant, revision, sha256, document, created_at) \
+        VALUES ($1, $2, $3, $4, $5)";
     let values = [
-        key.display_name.as_str().into(),
-        Value::Bytes(&key.verifier),
-        providers.as_str().into(),
-        models.as_str().into(),
-        Value::Integer(key.expires_at.map(Timestamp::as_millis)),
-        Value::Flag(key.revoked),
-        key.revision.into(),
-        key.updated_at.into(),
-        Value::Bytes(&key.row_mac),
-        key.id.as_str().into(),
-        before(key.revision),
+        prices.tenant.as_ref().map_or("", TenantId::as_str).into(),
+        prices.revision.into(),
+        Value::Bytes(&prices.sha256),
+        Value::Bytes(&prices.document),
+        prices.created_at.into(),
     ];
-    replace::<B>(connection, SQL, &values, &name(key)).await
+    let name = prices.tenant.as_ref().map_or("prices".to_owned(), TenantId::resource);
+    insert::<B>(connection, SQL, &values, &name).await
 }
 
-async fn insert<B: Backend>(
+pub(crate) async fn insert<B: Backend>(
     connection: &mut B::Connection,
     sql: &'static str,
     values: &[Value<'_>],
@@ -266,7 +280,7 @@ async fn insert<B: Backend>(
 }
 
 /// Runs a statement that touches one row, or none when that row has changed.
-async fn replace<B: Backend>(
+pub(crate) async fn replace<B: Backend>(
     connection: &mut B::Connection,
     sql: &'static str,
     values: &[Value<'_>],
@@ -279,10 +293,6 @@ async fn replace<B: Backend>(
     }
 }
 
-fn name(key: &VirtualKeyRow) -> String {
-    format!("{}/virtualKeys/{}", key.tenant.resource(), key.id)
-}
-
-fn before(revision: u64) -> Value<'static> {
+pub(crate) fn before(revision: u64) -> Value<'static> {
     revision.saturating_sub(1).into()
 }

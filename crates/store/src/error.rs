@@ -16,6 +16,10 @@ pub enum StoreError {
     /// may help.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
+    /// A number would become larger than a column holds; nothing was changed. Trying again does not
+    /// help.
+    #[error("a sum would be larger than the database can hold")]
+    TooLarge,
     /// A row does not read as what was written. Trying again does not help.
     #[error("`{0}` in the database is corrupt")]
     Corrupt(String),
@@ -45,6 +49,8 @@ impl StoreError {
             Some("28000" | "28P01" | "3D000") => {
                 Self::Misconfigured("the database refuses the login".to_owned())
             }
+            // SQLITE_CONSTRAINT_DATATYPE; numeric_value_out_of_range.
+            Some("3091" | "22003") => Self::TooLarge,
             // What is left asks for another try: locked, read-only, full, gone, overloaded.
             Some(_) | None => Self::Unavailable(error),
         }

@@ -7,9 +7,11 @@ mod change;
 mod changes;
 mod config;
 mod error;
+mod health;
 mod mapping;
 mod postgres;
 mod prune;
+mod rotation;
 mod routing;
 mod row;
 mod sequence;
@@ -17,13 +19,24 @@ mod sql_store;
 mod sqlite;
 mod store;
 mod tree;
+mod usage;
+mod virtual_key;
 mod writer;
 
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
+pub use health::HealthRow;
 pub use postgres::PostgresStore;
+pub use rotation::write_rotation;
 pub use routing::write_rules;
-pub use row::{CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, VersionRow, VirtualKeyRow};
+pub use row::{
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, TenantRow, TestRow,
+    VersionRow, VirtualKeyRow,
+};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;
+pub use usage::{
+    CallQuery, UsageBy, UsageFilter, UsageKey, UsageQuery, UsageRow, UsageSpent, UsageSum,
+    quarter_of, quarter_start,
+};

@@ -1,34 +1,43 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{OnMissing, Scope, Timestamp, Uid};
+use domain::{CredentialName, KeyTerms, OnMissing, RateLimits, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
-    VirtualKeyRow, backend::Row, routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, PreviousKey, StoreError, TenantRow,
+    TestRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
 };
 
+mod usage;
+
+pub(crate) use usage::{usage_call, usage_id, usage_sum};
+
 /// Reads the columns of one table.
-struct Columns<'a> {
-    row: &'a Row,
-    table: &'static str,
+pub(crate) struct Columns<'a> {
+    pub(crate) row: &'a Row,
+    pub(crate) table: &'static str,
 }
 
 impl Columns<'_> {
-    fn corrupt(&self, column: &str) -> StoreError {
+    pub(crate) fn corrupt(&self, column: &str) -> StoreError {
         StoreError::Corrupt(format!("{}.{column}", self.table))
     }
 
-    fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
+    pub(crate) fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
         let number: i64 = self.row.read(self.table, column)?;
         T::try_from(number).map_err(|_| self.corrupt(column))
     }
 
-    fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
+    fn optional_number(&self, column: &str) -> Result<Option<u64>, StoreError> {
+        let number: Option<i64> = self.row.read(self.table, column)?;
+        number.map(|number| u64::try_from(number).map_err(|_| self.corrupt(column))).transpose()
+    }
+
+    pub(crate) fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
         self.number(column).map(Timestamp::from_millis)
     }
 
-    fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    pub(crate) fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, StoreError> {
         let millis: Option<i64> = self.row.read(self.table, column)?;
         Ok(millis.map(Timestamp::from_millis))
     }
@@ -41,7 +50,7 @@ impl Columns<'_> {
         self.row.read(self.table, column)
     }
 
-    fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
+    pub(crate) fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
         self.row.read(self.table, column)
     }
 
@@ -72,7 +81,7 @@ impl Columns<'_> {
         self.bytes(column)?.try_into().map_err(|_| self.corrupt(column))
     }
 
-    fn uid(&self, column: &str) -> Result<Uid, StoreError> {
+    pub(crate) fn uid(&self, column: &str) -> Result<Uid, StoreError> {
         self.array(column).map(Uid::from_bytes)
     }
 }
@@ -229,7 +238,13 @@ pub(crate) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
         created_at: of.time("created_at")?,
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
+        rotation: read_rotation(&of.text("rotation")?)?,
     })
+}
+
+pub(crate) fn credential_name(row: &Row) -> Result<CredentialName, StoreError> {
+    let of = Columns { row, table: "credential" };
+    Ok(CredentialName { tenant: of.parsed("tenant")?, credential: of.parsed("id")? })
 }
 
 pub(crate) fn version(row: &Row) -> Result<VersionRow, StoreError> {
@@ -243,6 +258,17 @@ pub(crate) fn version(row: &Row) -> Result<VersionRow, StoreError> {
     })
 }
 
+pub(crate) fn test(row: &Row) -> Result<TestRow, StoreError> {
+    let of = Columns { row, table: "credential_test" };
+    Ok(TestRow {
+        credential_uid: of.uid("credential_uid")?,
+        version: of.number("version")?,
+        verdict: of.text("verdict")?,
+        tested_at: of.time("tested_at")?,
+        row_mac: of.array("row_mac")?,
+    })
+}
+
 pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
     let of = Columns { row, table: "virtual_key" };
     Ok(VirtualKeyRow {
@@ -251,12 +277,53 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
         tenant: of.parsed("tenant")?,
         display_name: of.text("display_name")?,
         verifier: of.array("verifier")?,
-        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
-        expires_at: of.optional_time("expires_at")?,
+        previous: previous(&of)?,
+        terms: terms(&of)?,
+        group: of.optional_parsed("key_group")?,
+        rates: RateLimits {
+            requests_per_minute: of.optional_number("requests_per_minute")?,
+            tokens_per_minute: of.optional_number("tokens_per_minute")?,
+            concurrent: of.optional_number("concurrent")?,
+        },
+        blocked: of.flag("blocked")?,
         revoked: of.flag("revoked")?,
         revision: of.number("revision")?,
         created_at: of.time("created_at")?,
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
+    })
+}
+
+/// A document of prices.
+pub(crate) fn price_document(row: &Row) -> Result<Vec<u8>, StoreError> {
+    Columns { row, table: "price" }.bytes("document")
+}
+
+fn previous(of: &Columns<'_>) -> Result<Vec<PreviousKey>, StoreError> {
+    let bytes = of.bytes("previous")?;
+    let (values, rest) = bytes.as_chunks::<40>();
+    if !rest.is_empty() {
+        return Err(of.corrupt("previous"));
+    }
+    let value = |value: &[u8; 40]| {
+        let (verifier, ends_at) = value.split_first_chunk::<32>()?;
+        let ends_at = i64::from_be_bytes(*ends_at.first_chunk()?);
+        Some(PreviousKey { verifier: *verifier, ends_at: Timestamp::from_millis(ends_at) })
+    };
+    values.iter().map(|it| value(it).ok_or_else(|| of.corrupt("previous"))).collect()
+}
+
+fn terms(of: &Columns<'_>) -> Result<KeyTerms, StoreError> {
+    let label = |(name, text): (String, String)| {
+        let corrupt = |_| of.corrupt("labels");
+        Ok((name.parse().map_err(corrupt)?, text.parse().map_err(corrupt)?))
+    };
+    Ok(KeyTerms {
+        scope: Scope { providers: of.list("scope_providers")?, models: of.list("scope_models")? },
+        endpoints: of.list("endpoints")?,
+        networks: of.list("networks")?,
+        expires_at: of.optional_time("expires_at")?,
+        labels: of.pairs("labels")?.into_iter().map(label).collect::<Result<_, StoreError>>()?,
+        owner: of.optional_parsed("owner")?,
     })
 }

@@ -17,16 +17,18 @@ use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
     error::timed_out,
+    health::{claim_probe, put_health},
     sequence::Sequence,
     sql_store::SqlStore,
+    usage::{add_sums, keep_calls},
 };
 
 /// The store of many brokers.
 pub type PostgresStore = SqlStore<Postgres>;
 
 impl PostgresStore {
-    /// Connects, with at most so many connections; one of them writes, one listens for other brokers'
-    /// changes, and there are at least three.
+    /// Connects, with at most so many connections; one of them writes, one counts usage, one listens for
+    /// other brokers' changes, and there are at least four.
     ///
     /// The URL may hold a password and appears in no error.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
@@ -42,7 +44,7 @@ impl PostgresStore {
         let mut connection = Postgres::connect(&options).await.map_err(StoreError::from_sqlx)?;
         MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
         let readers = PgPoolOptions::new()
-            .max_connections(connections.saturating_sub(2).max(1))
+            .max_connections(connections.saturating_sub(3).max(1))
             .acquire_timeout(WAIT)
             // Not for the writer: a timeout that ends a commit's wait for a standby lets records be
             // seen that a failover then loses.
@@ -75,6 +77,21 @@ impl Backend for Postgres {
         VALUES (1, $1, $2 + floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
         WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
+    const PUT_HEALTH: &'static str =
+        put_health!("floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+
+    const CLAIM_PROBE: &'static str =
+        claim_probe!("floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+    const BEGIN: &'static str = "BEGIN";
+    const KEEP_CALLS: &'static str = keep_calls!(
+        "decode(",
+        ", 'hex')",
+        "jsonb_array_elements(CAST($1 AS JSONB)) AS rows (value)"
+    );
+    const ADD_SUMS: &'static str =
+        add_sums!("jsonb_array_elements(CAST($1 AS JSONB)) AS rows (value)");
+    const ONE_WRITER: bool = false;
 
     async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         // A database may have a weaker setting of its own; a stronger one is left alone.

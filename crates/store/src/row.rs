@@ -1,6 +1,6 @@
 use domain::{
-    CredentialId, CredentialName, OnMissing, ProviderId, RequestId, RoutingRules, Scope, TenantId,
-    Timestamp, Uid, VirtualKeyId,
+    CredentialId, CredentialName, GroupId, KeyTerms, OnMissing, ProviderId, RateLimits, RequestId,
+    Rotation, RoutingRules, TenantId, Timestamp, Uid, VirtualKeyId, VirtualKeyName,
 };
 
 /// A tenant as it is kept.
@@ -102,6 +102,8 @@ pub struct CredentialRow {
     pub last_four: String,
     /// The version that is leased.
     pub current_version: u64,
+    /// The rotation that runs, or the last that did.
+    pub rotation: Option<Rotation>,
     /// Rises by 1 with each change, from 1.
     pub revision: u64,
     /// When it was made.
@@ -116,6 +118,24 @@ impl CredentialRow {
     /// The resource name.
     pub fn name(&self) -> CredentialName {
         CredentialName { tenant: self.tenant.clone(), credential: self.id.clone() }
+    }
+
+    /// The rotation, while it runs.
+    pub fn live_rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref().filter(|rotation| rotation.is_live())
+    }
+
+    /// The versions that may be lent: the current one, and beside it another while a rotation runs.
+    pub fn lent_versions(&self) -> impl Iterator<Item = u64> {
+        let spare = self.rotation.as_ref().and_then(Rotation::spare);
+        [Some(self.current_version), spare].into_iter().flatten()
+    }
+
+    /// The number of the next new version: no number is used twice, not even that of a version that a
+    /// rotation dropped.
+    pub fn next_version(&self) -> u64 {
+        let highest = self.rotation.as_ref().map_or(0, |rotation| rotation.candidate);
+        self.current_version.max(highest).saturating_add(1)
     }
 }
 
@@ -134,6 +154,21 @@ pub struct VersionRow {
     pub created_at: Timestamp,
 }
 
+/// What the last test of a credential has shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TestRow {
+    /// Of which credential.
+    pub credential_uid: Uid,
+    /// Which version was tested.
+    pub version: u64,
+    /// What was found, a word of `providers`.
+    pub verdict: String,
+    /// When.
+    pub tested_at: Timestamp,
+    /// The MAC over all of the above.
+    pub row_mac: [u8; 32],
+}
+
 /// A virtual key as it is kept: never the key itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VirtualKeyRow {
@@ -147,10 +182,16 @@ pub struct VirtualKeyRow {
     pub display_name: String,
     /// The HMAC that a presented key must match.
     pub verifier: [u8; 32],
-    /// What it may reach.
-    pub scope: Scope,
-    /// From then on it is refused.
-    pub expires_at: Option<Timestamp>,
+    /// Values from before rotations, the latest first. One whose time is up may still be here.
+    pub previous: Vec<PreviousKey>,
+    /// What it is for, from where and until when, and whose it is.
+    pub terms: KeyTerms,
+    /// The keys that it shares budgets with.
+    pub group: Option<GroupId>,
+    /// How fast it may be used.
+    pub rates: RateLimits,
+    /// Refused until that is lifted.
+    pub blocked: bool,
     /// Refused for good.
     pub revoked: bool,
     /// Rises by 1 with each change, from 1.
@@ -161,4 +202,35 @@ pub struct VirtualKeyRow {
     pub updated_at: Timestamp,
     /// The MAC over all of the above.
     pub row_mac: [u8; 32],
+}
+
+/// A document of prices: list prices, or one tenant's own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PriceRow {
+    /// Whose they are; none for list prices.
+    pub tenant: Option<TenantId>,
+    /// Rises by 1 with each document, from 1, for each tenant and for list prices.
+    pub revision: u64,
+    /// The SHA-256 of the document, by which the record names it.
+    pub sha256: [u8; 32],
+    /// The document.
+    pub document: Vec<u8>,
+    /// When it was put in.
+    pub created_at: Timestamp,
+}
+
+impl VirtualKeyRow {
+    /// The resource name.
+    pub fn name(&self) -> VirtualKeyName {
+        VirtualKeyName { tenant: self.tenant.clone(), id: self.id.clone() }
+    }
+}
+
+/// What is kept of a virtual key's value from before a rotation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PreviousKey {
+    /// The HMAC that it must match.
+    pub verifier: [u8; 32],
+    /// The first moment at which it is refused.
+    pub ends_at: Timestamp,
 }

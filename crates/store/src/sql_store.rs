@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use audit::{BUNDLE_WIDTH, Entry, Hash, Kind, RecordDraft};
-use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use sqlx::Pool;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -17,12 +17,14 @@ use tokio::{
 };
 
 use crate::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
-    StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending,
+    PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
+    VirtualKeyRow,
     backend::{Backend, Options, Row, Value},
     error::is_lost,
-    mapping,
+    health, mapping,
     prune::{self, first_kept},
+    usage,
     writer::{Answer, Job, QUEUE, Writer},
 };
 
@@ -30,6 +32,8 @@ use crate::{
 pub struct SqlStore<B: Backend> {
     readers: Pool<B>,
     writer: mpsc::Sender<Job>,
+    /// What need not wait for the log, nor the log for it. The writer too, where only one can write.
+    aside: mpsc::Sender<Job>,
     task: Mutex<JoinSet<()>>,
     deployment: Uid,
     wakeups: Option<watch::Receiver<u64>>,
@@ -49,10 +53,18 @@ impl<B: Backend> SqlStore<B> {
         let deployment = deployment::<B>(&mut connection).await?;
         let (writer, jobs) = mpsc::channel(QUEUE);
         let mut task = JoinSet::new();
+        let aside = if B::ONE_WRITER {
+            writer.clone()
+        } else {
+            let (aside, jobs) = mpsc::channel(QUEUE);
+            task.spawn(Writer::<B>::aside(options.clone()).run(jobs));
+            aside
+        };
         task.spawn(Writer::<B>::new(options, connection, lock).run(jobs));
         Ok(Self {
             readers,
             writer,
+            aside,
             task: Mutex::new(task),
             deployment,
             wakeups: None,
@@ -99,9 +111,7 @@ impl<B: Backend> SqlStore<B> {
     }
 
     async fn write<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
-        let (answer, outcome) = oneshot::channel();
-        self.writer.send(job(answer)).await.map_err(|_| StoreError::not_taken_on())?;
-        outcome.await.map_err(|_| StoreError::not_taken_on())?
+        hand(&self.writer, job).await
     }
 }
 
@@ -188,6 +198,17 @@ impl<B: Backend> Store for SqlStore<B> {
         self.all(SQL, &values, mapping::credential).await
     }
 
+    async fn rotations_due(
+        &self,
+        by: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CredentialName>, StoreError> {
+        const SQL: &str = "\
+            SELECT tenant, id FROM credential WHERE rotation_due <= $1 AND enabled \
+            ORDER BY rotation_due, uid LIMIT $2";
+        self.all(SQL, &[by.into(), limit.into()], mapping::credential_name).await
+    }
+
     async fn version(
         &self,
         credential: Uid,
@@ -196,6 +217,13 @@ impl<B: Backend> Store for SqlStore<B> {
         const SQL: &str = "\
             SELECT * FROM credential_version WHERE credential_uid = $1 AND version = $2";
         self.one(SQL, &[credential.as_ref().into(), version.into()], mapping::version).await
+    }
+
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT test.* FROM credential_test AS test \
+            JOIN credential ON credential.uid = test.credential_uid WHERE credential.tenant = $1";
+        self.all(SQL, &[tenant.as_str().into()], mapping::test).await
     }
 
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {
@@ -397,9 +425,66 @@ impl<B: Backend> Store for SqlStore<B> {
         self.write(|answer| Job::MoveSinkCursor(name.to_owned(), next_index, answer)).await
     }
 
+    async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutHealth(Box::new(row.clone()), answer)).await
+    }
+
+    async fn claim_probe(
+        &self,
+        credential: Uid,
+        since: Timestamp,
+        now: Timestamp,
+        lost: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(|answer| Job::ClaimProbe(credential, [since, now, lost], answer)).await
+    }
+
+    async fn healths(&self, changed_from: Timestamp) -> Result<Vec<HealthRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM credential_health WHERE changed_at >= $1";
+        self.all(SQL, &[changed_from.into()], health::read).await
+    }
+
+    async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM credential_health WHERE credential_uid = $1";
+        self.one(SQL, &[credential.as_ref().into()], health::read).await
+    }
+
+    async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        let mut new = Vec::with_capacity(calls.len());
+        for some in calls.chunks(usage::AT_ONCE) {
+            let counted = hand(&self.aside, |answer| Job::CountUsage(some.to_vec(), answer)).await;
+            new.extend(counted?);
+        }
+        Ok(new)
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        let (sql, values) = usage::sums(query);
+        self.all(sql, &values, mapping::usage_sum).await
+    }
+
+    async fn calls(&self, query: &CallQuery) -> Result<Vec<UsageRow>, StoreError> {
+        let (sql, values) = usage::calls(query);
+        self.all(sql, &values, mapping::usage_call).await
+    }
+
+    async fn forget_usage(
+        &self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        hand(&self.aside, |answer| Job::ForgetUsage(calls_before, sums_before, answer)).await
+    }
+
+    async fn prices(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        const SQL: &str = "SELECT document FROM price WHERE sha256 = $1";
+        self.one(SQL, &[Value::Bytes(sha256)], mapping::price_document).await
+    }
+
     async fn close(&self) {
         // When nobody receives it, the writer has ended already.
         let _ = self.writer.send(Job::Close).await;
+        let _ = self.aside.send(Job::Close).await;
         let mut task = {
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
             mem::take(&mut *task)
@@ -408,6 +493,16 @@ impl<B: Backend> Store for SqlStore<B> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.readers.close().await;
     }
+}
+
+/// Hands work to a writer and waits for its outcome.
+async fn hand<T>(
+    writer: &mpsc::Sender<Job>,
+    job: impl FnOnce(Answer<T>) -> Job,
+) -> Result<T, StoreError> {
+    let (answer, outcome) = oneshot::channel();
+    writer.send(job(answer)).await.map_err(|_| StoreError::not_taken_on())?;
+    outcome.await.map_err(|_| StoreError::not_taken_on())?
 }
 
 /// The deployment's id. The first to open a new database makes it.

@@ -15,8 +15,10 @@ use sqlx::{
 use crate::{
     StoreError,
     backend::{Backend, Row, Value, bind},
+    health::{claim_probe, put_health},
     sequence::Sequence,
     sql_store::SqlStore,
+    usage::{add_sums, keep_calls},
 };
 
 /// The store of one broker, in one file. A second process that opens the file is refused.
@@ -76,6 +78,16 @@ impl Backend for Sqlite {
         VALUES (1, $1, $2 + CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
         WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+
+    const PUT_HEALTH: &'static str =
+        put_health!("CAST(round(unixepoch('subsec') * 1000) AS INTEGER)");
+
+    const CLAIM_PROBE: &'static str =
+        claim_probe!("CAST(round(unixepoch('subsec') * 1000) AS INTEGER)");
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const KEEP_CALLS: &'static str = keep_calls!("unhex(", ")", "json_each($1)");
+    const ADD_SUMS: &'static str = add_sums!("json_each($1)");
+    const ONE_WRITER: bool = true;
 
     async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
         options.connect().await

@@ -2,11 +2,12 @@ use std::{fmt, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use audit::{Entry, Frontier, Hash, Kind, RecordDraft};
-use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, PriceRow, StoreError,
+    TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
@@ -43,7 +44,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Changes state and appends the record of it in one transaction: both or neither.
     ///
     /// `Exists` and `Changed` say that the change does not fit what is kept; nothing was recorded.
-    /// A record for which `audit::mutates` is false is an `InvalidRecord`.
+    /// A record for which `audit::mutates` is false is an `InvalidRecord`, but for that of a test: what it
+    /// keeps is nothing that a lease rests on.
     async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError>;
 
     /// A tenant by name.
@@ -69,12 +71,23 @@ pub trait Store: fmt::Debug + Send + Sync {
         page: Page<'_>,
     ) -> Result<Vec<CredentialRow>, StoreError>;
 
+    /// The names of credentials with a rotation of which a step is due by this time, the longest due
+    /// first. Of disabled credentials no step is due.
+    async fn rotations_due(
+        &self,
+        by: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CredentialName>, StoreError>;
+
     /// One version of a credential's secret.
     async fn version(
         &self,
         credential: Uid,
         version: u64,
     ) -> Result<Option<VersionRow>, StoreError>;
+
+    /// What the last tests of a tenant's credentials have shown.
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError>;
 
     /// A virtual key by the id inside it.
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError>;
@@ -185,6 +198,48 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Never back: a cursor that is further on already stays.
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
 
+    /// Keeps how a credential fares, for other brokers to learn of. What is kept of a later revision, or
+    /// of a rest that began later, stays. `Changed` when there is no such credential.
+    async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError>;
+
+    /// Claims, for one of all brokers, the one call that sees whether a credential works again after
+    /// the rest that began at `since`: false while that rest lasts, when it has ended or is not kept, and
+    /// when another claim was made after `lost`.
+    async fn claim_probe(
+        &self,
+        credential: Uid,
+        since: Timestamp,
+        now: Timestamp,
+        lost: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// How credentials fare of which that was written at or after a time by the database's clock.
+    async fn healths(&self, changed_from: Timestamp) -> Result<Vec<HealthRow>, StoreError>;
+
+    /// How one credential fares, if that was ever written.
+    async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError>;
+    /// Keeps calls that were made, each in one transaction with what it adds to the sums; says of each
+    /// whether it is new. One whose id is kept already changes nothing. On `Err` some may be durable,
+    /// and all of it may be given again.
+    async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError>;
+
+    /// Sums of calls, in no order.
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError>;
+
+    /// Calls, the latest first.
+    async fn calls(&self, query: &CallQuery) -> Result<Vec<UsageRow>, StoreError>;
+
+    /// Takes some of the calls that began before a time out, and some of the sums of quarters that
+    /// ended before another; says how many rows. Call it again until there are none.
+    async fn forget_usage(
+        &self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// The document of prices with this SHA-256, as it was put in.
+    async fn prices(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError>;
+
     /// Finishes what is being written and lets go of the database; what comes later is refused as
     /// `Unavailable`. A store that is dropped does the same, but nobody can wait for it.
     async fn close(&self);
@@ -237,13 +292,20 @@ pub enum Change {
     CreateCredential(CredentialRow, VersionRow),
     /// A credential's new state, with a new version when it was rotated.
     UpdateCredential(CredentialRow, Option<VersionRow>),
+    /// A credential's new state, and the end of this version of its secret.
+    DropVersion(CredentialRow, u64),
     /// The end of a credential and of all its versions; of the row only the uid, the name and the
     /// revision count.
     DeleteCredential(CredentialRow),
+    /// What a test of a credential has shown, in the place of what was known; `Changed` when the
+    /// credential is not there any more. The record is `CREDENTIAL_TESTED`.
+    KeepTest(TestRow),
     /// A new virtual key.
     CreateVirtualKey(VirtualKeyRow),
     /// A virtual key's new state.
     UpdateVirtualKey(VirtualKeyRow),
+    /// Other prices. `Exists` when there are prices of that revision.
+    SetPrices(PriceRow),
 }
 
 /// Which part of a list.

@@ -6,13 +6,14 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, Pending, PersonRow, StoreError,
+    Appended, Change, Head, HealthRow, Pending, PersonRow, StoreError, UsageRow,
     backend::{Backend, Options, Row, Value},
     change::carry_out,
     changes::Changes,
     error::{is_lost, is_timeout},
-    mapping, prune,
+    health, mapping, prune,
     sequence::Sequence,
+    usage,
 };
 
 /// Work for the writer, with the way back for its outcome.
@@ -27,6 +28,10 @@ pub(crate) enum Job {
     Lead(Uid, Duration, Answer<bool>),
     Resign(Uid, Answer<()>),
     MoveSinkCursor(String, u64, Answer<()>),
+    PutHealth(Box<HealthRow>, Answer<()>),
+    ClaimProbe(Uid, [Timestamp; 3], Answer<bool>),
+    CountUsage(Vec<UsageRow>, Answer<Vec<bool>>),
+    ForgetUsage(Timestamp, Timestamp, Answer<u64>),
     Close,
 }
 
@@ -56,6 +61,11 @@ impl<B: Backend> Writer<B> {
         Self { options, connection: Some(connection), _lock: lock }
     }
 
+    /// A writer beside the log's, which connects when there is work.
+    pub(crate) fn aside(options: Options<B>) -> Self {
+        Self { options, connection: None, _lock: None }
+    }
+
     /// Works until it is told to close or nobody is left to send work.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.recv().await {
@@ -76,6 +86,15 @@ impl<B: Backend> Writer<B> {
                 Job::MoveSinkCursor(name, next_index, answer) => {
                     tell(answer, self.move_sink_cursor(&name, next_index).await)
                 }
+                Job::PutHealth(row, answer) => tell(answer, self.put_health(&row).await),
+                Job::ClaimProbe(credential, times, answer) => {
+                    tell(answer, self.claim_probe(credential, times).await)
+                }
+
+                Job::CountUsage(calls, answer) => tell(answer, self.count_usage(&calls).await),
+                Job::ForgetUsage(calls_before, sums_before, answer) => {
+                    tell(answer, self.forget_usage(calls_before, sums_before).await)
+                }
                 Job::Close => break,
             };
             // What waits behind a dead database would wait in vain, each for as long again.
@@ -93,7 +112,8 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn append(&mut self, batch: Vec<Pending>) -> Result<Vec<Appended>, StoreError> {
-        let misplaced = |kind| mutates(kind) && !is_its_own_state(kind);
+        let misplaced =
+            |kind| kind == Kind::CredentialTested || (mutates(kind) && !is_its_own_state(kind));
         if batch.iter().any(|pending| misplaced(pending.record.kind())) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
@@ -101,7 +121,8 @@ impl<B: Backend> Writer<B> {
     }
 
     async fn apply(&mut self, change: Box<(Change, RecordDraft)>) -> Result<Entry, StoreError> {
-        if !mutates(change.1.kind()) {
+        let (of_test, kind) = (matches!(change.0, Change::KeepTest(_)), change.1.kind());
+        if of_test != (kind == Kind::CredentialTested) || !(of_test || mutates(kind)) {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
         self.transact_one(Work::Apply(change)).await
@@ -173,16 +194,61 @@ impl<B: Backend> Writer<B> {
         self.execute(SQL, &[name.into(), next_index.into()]).await.map(drop)
     }
 
+    async fn put_health(&mut self, row: &HealthRow) -> Result<(), StoreError> {
+        let mut connection = self.connected().await?;
+        let done = health::put::<B>(&mut connection, row).await;
+        if !done.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        done.map(drop).map_err(|error| StoreError::writing(error, "credential"))
+    }
+
+    async fn claim_probe(
+        &mut self,
+        credential: Uid,
+        [since, now, lost]: [Timestamp; 3],
+    ) -> Result<bool, StoreError> {
+        let values = [credential.as_ref().into(), since.into(), now.into(), lost.into()];
+        Ok(self.execute(B::CLAIM_PROBE, &values).await? > 0)
+    }
+
+    /// An answer that is lost leaves the outcome open: whoever asks again is told what is new then.
+    async fn count_usage(&mut self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        let mut connection = self.connected().await?;
+        let counted = usage::count::<B>(&mut connection, calls).await;
+        if counted.is_ok() {
+            self.connection = Some(connection);
+        }
+        counted.map_err(StoreError::from_sqlx)
+    }
+
+    async fn forget_usage(
+        &mut self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut connection = self.connected().await?;
+        let forgotten = usage::forget::<B>(&mut connection, calls_before, sums_before).await;
+        if !forgotten.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        forgotten.map_err(StoreError::from_sqlx)
+    }
+
+    async fn connected(&mut self) -> Result<B::Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx),
+        }
+    }
+
     /// Runs one statement outside the log's transactions and says how many rows it touched.
     async fn execute(
         &mut self,
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<u64, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => B::connect(&self.options).await.map_err(StoreError::from_sqlx)?,
-        };
+        let mut connection = self.connected().await?;
         let done = B::execute(&mut connection, sql, values).await;
         if !done.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);

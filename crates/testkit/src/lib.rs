@@ -5,10 +5,12 @@ mod kms;
 mod sdk;
 mod stand_in;
 mod store;
+mod token_service;
 mod upstream;
 
 pub use self::kms::{FailingKms, KmsFailure};
 pub use self::sdk::call_with_sdk;
 pub use self::stand_in::{Answered, SAID, StandIn};
 pub use self::store::{FailingStore, Fault, Operation};
+pub use self::token_service::TokenService;
 pub use upstream::{Seen, StreamHandle, Upstream};

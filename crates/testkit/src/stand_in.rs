@@ -206,6 +206,7 @@ fn answer(facts: &Facts, asked: &Asked) -> Reply {
             Reply::events(openai::chat_stream(facts, model, asks))
         }
         Format::Chat => Reply::json(&openai::chat(facts, model)),
+        Format::Account => Reply::json_pieces(vec![facts.account.to_owned()]),
         Format::Embeddings => Reply::json(&openai::embeddings(model)),
         Format::Responses if streams => Reply::events(openai::response_stream(model)),
         Format::Responses => Reply::json(&openai::response(model, "completed")),

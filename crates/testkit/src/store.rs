@@ -7,10 +7,11 @@ use std::{
 
 use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
-use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, Change, CredentialRow, Head, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store,
-    StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending,
+    PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
+    VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -37,6 +38,10 @@ pub enum Operation {
     Lead,
     /// `move_sink_cursor`.
     MoveSinkCursor,
+    /// `put_health` and `claim_probe`.
+    Health,
+    /// `count_usage` and `forget_usage`.
+    CountUsage,
     /// Everything that only reads, `head` too.
     Read,
 }
@@ -208,12 +213,24 @@ impl Store for FailingStore {
         self.read(self.inner.credentials(tenant, page)).await
     }
 
+    async fn rotations_due(
+        &self,
+        by: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CredentialName>, StoreError> {
+        self.read(self.inner.rotations_due(by, limit)).await
+    }
+
     async fn version(
         &self,
         credential: Uid,
         version: u64,
     ) -> Result<Option<VersionRow>, StoreError> {
         self.read(self.inner.version(credential, version)).await
+    }
+
+    async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError> {
+        self.read(self.inner.credential_tests(tenant)).await
     }
 
     async fn virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, StoreError> {
@@ -338,6 +355,54 @@ impl Store for FailingStore {
     async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
         let moved = self.inner.move_sink_cursor(name, next_index);
         self.pass(Operation::MoveSinkCursor, moved).await
+    }
+
+    async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError> {
+        self.pass(Operation::Health, self.inner.put_health(row)).await
+    }
+
+    async fn claim_probe(
+        &self,
+        credential: Uid,
+        since: Timestamp,
+        now: Timestamp,
+        lost: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let claimed = self.inner.claim_probe(credential, since, now, lost);
+        self.pass(Operation::Health, claimed).await
+    }
+
+    async fn healths(&self, changed_from: Timestamp) -> Result<Vec<HealthRow>, StoreError> {
+        self.read(self.inner.healths(changed_from)).await
+    }
+
+    async fn health(&self, credential: Uid) -> Result<Option<HealthRow>, StoreError> {
+        self.read(self.inner.health(credential)).await
+    }
+
+    async fn count_usage(&self, calls: &[UsageRow]) -> Result<Vec<bool>, StoreError> {
+        self.pass(Operation::CountUsage, self.inner.count_usage(calls)).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        self.read(self.inner.usage(query)).await
+    }
+
+    async fn calls(&self, query: &CallQuery) -> Result<Vec<UsageRow>, StoreError> {
+        self.read(self.inner.calls(query)).await
+    }
+
+    async fn forget_usage(
+        &self,
+        calls_before: Timestamp,
+        sums_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let forgotten = self.inner.forget_usage(calls_before, sums_before);
+        self.pass(Operation::CountUsage, forgotten).await
+    }
+
+    async fn prices(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(self.inner.prices(sha256)).await
     }
 
     async fn close(&self) {

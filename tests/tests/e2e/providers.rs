@@ -98,6 +98,41 @@ async fn awss_sdk_reaches_bedrock_through_the_proxy() {
     deployment.end().await;
 }
 
+/// What one broker was told, another one lends: `PostgreSQL`, AWS KMS, two brokers, and a proxy at each.
+#[tokio::test(flavor = "multi_thread")]
+async fn sdks_reach_their_providers_by_each_of_two_brokers() {
+    if !Backing::Scaled.is_available() {
+        return eprintln!("not tested on this stack: run tests/run");
+    }
+    let chosen = ["openai", "anthropic", "cohere"];
+    let stand_ins = start(|slug| chosen.contains(&slug)).await;
+    let mut deployment = Deployment::before(Backing::Scaled, &stand_ins).await;
+    let beside = deployment.start_beside().await;
+    let key = furnish(&deployment, &stand_ins).await;
+    let cases = |path: &str, model: &str| {
+        let each = [("one", deployment.proxy()), ("other", beside)].map(|(name, proxy)| {
+            json!({
+                "name": name, "base_url": format!("http://{proxy}{path}"), "model": model,
+                "key": key, "wrong_key": mistyped(&key),
+            })
+        });
+        each.to_vec()
+    };
+    for (script, cases) in [
+        ("openai_cases.py", cases("/v1", "openai/gpt-4o-mini")),
+        ("anthropic_cases.py", cases("", "anthropic/claude-sonnet-4-5")),
+        ("cohere_cases.py", cases("/cohere", "command-a-03-2025")),
+    ] {
+        let got = call_with_sdk(script, &cases, None).await.unwrap().unwrap();
+        for name in ["one", "other"] {
+            served(&format!("{script} {name}"), &got[name]);
+            refused(&format!("{script} {name}"), &got[name], 401);
+        }
+    }
+    nothing_was_wrong(&stand_ins);
+    deployment.end().await;
+}
+
 async fn start(chosen: impl Fn(&str) -> bool) -> Vec<StandIn> {
     let mut stand_ins = Vec::new();
     for slug in StandIn::slugs().filter(|slug| chosen(slug)) {

@@ -6,10 +6,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::{OPENAI_KEY, furnish, on_both_stacks};
 
 on_both_stacks![
+    a_blocked_virtual_key_stops_the_next_call_until_it_is_unblocked,
     a_disabled_credential_stops_the_next_call,
     a_lease_outlives_a_restart_of_the_broker,
     a_revoked_virtual_key_stops_the_next_call,
     a_rotated_credential_serves_the_next_call,
+    an_old_value_of_a_virtual_key_without_overlap_stops_the_next_call,
 ];
 
 /// The stated bound: from the answer to a revocation to the last use of what it revoked.
@@ -28,6 +30,39 @@ async fn a_revoked_virtual_key_stops_the_next_call(deployment: Deployment) {
     assert_eq!(refused(&got)["class"], "AuthenticationError", "{got}");
     assert_eq!(deployment.upstream().seen().len(), 1);
     served(&deployment, &other).await;
+    deployment.end().await;
+}
+
+async fn a_blocked_virtual_key_stops_the_next_call_until_it_is_unblocked(deployment: Deployment) {
+    furnish(&deployment).await;
+    let (key, name) = deployment.create_key("acme", &[]).await;
+    served(&deployment, &key).await;
+
+    deployment.block_key(&name).await;
+    within_the_bound().await;
+    let got = Sdk::OpenAi.call(&deployment, &key, "once").await;
+    assert_eq!(refused(&got)["class"], "PermissionDeniedError", "{got}");
+    assert_eq!(deployment.upstream().seen().len(), 1);
+
+    deployment.unblock_key(&name).await;
+    // For as long the proxy repeats a refusal without asking.
+    within_the_bound().await;
+    served(&deployment, &key).await;
+    deployment.end().await;
+}
+
+async fn an_old_value_of_a_virtual_key_without_overlap_stops_the_next_call(deployment: Deployment) {
+    furnish(&deployment).await;
+    let (old, name) = deployment.create_key("acme", &[]).await;
+    served(&deployment, &old).await;
+
+    let new = deployment.rotate_key(&old, &name).await;
+    within_the_bound().await;
+    let got = Sdk::OpenAi.call(&deployment, &old, "once").await;
+
+    assert_eq!(refused(&got)["class"], "AuthenticationError", "{got}");
+    assert_eq!(deployment.upstream().seen().len(), 1);
+    served(&deployment, &new).await;
     deployment.end().await;
 }
 

@@ -29,8 +29,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("testkit", "audit domain envelope setup store"),
     (
         "broker",
-        "audit domain envelope hardening mtls providers sealing sinks store strongroom-proto \
-         telemetry",
+        "audit domain egress envelope exchange hardening metering mtls providers sealing sinks store \
+         strongroom-proto telemetry",
     ),
     (
         "inference-proxy",
@@ -38,7 +38,8 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "strongroom-cli",
-        "audit domain sealing setup sinks strongroom-client strongroom-proto telemetry witness",
+        "audit domain metering sealing setup sinks strongroom-client strongroom-proto telemetry \
+         witness",
     ),
     (
         "quickstart",

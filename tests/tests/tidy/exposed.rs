@@ -7,7 +7,7 @@ use crate::sources::{self, Source};
 const EXPOSED: &[(&str, usize)] = &[
     ("crates/bench/src/deployment.rs", 1),
     ("crates/broker/src/custody.rs", 1),
-    ("crates/broker/src/services/credentials.rs", 1),
+    ("crates/broker/src/services/credentials/testing.rs", 1),
     ("crates/cli/src/keys.rs", 2),
     ("crates/domain/src/secret.rs", 1),
     ("crates/envelope/src/derive.rs", 1),
@@ -20,6 +20,7 @@ const EXPOSED: &[(&str, usize)] = &[
     ("crates/exchange/src/aws/sign.rs", 2),
     ("crates/exchange/src/google.rs", 3),
     ("crates/exchange/src/order.rs", 1),
+    ("crates/exchange/src/trial.rs", 5),
     ("crates/inference-proxy/src/leak.rs", 1),
     ("crates/inference-proxy/src/listener_tls.rs", 1),
     ("crates/inference-proxy/src/outgoing.rs", 1),

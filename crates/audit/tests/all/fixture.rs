@@ -149,6 +149,7 @@ pub(crate) fn honest() -> Vec<Record> {
         Record { revision: 3, ..tenant(Kind::TenantSuspended) },
         Record { revision: 4, ..tenant(Kind::TenantResumed) },
         Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },
+        Record { revision: 1, prices_sha256: vec![7; 32].into(), ..blank(Kind::PricesChanged) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::LogPruned) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::CheckpointGivenUp) },
         Record { broker: vec![6; 16].into(), ..blank(Kind::BrokerStopped) },

@@ -10,6 +10,7 @@ mod misconduct;
 mod notes;
 mod pruned;
 mod records;
+mod rotations;
 mod single_proofs;
 mod tiles;
 mod witnesses;

@@ -8,7 +8,7 @@ use crate::fixture::{
 /// Signs these records, as a log would that had done what they say, and verifies them. A broker's
 /// beginning stands before them, before time 0; indexes do not count it.
 #[track_caller]
-fn check(records: Vec<Record>, expected: Option<Finding>) {
+pub(crate) fn check(records: Vec<Record>, expected: Option<Finding>) {
     let found = found(&policy(300), records);
     assert_eq!(found, expected.map(|finding| shifted(&finding)));
 }
@@ -271,6 +271,19 @@ fn a_revoked_virtual_key_lends_nothing() {
     check(vec![created(), revoke_key(key), granted()], revoked(2));
     check(vec![created(), granted(), revoke_key(key), renewed()], revoked(3));
     check(vec![created(), revoke_key("another"), granted()], None);
+}
+
+#[test]
+fn a_blocked_virtual_key_lends_nothing_until_it_is_unblocked() {
+    let of = |kind, key: &str| Record { kind: i32::from(kind), ..revoke_key(key) };
+    let block = || of(Kind::VirtualKeyBlocked, "abcdefgh234567ab");
+    let unblock = || of(Kind::VirtualKeyUnblocked, "abcdefgh234567ab");
+    let blocked = |index, blocked_at| Some(Finding::VirtualKeyBlocked { index, blocked_at });
+    check(vec![created(), block(), granted()], blocked(2, 1));
+    check(vec![created(), block(), block(), granted()], blocked(3, 1));
+    check(vec![created(), granted(), block(), renewed()], blocked(3, 2));
+    check(vec![created(), block(), unblock(), granted()], None);
+    check(vec![created(), of(Kind::VirtualKeyBlocked, "another"), granted()], None);
 }
 
 #[test]

@@ -138,6 +138,44 @@ fn misconduct_in_the_rest_is_still_found() {
 }
 
 #[test]
+fn a_rotation_that_began_in_the_pruned_part_goes_on_in_the_rest() {
+    let bodies = log(|record| record);
+    let start = start(&bodies);
+    let mut records: Vec<Record> =
+        bodies.iter().map(|body| audit::decode_record(body).unwrap()).collect();
+    for record in &mut records {
+        (record.index, record.time) = (0, None);
+    }
+    let verified = |after: &[Record]| {
+        let mut records = records.clone();
+        for (place, record) in records[530..].iter_mut().zip(after) {
+            *place = record.clone();
+        }
+        verify(&start, &crate::fixture::bodies(&seal(records))).map(drop)
+    };
+    // Of another credential, of which nothing is told before.
+    let granted = |lease, version, revision| lend(Kind::LeaseGranted, lease, 2, version, revision);
+    let step = |kind, revision, rotation_percent| Record {
+        rotation_percent,
+        ..change(kind, 2, 6, revision)
+    };
+    let advanced = |revision, percent| step(Kind::CredentialRotationAdvanced, revision, percent);
+    let (more, all) = (advanced(8, 25), advanced(9, 100));
+    let done = step(Kind::CredentialRotationFinished, 10, 0);
+    let back = step(Kind::CredentialRotationRolledBack, 10, 0);
+    let both = |at: u8, revision| [granted(at, 5, revision), granted(at + 1, 6, revision)];
+    let live = [&both(20, 7)[..], &[more], &both(30, 8), &[all], &both(40, 9)].concat();
+    assert_eq!(verified(&live), Ok(()));
+    assert_eq!(verified(&[&live[..], &[done.clone(), granted(50, 6, 10)]].concat()), Ok(()));
+    assert_eq!(verified(&[&live[..], &[back.clone(), granted(50, 5, 10)]].concat()), Ok(()));
+    let stale = |after: Result<(), Finding>| matches!(after, Err(Finding::CredentialStale { .. }));
+    assert!(stale(verified(&[&live[..], &[done, granted(50, 5, 10)]].concat())));
+    assert!(stale(verified(&[&live[..], &[back, granted(50, 6, 10)]].concat())));
+    // Three at once there never are.
+    assert!(stale(verified(&[&both(20, 7)[..], &[granted(22, 4, 7)]].concat())));
+}
+
+#[test]
 fn earlier_checkpoints_of_the_pruned_part_are_counted_and_others_compared() {
     let bodies = log(|record| record);
     let start = start(&bodies);

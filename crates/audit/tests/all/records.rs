@@ -131,6 +131,7 @@ fn byte_fields_have_their_length() {
     check(Record { tree_root: bytes(31), ..kind() }, name("tree_root"));
     check(Record { actor_commitment: bytes(16), ..kind() }, name("actor_commitment"));
     check(Record { subject_commitment: bytes(33), ..kind() }, name("subject_commitment"));
+    check(Record { prices_sha256: bytes(16), ..kind() }, name("prices_sha256"));
 }
 
 #[test]
@@ -174,6 +175,7 @@ fn a_record_says_what_its_kind_must_say() {
     check(blank(Kind::Read), missing("method"));
     check(blank(Kind::PolicyLoaded), missing("policy_sha256"));
     check(blank(Kind::SessionRevoked), missing("session_key_sha256"));
+    check(blank(Kind::PricesChanged), missing("prices_sha256"));
     check(blank(Kind::IdentityBlocked), missing("subject"));
     check(blank(Kind::Finding), missing("reason"));
     check(blank(Kind::LogPruned), missing("tree_size"));
@@ -222,7 +224,8 @@ fn the_largest_record_fits_a_bundle() {
         subject: "a".repeat(2048),
         policy_sha256: hash.clone(),
         tree_size: u64::MAX,
-        tree_root: hash,
+        tree_root: hash.clone(),
+        prices_sha256: hash,
         lease_expire_time: Some(proto_time(Timestamp::from_millis(i64::MAX))),
         ..blank(Kind::BrokerStarted)
     };
@@ -238,8 +241,11 @@ fn revocations_name_what_must_be_dropped() {
     for kind in [Kind::CredentialDisabled, Kind::CredentialDeleted] {
         assert_eq!(target(&change(kind, 1, 2, 2)), Some(credential.clone()));
     }
-    let versions =
-        CredentialVersions { below: 2, credential: "tenants/acme/credentials/c1".into() };
+    let versions = CredentialVersions {
+        below: 2,
+        credential: "tenants/acme/credentials/c1".into(),
+        version: 0,
+    };
     let rotated = change(Kind::CredentialRotated, 1, 2, 2);
     assert_eq!(target(&rotated), Some(Target::CredentialVersions(versions)));
     let key = Target::VirtualKey("tenants/acme/virtualKeys/k".to_owned());

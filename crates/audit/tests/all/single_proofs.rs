@@ -48,7 +48,7 @@ fn a_changed_proof_proves_nothing() {
     let moved = RecordProof { index: 7, ..proof.clone() };
     assert_eq!(refused(&moved), RecordProofError::NotIncluded);
     let mut resized = proof.clone();
-    resized.checkpoint = resized.checkpoint.replace("\n31\n", "\n32\n");
+    resized.checkpoint = resized.checkpoint.replace("\n32\n", "\n33\n");
     assert!(matches!(refused(&resized), RecordProofError::Checkpoint(CheckpointError::Note(_))));
     let mut body = bodies[6].clone();
     body[9] ^= 1;

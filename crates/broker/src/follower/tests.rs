@@ -1,7 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use audit::{Kind, Record, RecordDraft};
-use domain::{SystemClock, Uid};
+use domain::{Clock, Failure, SystemClock, Timestamp, Uid};
 use envelope::{Keyring, KeyringSettings, LocalKms, Roots};
 use store::{Pending, PostgresStore, StoreConfig};
 use testkit::FailingStore;
@@ -9,13 +9,17 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::custody::Custody;
+use crate::{
+    custody::Custody, healths::tests::keep_a_credential, outside::scripted::Scripted,
+    tokens::Tokens,
+};
 
 /// Another broker of a server's database, following it; `None` where no server is.
 struct Following {
     /// The store of the broker that writes.
     writes: Arc<dyn Store>,
     directory: Arc<Directory>,
+    healths: Arc<Healths>,
     _tasks: JoinSet<()>,
 }
 
@@ -35,10 +39,12 @@ impl Following {
         LocalKms::create_new(&key_file, None).unwrap();
         let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
         let roots = Arc::new(Roots::only(kms));
-        let clock = Arc::new(SystemClock);
-        let keyring = Keyring::new(Arc::clone(&roots) as _, clock, KeyringSettings::default());
+        let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
+        let settings = KeyringSettings::default();
+        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), settings);
         let custody = Arc::new(Custody::new(Arc::clone(&reads), roots, keyring));
-        let directory = Arc::new(Directory::new(Arc::clone(&reads), custody));
+        let tokens = Arc::new(Tokens::new(Arc::<Scripted>::default(), &clock, None));
+        let directory = Arc::new(Directory::new(&reads, &custody, tokens));
         let log = Log::open(
             Arc::clone(&reads),
             0,
@@ -48,8 +54,9 @@ impl Following {
         );
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
-        tasks.spawn(follow(reads, Arc::clone(&directory), log, poll, stop));
-        Some(Self { writes, directory, _tasks: tasks })
+        let healths = Arc::new(Healths::new(Arc::clone(&reads)));
+        tasks.spawn(follow(reads, Arc::clone(&directory), log, Arc::clone(&healths), poll, stop));
+        Some(Self { writes, directory, healths, _tasks: tasks })
     }
 
     /// Revokes a lease at one broker, and waits until the other one knows.
@@ -83,6 +90,23 @@ async fn a_broker_that_hears_nothing_still_polls() {
     // The control: with neither it would not know.
     let following = Following::start(NEVER, true).await.unwrap();
     assert!(!following.revocation_arrives(1, POLL * 3).await);
+}
+
+#[tokio::test]
+async fn a_credential_that_failed_elsewhere_soon_rests_here() {
+    let Some(following) = Following::start(POLL, true).await else { return };
+    let row = keep_a_credential(&*following.writes).await;
+    let now = Timestamp::from_millis(1000);
+    let usable = || following.healths.readiness(&row, now).0.is_usable();
+    assert!(usable());
+    let elsewhere = Healths::new(Arc::clone(&following.writes));
+    elsewhere.failed(&row, Failure::CredentialRefused, now, now).await;
+    let known = async {
+        while usable() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(timeout(LONG, known).await.is_ok());
 }
 
 /// The URL of a schema of its own, if there is a server.

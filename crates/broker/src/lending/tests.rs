@@ -1,5 +1,9 @@
+mod alone;
+mod exchanged;
 mod fallback;
 mod roots;
+mod rotation;
+mod tried;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -9,6 +13,7 @@ use domain::{
     Timestamp,
 };
 use envelope::{LocalKms, Roots};
+use exchange::Courier;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{SqliteStore, Store};
@@ -23,6 +28,7 @@ use crate::{
     caller::Caller,
     checkpoints::Checkpoints,
     core::{Core, Parts},
+    outside::scripted::Scripted,
     people::Called,
     refused::{Refused, Why},
     route::Failed,
@@ -37,6 +43,7 @@ struct Fixture {
     clock: Arc<ManualClock>,
     kms: Arc<FailingKms>,
     store: Arc<FailingStore>,
+    outside: Arc<Scripted>,
     caller: Caller,
     client: Session,
     session: Arc<OpenSession>,
@@ -56,13 +63,15 @@ impl Fixture {
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
         let store = Arc::new(FailingStore::new(store));
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-        let core = core(Arc::clone(&store) as _, roots, &clock).await;
+        let outside = Arc::<Scripted>::default();
+        let courier = Arc::clone(&outside) as _;
+        let core = core_with(Arc::clone(&store) as _, roots, &clock, courier).await;
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
         let session = core.sessions.keep(session);
         let client = keys.open(&encapsulated, session.session.id()).unwrap();
-        Self { core, clock, kms, store, caller, client, session }
+        Self { core, clock, kms, store, outside, caller, client, session }
     }
 
     async fn furnish(&self, tenant: &str) {
@@ -73,23 +82,57 @@ impl Fixture {
     }
 
     async fn put(&self, name: &CredentialName) {
+        let spec = v1::Credential { provider: "openai".into(), ..Default::default() };
+        let secret = std::str::from_utf8(SECRET).unwrap();
+        self.put_as(name, spec, secret, false).await.unwrap();
+    }
+
+    async fn put_as(
+        &self,
+        name: &CredentialName,
+        spec: v1::Credential,
+        secret: &str,
+        test: bool,
+    ) -> Result<v1::Credential, Refused> {
         let request = v1::CreateCredentialRequest {
             parent: name.tenant.resource(),
             credential_id: name.credential.to_string(),
-            credential: Some(v1::Credential { provider: "openai".into(), ..Default::default() }),
-            secret: Some(self.sealed(name, SECRET)),
+            secret: Some(self.sealed_for(name, &spec.provider, secret.as_bytes())),
+            credential: Some(spec),
             request_id: String::new(),
+            test,
         };
         let admin = caller("Credentials/CreateCredential");
-        self.core.create_credential(&admin, request).await.unwrap();
+        self.core.create_credential(&admin, request).await
+    }
+
+    async fn rotate_as(
+        &self,
+        name: &str,
+        secret: &str,
+        test: bool,
+    ) -> Result<v1::Credential, Refused> {
+        let name = named(name);
+        let request = v1::RotateCredentialRequest {
+            name: name.to_string(),
+            secret: Some(self.sealed(&name, secret.as_bytes())),
+            test,
+            ..Default::default()
+        };
+        let admin = caller("Credentials/RotateCredential");
+        self.core.rotate_credential(&admin, request).await
     }
 
     fn sealed(&self, name: &CredentialName, secret: &[u8]) -> v1::SealedBox {
+        self.sealed_for(name, "openai", secret)
+    }
+
+    fn sealed_for(&self, name: &CredentialName, provider: &str, secret: &[u8]) -> v1::SealedBox {
         let box_id = BoxId::random().unwrap();
         let context = BoxContext {
             box_id,
             credential: &name.to_string(),
-            provider: "openai",
+            provider,
             identity: self.caller.identity.as_str(),
         };
         let sealed = self.client.seal_box(&context, &Secret::new(secret.to_vec())).unwrap();
@@ -118,6 +161,11 @@ impl Fixture {
         self.core.switch(&admin, &name().to_string(), "", false).await.unwrap();
     }
 
+    async fn enable(&self) {
+        let admin = caller("Credentials/EnableCredential");
+        self.core.switch(&admin, &name().to_string(), "", true).await.unwrap();
+    }
+
     /// How many records of a kind are durable.
     async fn recorded(&self, kind: Kind) -> usize {
         let entries = self.store.records(0, 10_000, None).await.unwrap();
@@ -133,7 +181,25 @@ fn failing_kms() -> Arc<FailingKms> {
 }
 
 async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
-    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
+    core_with(store, roots, clock, Arc::<Scripted>::default()).await
+}
+
+async fn core_with(
+    store: Arc<dyn Store>,
+    roots: Roots,
+    clock: &Arc<ManualClock>,
+    courier: Arc<dyn Courier>,
+) -> Core {
+    let methods = [
+        "Audit",
+        "Credentials",
+        "Identities",
+        "Leases",
+        "Prices",
+        "Tenants",
+        "Usage",
+        "VirtualKeys",
+    ];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
@@ -144,6 +210,8 @@ async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> 
     let parts = Parts {
         people: Vec::new(),
         access: Arc::new(Access::new(vec![rule]).unwrap()),
+        aws: None,
+        courier,
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(
             Checkpoints::new(log_key().verifier().clone(), Path::new("b.toml")).0,
@@ -156,6 +224,7 @@ async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> 
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec![],
+        usage: crate::config::UsageConfig::default(),
         store,
         verifier_key: String::new(),
     };
@@ -172,6 +241,10 @@ fn caller(method: &'static str) -> Caller {
 
 fn name() -> CredentialName {
     name_of("acme")
+}
+
+fn named(credential: &str) -> CredentialName {
+    format!("tenants/acme/credentials/{credential}").parse().unwrap()
 }
 
 fn name_of(tenant: &str) -> CredentialName {

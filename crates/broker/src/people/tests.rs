@@ -13,8 +13,16 @@ use crate::{
     core::{Core, Parts},
 };
 
-const METHODS: [&str; 6] =
-    ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+const METHODS: [&str; 8] = [
+    "Audit/*",
+    "Credentials/*",
+    "Identities/*",
+    "Leases/*",
+    "Prices/*",
+    "Tenants/*",
+    "Usage/*",
+    "VirtualKeys/*",
+];
 
 struct Fixture {
     core: Core,
@@ -54,8 +62,11 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
     let parts = Parts {
         keep: None,
         sinks: vec![],
+        usage: crate::config::UsageConfig::default(),
         people: vec!["spiffe://a.b/w/people/*".parse().unwrap()],
         access: Arc::new(Access::new(vec![rule]).unwrap()),
+        aws: None,
+        courier: Arc::<crate::outside::scripted::Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,

@@ -1,9 +1,8 @@
 use std::sync::Arc;
 
 use audit::{Kind, Record, proto_time};
-use domain::{CredentialName, Origin, Permit, RequestId, Secret, TenantId, Uid};
+use domain::{CredentialName, RequestId, Secret, TenantId};
 use envelope::LONGEST_SECRET;
-use providers::{CredentialKind, Provider, Settings, UnusableSecret};
 use sealing::{BoxContext, BoxId, SessionId};
 use store::{Change, CredentialRow, VersionRow};
 use strongroom_proto::v1::{self, credential::State, credentials_server::Credentials};
@@ -18,15 +17,13 @@ use crate::{
     refused::{About, Refused, Why},
 };
 
+mod new_row;
+mod rotation;
+mod testing;
+
 /// `strongroom.v1.Credentials`.
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialService(pub(crate) Arc<Core>);
-
-/// The most models of one endpoint.
-const MOST_MODELS: usize = 100;
-
-/// The most credentials of one tenant.
-const MOST_CREDENTIALS: usize = 1000;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -37,7 +34,8 @@ impl Credentials for CredentialService {
         request: Request<v1::CreateCredentialRequest>,
     ) -> Answer<v1::Credential> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.create_credential(&caller, request)).await
+        let work = Box::pin(self.0.create_credential(&caller, request));
+        self.0.answer(&caller, work).await
     }
 
     async fn get_credential(
@@ -49,8 +47,7 @@ impl Credentials for CredentialService {
             let name: CredentialName = parse(&request.name)?;
             let about = about(&name);
             caller.concerns(about.clone());
-            let found = self.0.found(&caller, &name).await;
-            found.map(|(_, row)| message(&row)).map_err(|why| Refused::about(why, &about))
+            self.0.get(&caller, &name).await.map_err(|why| Refused::about(why, &about))
         };
         self.0.answer(&caller, work).await
     }
@@ -69,6 +66,40 @@ impl Credentials for CredentialService {
     ) -> Answer<v1::Credential> {
         let (caller, request) = accept(request)?;
         self.0.answer(&caller, self.0.rotate_credential(&caller, request)).await
+    }
+
+    async fn start_rotation(
+        &self,
+        request: Request<v1::StartRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.start_rotation(&caller, request)).await
+    }
+
+    async fn promote_rotation(
+        &self,
+        request: Request<v1::PromoteRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        let work = self.0.promote_rotation(&caller, &request.name, &request.etag);
+        self.0.answer(&caller, work).await
+    }
+
+    async fn cancel_rotation(
+        &self,
+        request: Request<v1::CancelRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        let work = self.0.cancel_rotation(&caller, &request.name, &request.etag);
+        self.0.answer(&caller, work).await
+    }
+
+    async fn test_credential(
+        &self,
+        request: Request<v1::TestCredentialRequest>,
+    ) -> Answer<v1::Credential> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.test_credential(&caller, &request)).await
     }
 
     async fn disable_credential(
@@ -127,7 +158,7 @@ impl Core {
             let made_by = self.store.version(existing.row.uid, 1).await?;
             let same = made_by.is_some_and(|version| version.request_id == request_id);
             return if same && request_id.is_some() {
-                Ok(message(&existing.row))
+                self.with_test(&tenant, &existing.row).await
             } else {
                 Err(Why::NameTaken(name.to_string()))
             };
@@ -136,7 +167,7 @@ impl Core {
         let mut row = self.new_row(&tenant, &permit, &name, &asked)?;
         // Sealed for the provider as the caller called it, which may be by another of its names.
         let arrived = self.open_box(caller, &name, &asked.provider, request.secret)?;
-        self.check_usable(&row, &arrived.secret)?;
+        let looked = self.look_at(&row, &arrived.secret, request.test).await?;
         let secret = &arrived.secret;
         row.last_four = secret.last_four();
         let kek = self.custody.kek(&tenant.keys).await?;
@@ -151,84 +182,7 @@ impl Core {
         let change = Change::CreateCredential(row.clone(), version);
         self.change(caller, &change, record(Kind::CredentialCreated, &row)).await?;
         self.sessions.use_up(arrived.session, arrived.box_id);
-        Ok(message(&row))
-    }
-
-    /// A new credential's row, from what was asked for. `custom` alone has an address and models.
-    fn new_row(
-        &self,
-        tenant: &Tenant,
-        permit: &Permit,
-        name: &CredentialName,
-        asked: &v1::Credential,
-    ) -> Result<CredentialRow, Why> {
-        let known = self.catalogue.named(&asked.provider);
-        let known = known.ok_or_else(|| {
-            Why::InvalidField("provider is not one that this broker knows".into())
-        })?;
-        if permit.longest_lease(known.id()).is_none() {
-            return Err(Why::NotPermitted);
-        }
-        let base_url = match (known.needs_base_url(), asked.base_url.is_empty()) {
-            (true, false) => Some(self.custom_url(&asked.base_url)?),
-            (false, true) => None,
-            (true, true) => return Err(Why::InvalidField("base_url is needed".into())),
-            (false, false) => {
-                return Err(Why::InvalidField("base_url is for provider `custom` only".into()));
-            }
-        };
-        let kind = kind(known, &asked.kind)?;
-        let settings = settings_of(known, kind, &asked.settings)?;
-        let plain = |model: &String| {
-            model.parse::<domain::ModelPattern>().is_ok_and(|p| p.exact().is_some())
-        };
-        if base_url.is_some() == asked.models.is_empty() || !asked.models.iter().all(plain) {
-            return Err(Why::InvalidField(
-                "models names the models of a `custom` endpoint, exactly, and nothing else".into(),
-            ));
-        }
-        if asked.models.len() > MOST_MODELS || tenant.credentials.len() >= MOST_CREDENTIALS {
-            return Err(Why::InvalidField(
-                "a tenant has 1000 credentials at most, each with 100 models at most".into(),
-            ));
-        }
-        if !(0..=1000).contains(&asked.priority) {
-            return Err(Why::InvalidField("priority is from 0 to 1000".into()));
-        }
-        let now = self.clock.now();
-        Ok(CredentialRow {
-            uid: Uid::random()?,
-            tenant_uid: tenant.row.uid,
-            tenant: name.tenant.clone(),
-            id: name.credential.clone(),
-            provider: known.id().clone(),
-            kind: kind.as_str().to_owned(),
-            settings: settings.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
-            enabled: asked.state() != State::Disabled,
-            priority: if asked.priority == 0 { 100 } else { asked.priority },
-            base_url,
-            models: asked.models.clone(),
-            last_four: String::new(),
-            current_version: 1,
-            revision: 1,
-            created_at: now,
-            updated_at: now,
-            row_mac: [0; 32],
-        })
-    }
-
-    fn custom_url(&self, url: &str) -> Result<String, Why> {
-        let origin = Origin::of_url(url).map_err(|error| Why::InvalidField(error.to_string()))?;
-        let plain = url.starts_with("http://");
-        if plain && !self.plain_http_origins.iter().any(|allowed| allowed == origin.as_str()) {
-            return Err(Why::InvalidField("base_url must be https".into()));
-        }
-        let tidy = !url.contains(['?', '#', '%', '\\']) && !url.contains("/.");
-        if url.len() <= 1024 && tidy && url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(url.trim_end_matches('/').to_owned())
-        } else {
-            Err(Why::InvalidField("base_url is a plain address of 1024 bytes at most".into()))
-        }
+        self.stored(caller, &tenant, (&row, 1), looked).await
     }
 
     fn open_box(
@@ -262,22 +216,6 @@ impl Core {
         Ok(Arrived { secret, session: session.session.id(), box_id })
     }
 
-    /// Refuses a secret that could never work: it would only fail later and elsewhere.
-    fn check_usable(&self, row: &CredentialRow, secret: &Secret) -> Result<(), Why> {
-        let known = self.catalogue.provider(&row.provider);
-        let form = known.and_then(|known| {
-            known.credential_forms().iter().find(|form| form.kind.as_str() == row.kind)
-        });
-        let form = form.ok_or_else(|| Why::Corrupt(format!("{}: kind", row.name())))?;
-        form.usable(secret.expose()).map_err(|why| {
-            if matches!(why, UnusableSecret::NotSendable) {
-                Why::SecretMalformed
-            } else {
-                Why::SecretUnusable(why.to_string())
-            }
-        })
-    }
-
     /// A credential that the caller may act on, and its tenant.
     async fn found(
         &self,
@@ -289,7 +227,7 @@ impl Core {
         row.map(|row| (tenant, row)).ok_or(Why::NoSuchCredential)
     }
 
-    async fn list_credentials(
+    pub(crate) async fn list_credentials(
         &self,
         caller: &Caller,
         request: &v1::ListCredentialsRequest,
@@ -309,57 +247,12 @@ impl Core {
         let page: Vec<_> = rows.by_ref().take(limit).collect();
         let more = rows.next().is_some();
         let next = page.last().filter(|_| more).map(|row| row.id.to_string());
+        let tests = self.tests(&tenant).await.map_err(|why| Refused::about(why, &about))?;
+        let shown = |row: &CredentialRow| testing::with(self.shown(row), tests.get(&row.uid));
         Ok(v1::ListCredentialsResponse {
-            credentials: page.into_iter().map(message).collect(),
+            credentials: page.into_iter().map(shown).collect(),
             next_page_token: next.unwrap_or_default(),
         })
-    }
-
-    pub(crate) async fn rotate_credential(
-        &self,
-        caller: &Caller,
-        request: v1::RotateCredentialRequest,
-    ) -> Result<v1::Credential, Refused> {
-        let name: CredentialName = parse(&request.name)?;
-        let about = about(&name);
-        caller.concerns(about.clone());
-        self.rotate(caller, &name, request).await.map_err(|why| Refused::about(why, &about))
-    }
-
-    async fn rotate(
-        &self,
-        caller: &Caller,
-        name: &CredentialName,
-        request: v1::RotateCredentialRequest,
-    ) -> Result<v1::Credential, Why> {
-        self.catch_up().await?;
-        let (tenant, mut row) = self.found(caller, name).await?;
-        let request_id = parse_optional::<RequestId>(&request.request_id)?;
-        if request_id.is_some() {
-            let made_by = self.custody.version(&row).await?;
-            if made_by.request_id == request_id {
-                return Ok(message(&row));
-            }
-        }
-        check_etag(&request.etag, row.revision)?;
-        let arrived = self.open_box(caller, name, row.provider.as_str(), request.secret)?;
-        self.check_usable(&row, &arrived.secret)?;
-        let secret = &arrived.secret;
-        row.current_version += 1;
-        row.last_four = secret.last_four();
-        let kek = self.custody.kek(&tenant.keys).await?;
-        self.touch(&mut row, &kek);
-        let version = VersionRow {
-            credential_uid: row.uid,
-            version: row.current_version,
-            envelope: self.custody.seal(&kek, &row, row.current_version, secret)?,
-            request_id,
-            created_at: row.updated_at,
-        };
-        let change = Change::UpdateCredential(row.clone(), Some(version));
-        self.change(caller, &change, record(Kind::CredentialRotated, &row)).await?;
-        self.sessions.use_up(arrived.session, arrived.box_id);
-        Ok(message(&row))
     }
 
     pub(crate) async fn switch(
@@ -384,12 +277,12 @@ impl Core {
                 let change = Change::UpdateCredential(row.clone(), None);
                 self.change(caller, &change, record(kind, &row)).await?;
             }
-            Ok::<_, Why>(message(&row))
+            Ok::<_, Why>(self.shown(&row))
         };
         work.await.map_err(|why| Refused::about(why, &about))
     }
 
-    async fn delete_credential(
+    pub(crate) async fn delete_credential(
         &self,
         caller: &Caller,
         request: &v1::DeleteCredentialRequest,
@@ -399,11 +292,16 @@ impl Core {
         caller.concerns(about.clone());
         let work = async {
             self.catch_up().await?;
-            let (_, mut row) = self.found(caller, &name).await?;
+            let (tenant, mut row) = self.found(caller, &name).await?;
             check_etag(&request.etag, row.revision)?;
+            // Afterwards there is nothing left to delete them with.
+            let made = self.made_of(&tenant, &row).await;
             row.revision += 1;
             let change = Change::DeleteCredential(row.clone());
             self.change(caller, &change, record(Kind::CredentialDeleted, &row)).await?;
+            if let Some((made, order)) = made {
+                self.tokens.exchange.discard(made, order);
+            }
             Ok::<_, Why>(v1::DeleteCredentialResponse {})
         };
         work.await.map_err(|why| Refused::about(why, &about))
@@ -420,37 +318,12 @@ impl Core {
         self.directory.catch_up(entry.index + 1).await
     }
 
-    fn touch(&self, row: &mut CredentialRow, kek: &envelope::Kek) {
+    /// Makes the row's next revision.
+    pub(crate) fn touch(&self, row: &mut CredentialRow, kek: &envelope::Kek) {
         row.revision += 1;
         row.updated_at = self.clock.now();
         row.row_mac = row.mac_under(kek);
     }
-}
-
-/// The kind that is asked for, or the provider's usual one.
-fn kind(known: &Provider, asked: &str) -> Result<CredentialKind, Why> {
-    let mut forms = known.credential_forms().iter();
-    let form = forms.find(|form| asked.is_empty() || form.kind.as_str() == asked);
-    form.map(|form| form.kind).ok_or_else(|| {
-        let takes = known.credential_forms().iter().map(|form| form.kind.as_str());
-        let takes = takes.collect::<Vec<_>>().join(", ");
-        Why::InvalidField(format!("kind is not one that {} takes: {takes}", known.id()))
-    })
-}
-
-/// What a credential says beside its secret, checked.
-fn settings_of(
-    known: &Provider,
-    kind: CredentialKind,
-    asked: &[v1::Setting],
-) -> Result<Settings, Why> {
-    let settings: Settings = asked.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
-    if settings.iter().count() != asked.len() {
-        return Err(Why::InvalidField("settings names one thing twice".into()));
-    }
-    let checked = known.check_settings(kind, &settings);
-    checked.map_err(|error| Why::InvalidField(error.to_string()))?;
-    Ok(settings)
 }
 
 /// A secret that came in a box, and which box it was.
@@ -464,7 +337,8 @@ fn about(name: &CredentialName) -> About {
     About { tenant: Some(name.tenant.clone()), credential: Some(name.clone()), ..About::default() }
 }
 
-fn record(kind: Kind, row: &CredentialRow) -> Record {
+/// The record of a change of a credential.
+pub(crate) fn record(kind: Kind, row: &CredentialRow) -> Record {
     Record {
         kind: kind.into(),
         tenant: row.tenant.to_string(),
@@ -492,5 +366,8 @@ fn message(row: &CredentialRow) -> v1::Credential {
         etag: etag(row.revision),
         kind: row.kind.clone(),
         settings: settings(row),
+        rotation: row.rotation.as_ref().map(rotation::message),
+        test: None,
+        warnings: Vec::new(),
     }
 }

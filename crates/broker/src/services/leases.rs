@@ -34,9 +34,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Records read at a time for a watcher.
 const STEP: u32 = 512;
 
-mod ask;
+pub(super) mod ask;
 mod explain;
 mod models;
+mod reports;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -78,6 +79,14 @@ impl Leases for LeaseService {
     ) -> Answer<v1::ReleaseLeaseResponse> {
         let (caller, request) = accept(request)?;
         self.core.answer(&caller, self.core.release(&caller, &request)).await
+    }
+
+    async fn report_failures(
+        &self,
+        request: Request<v1::ReportFailuresRequest>,
+    ) -> Answer<v1::ReportFailuresResponse> {
+        let (caller, request) = accept(request)?;
+        self.core.answer(&caller, self.core.hear_failures(&caller, &request)).await
     }
 
     async fn revoke_lease(

@@ -1,14 +1,15 @@
 use std::sync::Arc;
 
-use audit::{Kind, Record, proto_time, timestamp};
-use domain::{Scope, TenantId, VirtualKeyDigest, VirtualKeyId, VirtualKeyName};
+use audit::{Kind, Record};
+use domain::{TenantId, VirtualKeyDigest, VirtualKeyId, VirtualKeyName};
 use store::{Change, Page, VirtualKeyRow};
-use strongroom_proto::v1::{self, virtual_key::State, virtual_keys_server::VirtualKeys};
+use strongroom_proto::v1::{self, virtual_keys_server::VirtualKeys};
 use tonic::{Request, Response, Status};
 
+use self::terms::{message, rates};
 use crate::{
     caller::Caller,
-    core::{Core, accept, display_name, etag, next_page, page_size, parse},
+    core::{Core, accept, display_name, next_page, page_size, parse, parse_optional},
     custody::Sealed as _,
     refused::{About, Refused, Why},
 };
@@ -17,8 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct VirtualKeyService(pub(crate) Arc<Core>);
 
-/// The most providers or models that a key's scope names.
-const LONGEST_SCOPE: usize = 100;
+mod changing;
+mod terms;
 
 #[tonic::async_trait]
 impl VirtualKeys for VirtualKeyService {
@@ -58,7 +59,47 @@ impl VirtualKeys for VirtualKeyService {
         request: Request<v1::RevokeVirtualKeyRequest>,
     ) -> Result<Response<v1::VirtualKey>, Status> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.revoke_virtual_key(&caller, &request)).await
+        self.0.answer(&caller, self.0.revoke_virtual_key(&caller, &request.name)).await
+    }
+
+    async fn update_virtual_key(
+        &self,
+        request: Request<v1::UpdateVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.update_virtual_key(&caller, &request)).await
+    }
+
+    async fn rotate_virtual_key(
+        &self,
+        request: Request<v1::RotateVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.rotate_virtual_key(&caller, &request)).await
+    }
+
+    async fn retire_virtual_key_values(
+        &self,
+        request: Request<v1::RetireVirtualKeyValuesRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.retire_virtual_key_values(&caller, &request.name)).await
+    }
+
+    async fn block_virtual_key(
+        &self,
+        request: Request<v1::BlockVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.block_virtual_key(&caller, &request.name, true)).await
+    }
+
+    async fn unblock_virtual_key(
+        &self,
+        request: Request<v1::UnblockVirtualKeyRequest>,
+    ) -> Result<Response<v1::VirtualKey>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.block_virtual_key(&caller, &request.name, false)).await
     }
 }
 
@@ -83,12 +124,7 @@ impl Core {
     ) -> Result<v1::VirtualKey, Why> {
         self.catch_up().await?;
         let tenant = self.tenant(caller, &name.tenant).await?;
-        let digest: [u8; 32] = request
-            .key_sha256
-            .as_ref()
-            .try_into()
-            .map_err(|_| Why::InvalidField("key_sha256 is 32 bytes".into()))?;
-        let verifier = VirtualKeyDigest::from_bytes(digest).verifier(&self.pepper, &name.id);
+        let verifier = self.verifier(&name.id, &request.key_sha256)?;
         if let Some(existing) = self.directory.virtual_key(&name.id).await? {
             // The same key again: the answer to its first registration may have been lost.
             let same = existing.tenant == name.tenant && existing.verifier == verifier;
@@ -100,19 +136,17 @@ impl Core {
         }
         let asked = request.virtual_key.unwrap_or_default();
         let now = self.clock.now();
-        let wrong_time = || Why::InvalidField("expire_time must lie in the future".into());
-        let expires_at = match &asked.expire_time {
-            Some(time) => Some(timestamp(time).filter(|end| *end > now).ok_or_else(wrong_time)?),
-            None => None,
-        };
         let mut row = VirtualKeyRow {
             id: name.id.clone(),
             tenant_uid: tenant.row.uid,
             tenant: name.tenant.clone(),
             display_name: display_name(&asked.display_name)?,
             verifier,
-            scope: self.scope(&asked)?,
-            expires_at,
+            previous: Vec::new(),
+            terms: self.key_terms(&asked)?,
+            group: parse_optional(&asked.group)?,
+            rates: rates(&asked)?,
+            blocked: false,
             revoked: false,
             revision: 1,
             created_at: now,
@@ -121,22 +155,16 @@ impl Core {
         };
         row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let change = Change::CreateVirtualKey(row.clone());
-        self.change(caller, &change, record(Kind::VirtualKeyCreated, &row)).await?;
+        let kind = Kind::VirtualKeyCreated.into();
+        self.change(caller, &change, Record { kind, ..record(&row) }).await?;
         Ok(message(&row))
     }
 
-    fn scope(&self, asked: &v1::VirtualKey) -> Result<Scope, Why> {
-        if asked.providers.len() > LONGEST_SCOPE || asked.models.len() > LONGEST_SCOPE {
-            return Err(Why::InvalidField("a scope names 100 providers and models at most".into()));
-        }
-        let provider = |name: &String| {
-            let known = self.catalogue.named(name).map(|known| known.id().clone());
-            known.ok_or_else(|| Why::InvalidField("providers names one that is not known".into()))
-        };
-        Ok(Scope {
-            providers: asked.providers.iter().map(provider).collect::<Result<_, _>>()?,
-            models: asked.models.iter().map(|model| parse(model)).collect::<Result<_, _>>()?,
-        })
+    /// What is kept of a key with this digest.
+    fn verifier(&self, id: &VirtualKeyId, sha256: &[u8]) -> Result<[u8; 32], Why> {
+        let wrong = |_| Why::InvalidField("key_sha256 is 32 bytes".into());
+        let digest: [u8; 32] = sha256.try_into().map_err(wrong)?;
+        Ok(VirtualKeyDigest::from_bytes(digest).verifier(&self.pepper, id))
     }
 
     async fn virtual_key(
@@ -169,31 +197,6 @@ impl Core {
             virtual_keys: rows.iter().map(message).collect(),
         })
     }
-
-    async fn revoke_virtual_key(
-        &self,
-        caller: &Caller,
-        request: &v1::RevokeVirtualKeyRequest,
-    ) -> Result<v1::VirtualKey, Refused> {
-        let name: VirtualKeyName = parse(&request.name)?;
-        let about = about(&name);
-        caller.concerns(about.clone());
-        let work = async {
-            self.catch_up().await?;
-            let tenant = self.tenant(caller, &name.tenant).await?;
-            let mut row = VirtualKeyRow::clone(&*self.virtual_key(caller, &name).await?);
-            if !row.revoked {
-                row.revoked = true;
-                row.revision += 1;
-                row.updated_at = self.clock.now();
-                row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
-                let change = Change::UpdateVirtualKey(row.clone());
-                self.change(caller, &change, record(Kind::VirtualKeyRevoked, &row)).await?;
-            }
-            Ok::<_, Why>(message(&row))
-        };
-        work.await.map_err(|why| Refused::about(why, &about))
-    }
 }
 
 fn parent(name: &str) -> Result<TenantId, Why> {
@@ -205,27 +208,12 @@ fn about(name: &VirtualKeyName) -> About {
     About { tenant: Some(name.tenant.clone()), virtual_key: Some(virtual_key), ..About::default() }
 }
 
-fn record(kind: Kind, row: &VirtualKeyRow) -> Record {
+/// A record of what was done to a key, but for what it was.
+fn record(row: &VirtualKeyRow) -> Record {
     Record {
-        kind: kind.into(),
         tenant: row.tenant.to_string(),
         virtual_key: row.id.to_string(),
         revision: row.revision,
         ..Record::default()
-    }
-}
-
-fn message(row: &VirtualKeyRow) -> v1::VirtualKey {
-    let name = VirtualKeyName { tenant: row.tenant.clone(), id: row.id.clone() };
-    v1::VirtualKey {
-        name: name.to_string(),
-        display_name: row.display_name.clone(),
-        providers: row.scope.providers.iter().map(ToString::to_string).collect(),
-        models: row.scope.models.iter().map(ToString::to_string).collect(),
-        expire_time: row.expires_at.map(proto_time),
-        state: if row.revoked { State::Revoked } else { State::Active }.into(),
-        create_time: Some(proto_time(row.created_at)),
-        update_time: Some(proto_time(row.updated_at)),
-        etag: etag(row.revision),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
 use audit::{Kind, PolicyDocument, Record};
-use domain::{Clock as _, ManualClock, SystemClock, VirtualKey};
+use domain::{Clock as _, CredentialName, ManualClock, SystemClock, VirtualKey};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use sealing::ClientKeys;
@@ -60,7 +60,7 @@ fn methods(records: &[Record], of: impl Fn(Kind) -> bool) -> Vec<String> {
 
 /// Calls `$client.$service().$call($request)` and writes it down under its name in the contract.
 macro_rules! answered {
-    ($calls:ident, $client:expr, $service:ident.$call:ident, $name:literal, $request:expr) => {{
+    ($calls:ident, $client:expr, $service:ident.$call:ident, $name:expr, $request:expr) => {{
         let mut client = $client.$service();
         $calls.answered($name, client.$call($request)).await
     }};
@@ -92,10 +92,12 @@ async fn every_method_that_is_answered_leaves_a_record() {
     );
     lend(&mut calls, &running, &virtual_key).await;
     read(&mut calls, &running, &virtual_key).await;
+    usage_and_prices(&mut calls, &running).await;
     audit(&mut calls, &running).await;
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
+    rotate(&mut calls, &running, &credential).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
@@ -162,6 +164,8 @@ async fn lend(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     let lease =
         answered!(calls, running.proxy, leases.acquire_lease, "Leases/AcquireLease", acquire());
     let (session_id, lease_id) = (session_id.clone(), lease.lease_id);
+    let request = v1::ReportFailuresRequest { session_id: session_id.clone(), reports: vec![] };
+    answered!(calls, running.proxy, leases.report_failures, "Leases/ReportFailures", request);
     let request = v1::RenewLeaseRequest {
         session_id: session_id.clone(),
         lease_id: lease_id.clone(),
@@ -209,6 +213,8 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     );
     let request = v1::GetCredentialRequest { name: name() + "/credentials/openai" };
     answered!(calls, admin, credentials.get_credential, "Credentials/GetCredential", request);
+    let request = v1::TestCredentialRequest { name: name() + "/credentials/openai" };
+    answered!(calls, admin, credentials.test_credential, "Credentials/TestCredential", request);
     let request = v1::ListCredentialsRequest { parent: name(), ..Default::default() };
     answered!(calls, admin, credentials.list_credentials, "Credentials/ListCredentials", request);
     let key = format!("{}/virtualKeys/{}", name(), virtual_key.id());
@@ -216,6 +222,30 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     answered!(calls, admin, virtual_keys.get_virtual_key, "VirtualKeys/GetVirtualKey", request);
     let request = v1::ListVirtualKeysRequest { parent: name(), ..Default::default() };
     answered!(calls, admin, virtual_keys.list_virtual_keys, "VirtualKeys/ListVirtualKeys", request);
+}
+
+async fn usage_and_prices(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
+    let request = v1::QueryUsageRequest {
+        start_time: Some(audit::proto_time(SystemClock.now())),
+        end_time: Some(audit::proto_time(SystemClock.now() + Duration::from_hours(1))),
+        ..Default::default()
+    };
+    answered!(calls, admin, usage.query_usage, "Usage/QueryUsage", request);
+    answered!(calls, admin, usage.list_calls, "Usage/ListCalls", v1::ListCallsRequest::default());
+    let request = v1::GetPricesRequest::default();
+    answered!(calls, running.proxy, prices.get_prices, "Prices/GetPrices", request);
+    let table = r#"{"version": 1000, "date": "2026-11-21", "providers": {}}"#;
+    let request = v1::ImportPricesRequest { table: table.into(), ..Default::default() };
+    answered!(calls, admin, prices.import_prices, "Prices/ImportPrices", request.clone());
+    // Again: nothing changes, and that is on record.
+    answered!(calls, admin, prices.import_prices, "Prices/ImportPrices", request);
+    let request = v1::SetTenantPricesRequest {
+        tenant: "tenants/acme".into(),
+        terms: "{}".into(),
+        ..Default::default()
+    };
+    answered!(calls, admin, prices.set_tenant_prices, "Prices/SetTenantPrices", request);
 }
 
 async fn audit(calls: &mut Calls, running: &Running) {
@@ -260,6 +290,21 @@ async fn audit(calls: &mut Calls, running: &Running) {
     answered!(calls, admin, audit.prove_consistency, "Audit/ProveConsistency", request);
 }
 
+async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialName) {
+    let admin = &running.admin;
+    let secret = domain::Secret::new(b"sk-proj-a-third-0123456789".to_vec());
+    for _ in 0..2 {
+        let plan = v1::RotationPlan::default();
+        admin.start_rotation(credential, &secret, plan, None, "op-1", false).await.unwrap();
+    }
+    let (name, etag) = (credential.to_string(), String::new());
+    let request = v1::PromoteRotationRequest { name: name.clone(), etag: etag.clone() };
+    answered!(calls, admin, credentials.promote_rotation, "Credentials/PromoteRotation", request);
+    let request = v1::CancelRotationRequest { name, etag };
+    answered!(calls, admin, credentials.cancel_rotation, "Credentials/CancelRotation", request);
+    calls.answered.insert("Credentials/StartRotation".to_owned());
+}
+
 async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
     let admin = &running.admin;
     let (name, etag) = (|| credential.to_owned(), String::new);
@@ -275,15 +320,7 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, credentials.enable_credential, "Credentials/EnableCredential", request);
     let request = v1::DeleteCredentialRequest { name: name(), etag: etag() };
     answered!(calls, admin, credentials.delete_credential, "Credentials/DeleteCredential", request);
-    let name = format!("tenants/acme/virtualKeys/{}", key.id());
-    let request = v1::RevokeVirtualKeyRequest { name };
-    answered!(
-        calls,
-        admin,
-        virtual_keys.revoke_virtual_key,
-        "VirtualKeys/RevokeVirtualKey",
-        request
-    );
+    change_key(calls, running, &format!("tenants/acme/virtualKeys/{}", key.id())).await;
     let name = || "tenants/acme".to_owned();
     let tenant = v1::Tenant { name: name(), ..Default::default() };
     let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: None };
@@ -311,19 +348,7 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
-#[tokio::test]
-async fn every_method_that_is_refused_leaves_a_record() {
-    let running = Running::start().await;
-    let mut calls = Calls::default();
-    // By one who may not call it, or else with a request that says nothing.
-    refused!(calls, running.proxy, tenants:
-        create_tenant CreateTenantRequest "Tenants/CreateTenant",
-        get_tenant GetTenantRequest "Tenants/GetTenant",
-        list_tenants ListTenantsRequest "Tenants/ListTenants",
-        resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
-        suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
-        update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
-    );
+async fn refuse_credentials(calls: &mut Calls, running: &Running) {
     refused!(calls, running.proxy, credentials:
         create_credential CreateCredentialRequest "Credentials/CreateCredential",
         delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
@@ -332,19 +357,66 @@ async fn every_method_that_is_refused_leaves_a_record() {
         get_credential GetCredentialRequest "Credentials/GetCredential",
         list_credentials ListCredentialsRequest "Credentials/ListCredentials",
         rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
+        start_rotation StartRotationRequest "Credentials/StartRotation",
+        promote_rotation PromoteRotationRequest "Credentials/PromoteRotation",
+        cancel_rotation CancelRotationRequest "Credentials/CancelRotation",
+        test_credential TestCredentialRequest "Credentials/TestCredential",
     );
-    refused!(calls, running.proxy, virtual_keys:
-        create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
-        get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",
-        list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
-        revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
-    );
+}
+
+async fn refuse_the_rest(calls: &mut Calls, running: &Running) {
     refused!(calls, running.proxy, identities:
         block_identity BlockIdentityRequest "Identities/BlockIdentity",
         list_blocked_identities ListBlockedIdentitiesRequest "Identities/ListBlockedIdentities",
         revoke_session RevokeSessionRequest "Identities/RevokeSession",
         unblock_identity UnblockIdentityRequest "Identities/UnblockIdentity",
     );
+    refused!(calls, running.proxy, usage:
+        query_usage QueryUsageRequest "Usage/QueryUsage",
+        list_calls ListCallsRequest "Usage/ListCalls",
+    );
+    refused!(calls, running.proxy, prices:
+        import_prices ImportPricesRequest "Prices/ImportPrices",
+        set_tenant_prices SetTenantPricesRequest "Prices/SetTenantPrices",
+    );
+    let nobody =
+        v1::GetPricesRequest { tenant: "tenants/nobody".into(), known_version: String::new() };
+    let mut prices = running.proxy.prices();
+    calls.refused("Prices/GetPrices", prices.get_prices(nobody)).await;
+}
+
+async fn change_key(calls: &mut Calls, running: &Running, name: &str) {
+    let (admin, name) = (&running.admin, || name.to_owned());
+    let key = v1::VirtualKey { name: name(), ..Default::default() };
+    let request = v1::UpdateVirtualKeyRequest { virtual_key: Some(key), update_mask: None };
+    let method = "VirtualKeys/UpdateVirtualKey";
+    answered!(calls, admin, virtual_keys.update_virtual_key, method, request);
+    let key_sha256 = vec![1; 32].into();
+    let request = v1::RotateVirtualKeyRequest { name: name(), key_sha256, ..Default::default() };
+    let method = "VirtualKeys/RotateVirtualKey";
+    answered!(calls, admin, virtual_keys.rotate_virtual_key, method, request);
+    let request = v1::RetireVirtualKeyValuesRequest { name: name() };
+    let method = "VirtualKeys/RetireVirtualKeyValues";
+    answered!(calls, admin, virtual_keys.retire_virtual_key_values, method, request);
+    let request = v1::BlockVirtualKeyRequest { name: name() };
+    let method = "VirtualKeys/BlockVirtualKey";
+    answered!(calls, admin, virtual_keys.block_virtual_key, method, request);
+    let request = v1::UnblockVirtualKeyRequest { name: name() };
+    let method = "VirtualKeys/UnblockVirtualKey";
+    answered!(calls, admin, virtual_keys.unblock_virtual_key, method, request);
+    let request = v1::RevokeVirtualKeyRequest { name: name() };
+    let method = "VirtualKeys/RevokeVirtualKey";
+    answered!(calls, admin, virtual_keys.revoke_virtual_key, method, request);
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each method")]
+async fn every_method_that_is_refused_leaves_a_record() {
+    let running = Running::start().await;
+    let mut calls = Calls::default();
+    // By one who may not call it, or else with a request that says nothing.
+    refuse_credentials(&mut calls, &running).await;
+    refuse_administration(&mut calls, &running).await;
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
         get_policy GetPolicyRequest "Audit/GetPolicy",
@@ -362,8 +434,10 @@ async fn every_method_that_is_refused_leaves_a_record() {
         open_session OpenSessionRequest "Leases/OpenSession",
         release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
         renew_lease RenewLeaseRequest "Leases/RenewLease",
+        report_failures ReportFailuresRequest "Leases/ReportFailures",
         revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
     );
+    refuse_the_rest(&mut calls, &running).await;
     let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
     let mut watch = running.proxy.leases();
     calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
@@ -376,6 +450,29 @@ async fn every_method_that_is_refused_leaves_a_record() {
     let (ours, waiting) = recorded.split_at(calls.refused.len());
     assert_eq!(ours, calls.refused);
     assert!(waiting.iter().all(|method| method == "Audit/GetCheckpoint"), "{waiting:?}");
+}
+
+/// By one who may not call it, or else with a request that says nothing.
+async fn refuse_administration(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, tenants:
+        create_tenant CreateTenantRequest "Tenants/CreateTenant",
+        get_tenant GetTenantRequest "Tenants/GetTenant",
+        list_tenants ListTenantsRequest "Tenants/ListTenants",
+        resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
+        suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
+        update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
+    );
+    refused!(calls, running.proxy, virtual_keys:
+        block_virtual_key BlockVirtualKeyRequest "VirtualKeys/BlockVirtualKey",
+        retire_virtual_key_values RetireVirtualKeyValuesRequest "VirtualKeys/RetireVirtualKeyValues",
+        rotate_virtual_key RotateVirtualKeyRequest "VirtualKeys/RotateVirtualKey",
+        unblock_virtual_key UnblockVirtualKeyRequest "VirtualKeys/UnblockVirtualKey",
+        update_virtual_key UpdateVirtualKeyRequest "VirtualKeys/UpdateVirtualKey",
+        create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
+        get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",
+        list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
+        revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
+    );
 }
 
 #[tokio::test]

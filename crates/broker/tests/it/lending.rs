@@ -195,6 +195,7 @@ async fn a_box_opens_for_what_it_was_sealed_for_only() {
             ciphertext: vec![0; 48].into(),
         }),
         request_id: String::new(),
+        test: false,
     };
     let status = running.admin.credentials().create_credential(request).await.unwrap_err();
     assert_eq!(Problem::from_status(&status).reason, "NO_SUCH_SESSION");

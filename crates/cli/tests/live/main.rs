@@ -1,8 +1,11 @@
 //! The program as a process, against a broker that runs beside it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod bad_input;
 mod people;
 mod retention;
+mod rotation;
+mod usage;
 
 use std::{
     fs,
@@ -24,6 +27,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 struct Running {
     layout: Layout,
     folder: TempDir,
+    clock: Arc<ManualClock>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -42,12 +46,13 @@ impl Running {
         fs::write(&layout.broker_config, text).unwrap();
         let (config, sha256) = Config::load(&layout.broker_config).unwrap();
         let clock = Arc::new(ManualClock::at(SystemClock.now() + ahead));
+        let by = Arc::clone(&clock);
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let broker = Broker::open_by(config, sha256, clock).await.unwrap();
+                let broker = Broker::open_by(config, sha256, by).await.unwrap();
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 // A test that has failed drops its end, which ends the broker too.
@@ -58,7 +63,7 @@ impl Running {
         let address = told.recv().unwrap().to_string();
         let text = fs::read_to_string(&layout.cli_config).unwrap();
         fs::write(&layout.cli_config, text.replace("127.0.0.1:7443", &address)).unwrap();
-        Self { layout, folder, stop, thread }
+        Self { layout, folder, clock, stop, thread }
     }
 
     /// A path in this test's folder.

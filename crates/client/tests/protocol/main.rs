@@ -14,7 +14,7 @@ use strongroom_client::{
     Broker, ClientConfig, FailedAttempt, LeaseCache, LeaseCacheConfig, LeaseError, LeaseKey,
     OnStreamLoss, UnsealError, WatchState,
 };
-use strongroom_proto::v1::{Credential, failed_attempt, revocation::Target};
+use strongroom_proto::v1::{Credential, RotationPlan, failed_attempt, revocation::Target};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 
@@ -119,6 +119,7 @@ async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
 
     let failed = FailedAttempt {
         credential: first.credential().clone(),
+        version: first.credential_version(),
         failure: Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) },
         began: world.clock.elapsed(),
     };
@@ -128,6 +129,7 @@ async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
     let told = world.peer.script().failed.clone();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].credential, "tenants/acme/credentials/openai");
+    assert_eq!(told[0].credential_version, first.credential_version());
     assert_eq!(told[0].failure(), failed_attempt::Failure::RateLimited);
     assert_eq!(told[0].retry_after.unwrap().seconds, 7);
     assert_eq!(told[0].began_ago.unwrap().seconds, 2);
@@ -137,6 +139,69 @@ async fn a_failure_is_reported_and_later_calls_use_what_was_lent_for_it() {
     world.peer.script().refusals.push_back(exhausted);
     let refused = world.cache.fall_back(&key(1), &[]).await;
     assert!(matches!(refused, Err(LeaseError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn failures_that_nothing_stands_in_for_are_reported_without_a_call_for_each() {
+    let world = world(OnStreamLoss::Available).await;
+    let lease = world.cache.lease(&key(1)).await.unwrap();
+    let failed = |failure| FailedAttempt {
+        credential: lease.credential().clone(),
+        version: lease.credential_version(),
+        failure,
+        began: world.clock.elapsed(),
+    };
+    for _ in 0..100 {
+        world.cache.report(&key(1), failed(Failure::TimedOut));
+    }
+    world.until(|world| !world.peer.script().reported.is_empty()).await;
+    let told = world.peer.script().reported[0].clone();
+    assert_eq!(told.virtual_key_id, "aaaaaaaaaaaaaaaa");
+    assert_eq!(told.key_sha256, [1; 32].as_slice());
+    assert_eq!(told.attempt.unwrap().failure(), failed_attempt::Failure::TimedOut);
+    assert!(world.peer.script().reported.len() <= 8);
+    // It says nothing of the lease; that the credential is no good does.
+    assert!(Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
+    world.cache.report(&key(1), failed(Failure::CredentialRefused));
+    assert!(!Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
+    assert_eq!(world.asked(), 2);
+}
+
+#[tokio::test]
+async fn until_the_provider_wants_to_be_asked_again_the_answer_is_at_hand() {
+    let world = world(OnStreamLoss::Available).await;
+    world.peer.script().tamper = Some(|lease| lease.has_fallback = false);
+    let lease = world.cache.lease(&key(1)).await.unwrap();
+    let retry_after = Some(Duration::from_secs(7));
+    let failed = FailedAttempt {
+        credential: lease.credential().clone(),
+        version: lease.credential_version(),
+        failure: Failure::RateLimited { retry_after },
+        began: world.clock.elapsed(),
+    };
+    world.cache.report(&key(1), failed);
+    world.clock.advance(Duration::from_secs(2));
+    let Err(LeaseError::Refused { reason, metadata, retry_after, .. }) =
+        world.cache.lease(&key(1)).await
+    else {
+        panic!("it was lent")
+    };
+    assert_eq!((&*reason, &*metadata["failure"]), ("CREDENTIALS_EXHAUSTED", "rate_limited"));
+    assert_eq!(retry_after, Some(Duration::from_secs(5)));
+    world.clock.advance(Duration::from_secs(5));
+    assert!(Arc::ptr_eq(&lease, &world.cache.lease(&key(1)).await.unwrap()));
+    assert_eq!(world.asked(), 1);
+    // Where another is listed, the next call asks for it instead of waiting.
+    world.peer.script().tamper = None;
+    let listed = world.cache.lease(&key(2)).await.unwrap();
+    let failed = FailedAttempt {
+        credential: listed.credential().clone(),
+        failure: Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) },
+        began: world.clock.elapsed(),
+    };
+    world.cache.report(&key(2), failed);
+    world.cache.lease(&key(2)).await.unwrap();
+    assert_eq!(world.asked(), 3);
 }
 
 #[tokio::test]
@@ -402,8 +467,13 @@ async fn a_secret_goes_in_sealed_and_arrives_whole() {
     let name = made.name.parse().unwrap();
     world.broker.rotate_credential(&name, &secret, None, "r-2").await.unwrap();
 
+    let plan = RotationPlan { canary_percent: 7, ..RotationPlan::default() };
+    let started =
+        world.broker.start_rotation(&name, &secret, plan, None, "op-1", false).await.unwrap();
+    assert_eq!(started.rotation.unwrap().plan, Some(plan));
+
     let stored = (made.name, SECRET.to_vec());
-    assert_eq!(world.peer.script().stored, [stored.clone(), stored]);
+    assert_eq!(world.peer.script().stored, [stored.clone(), stored.clone(), stored]);
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ pub(crate) struct Script {
     pub(crate) checkpoint: String,
     pub(crate) echoed: Vec<String>,
     pub(crate) failed: Vec<v1::FailedAttempt>,
+    pub(crate) reported: Vec<v1::FailureReport>,
 }
 
 impl Peer {
@@ -138,6 +139,9 @@ impl Peer {
             settings: vec![v1::Setting { name: "organization".into(), value: "org-1".into() }],
             has_fallback: true,
             because: "detected".into(),
+            price_version: "7-2".into(),
+            endpoints: vec!["chat_completions".into()],
+            networks: vec!["10.0.0.0/8".into()],
             ..Lease::default()
         };
         script.log += 1;
@@ -176,6 +180,9 @@ impl Peer {
             address: &lease.address,
             has_fallback: lease.has_fallback,
             because: &lease.because,
+            price_version: &lease.price_version,
+            endpoints: &lease.endpoints,
+            networks: &lease.networks,
         };
         session.seal_lease(&context, &Secret::new(SECRET.to_vec())).unwrap()
     }

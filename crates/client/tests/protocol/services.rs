@@ -89,6 +89,16 @@ impl leases_server::Leases for Peer {
         Ok(Response::new(v1::ReleaseLeaseResponse {}))
     }
 
+    async fn report_failures(
+        &self,
+        request: Request<v1::ReportFailuresRequest>,
+    ) -> Answer<v1::ReportFailuresResponse> {
+        let request = request.into_inner();
+        self.session(&request.session_id)?;
+        self.script().reported.extend(request.reports);
+        Ok(Response::new(v1::ReportFailuresResponse {}))
+    }
+
     async fn revoke_lease(
         &self,
         _: Request<v1::RevokeLeaseRequest>,
@@ -196,6 +206,38 @@ impl credentials_server::Credentials for Peer {
         let request = request.into_inner();
         self.open(&request.name, "openai", &request.secret.unwrap())?;
         Ok(Response::new(v1::Credential { name: request.name, ..Default::default() }))
+    }
+
+    async fn start_rotation(
+        &self,
+        request: Request<v1::StartRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        let request = request.into_inner();
+        self.open(&request.name, "openai", &request.secret.unwrap())?;
+        let plan = request.plan;
+        let rotation = Some(v1::Rotation { plan, ..Default::default() });
+        Ok(Response::new(v1::Credential { name: request.name, rotation, ..Default::default() }))
+    }
+
+    async fn promote_rotation(
+        &self,
+        _: Request<v1::PromoteRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        Err(Status::unimplemented("not part of the script"))
+    }
+
+    async fn cancel_rotation(
+        &self,
+        _: Request<v1::CancelRotationRequest>,
+    ) -> Answer<v1::Credential> {
+        Err(Status::unimplemented("not part of the script"))
+    }
+
+    async fn test_credential(
+        &self,
+        _: Request<v1::TestCredentialRequest>,
+    ) -> Answer<v1::Credential> {
+        Err(Status::unimplemented("not part of the script"))
     }
 
     async fn disable_credential(

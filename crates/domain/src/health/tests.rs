@@ -112,3 +112,34 @@ fn what_the_caller_did_wrong_is_not_held_against_a_credential() {
     health.failed(Failure::CallersFault, at(321), at(322));
     check(&health, 322, "ready");
 }
+
+#[test]
+fn what_nothing_stands_in_for_rests_shortly_and_only_when_each_call_would_be_refused() {
+    let until = |failure, times: i64| {
+        let mut health = Health::default();
+        for second in 1..=times {
+            health.failed(failure, at(second), at(second));
+        }
+        match health.readiness_alone(at(times)) {
+            Readiness::Resting { until, .. } => Some((until.as_millis() / 1000) - times),
+            Readiness::Ready | Readiness::Probe => None,
+        }
+    };
+    assert_eq!(until(Failure::CredentialRefused, 1), Some(30));
+    assert_eq!(until(Failure::NoQuota, 9), Some(30));
+    for failure in [LIMITED, Failure::ProviderTrouble, Failure::TimedOut, Failure::Unreachable] {
+        assert_eq!(until(failure, 9), None, "{failure}");
+    }
+    let mut health = Health::default();
+    health.failed(Failure::NoQuota, at(0), at(0));
+    assert_eq!(health.readiness_alone(at(30)), Readiness::Ready);
+}
+
+#[test]
+fn what_is_told_to_another_is_what_is_known() {
+    let mut health = Health::default();
+    health.failed(Failure::CredentialRefused, at(0), at(1));
+    health.failed(Failure::CredentialRefused, at(2), at(3));
+    let told = Health::of(health.failures(), health.rest().cloned());
+    assert_eq!((&told, told.failures()), (&health, 2));
+}

@@ -25,6 +25,8 @@ pub enum Because {
     Keyless,
     /// The tenant's policy lists it for when those before it failed.
     Fallback,
+    /// It rests, but no other is listed, and what it rests from may not be so for this call.
+    LastResort,
 }
 
 /// Why a credential is not used.
@@ -104,6 +106,7 @@ impl Because {
             Self::Managed => "managed",
             Self::Keyless => "keyless",
             Self::Fallback => "fallback",
+            Self::LastResort => "last_resort",
         }
     }
 
@@ -123,6 +126,9 @@ impl Because {
             Self::Managed => "the tenant's policy says to use the platform's credential",
             Self::Keyless => "the tenant's policy puts a model of its in the place of this one",
             Self::Fallback => "the tenant's policy lists it for when those before it fail",
+            Self::LastResort => {
+                "no other is listed for when it fails, and the next call may fare better"
+            }
         }
     }
 }

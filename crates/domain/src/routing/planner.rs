@@ -141,7 +141,7 @@ impl<'a> Planner<'a> {
         let mut taken = None;
         let mut resting: Option<(Timestamp, Failure)> = None;
         let mut none = NoRoute::AllDisabled(provider.clone());
-        for (index, candidate) in ordered {
+        for &(index, candidate) in &ordered {
             let why = match self.obstacle(candidate, choice.model) {
                 None if taken.is_none() => {
                     taken = Some(attempt(index, candidate, source, choice.model, choice.because));
@@ -170,9 +170,47 @@ impl<'a> Planner<'a> {
             let provider = provider.clone();
             NoRoute::AllResting { provider, until, why }
         });
-        let taken = taken.ok_or_else(|| resting.unwrap_or(none))?;
+        let taken = match (taken, resting) {
+            (Some(taken), _) => taken,
+            (None, Some(_)) if self.policy.fallbacks_of(provider).is_empty() => {
+                self.last_resort(choice, &ordered, source)?
+            }
+            (None, resting) => return Err(resting.unwrap_or(none)),
+        };
         self.take(&taken);
         Ok(taken)
+    }
+
+    /// Of credentials that all rest and that no other is listed for, the first that may be asked
+    /// nevertheless.
+    fn last_resort(
+        &self,
+        choice: &Choice<'_>,
+        ordered: &[(usize, &Candidate)],
+        source: Source,
+    ) -> Result<Attempt, NoRoute> {
+        let provider = &choice.provider;
+        let mut resting = NoRoute::AllDisabled(provider.clone());
+        let mut soonest = None;
+        for &(index, candidate) in ordered {
+            let obstacle = self.obstacle(candidate, choice.model);
+            if !matches!(obstacle, Some(PassedOver::Resting { .. })) {
+                continue;
+            }
+            match candidate.alone {
+                Readiness::Ready | Readiness::Probe => {
+                    let because = Because::LastResort;
+                    let attempt = attempt(index, candidate, source, choice.model, because);
+                    return Ok(Attempt { is_probe: false, ..attempt });
+                }
+                Readiness::Resting { until, why } if soonest.is_none_or(|other| until < other) => {
+                    soonest = Some(until);
+                    resting = NoRoute::AllResting { provider: provider.clone(), until, why };
+                }
+                Readiness::Resting { .. } => {}
+            }
+        }
+        Err(resting)
     }
 
     /// What stands against a credential of the right provider.

@@ -16,6 +16,7 @@ fn own(name: &str, provider: &str, priority: i32) -> Candidate {
         models: Vec::new(),
         serves_dialect: true,
         readiness: Readiness::Ready,
+        alone: Readiness::Ready,
     }
 }
 
@@ -31,7 +32,7 @@ fn disabled(candidate: Candidate) -> Candidate {
 fn resting(candidate: Candidate) -> Candidate {
     let readiness =
         Readiness::Resting { until: Timestamp::from_millis(9000), why: Failure::NoQuota };
-    Candidate { readiness, ..candidate }
+    Candidate { readiness, alone: readiness, ..candidate }
 }
 
 /// A call and the tenant it is for; tests change what they are about.
@@ -149,6 +150,24 @@ fn of_a_providers_credentials_the_first_healthy_one_is_taken_alone() {
     Case { own: vec![a.clone(), resting(b.clone()), c.clone()], ..gpt() }
         .check(&["byok c gpt-4o detected"]);
     let outcome = Case { own: vec![resting(a), resting(b), disabled(c)], ..gpt() }.decide().outcome;
+    assert!(matches!(outcome, Err(NoRoute::AllResting { .. })), "{outcome:?}");
+}
+
+#[test]
+fn the_only_credential_is_asked_again_unless_the_provider_said_what_it_will_say() {
+    let tired = |name: &str, priority| Candidate {
+        alone: Readiness::Ready,
+        ..resting(own(name, "openai", priority))
+    };
+    let dead = resting(own("dead", "openai", 0));
+    let case = Case { own: vec![dead.clone(), tired("b", 2), tired("a", 1)], ..gpt() };
+    case.check(&["byok a gpt-4o last_resort"]);
+    // Where the policy lists another, that one is what to wait for.
+    let to = vec![Fallback::Credential("dead".parse().unwrap())];
+    let policy = RoutingPolicy { fallbacks: fallback("openai", to), ..RoutingPolicy::default() };
+    let outcome = Case { policy, ..case }.decide().outcome;
+    assert!(matches!(outcome, Err(NoRoute::AllResting { .. })), "{outcome:?}");
+    let outcome = Case { own: vec![dead], ..gpt() }.decide().outcome;
     assert!(matches!(outcome, Err(NoRoute::AllResting { .. })), "{outcome:?}");
 }
 

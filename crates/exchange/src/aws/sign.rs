@@ -9,6 +9,7 @@ use aws_sigv4::{
     sign::v4::SigningParams,
 };
 use domain::Timestamp;
+use http::{HeaderName, HeaderValue};
 
 use crate::{AwsKeys, ExchangeError};
 
@@ -23,6 +24,20 @@ pub(super) struct Signable<'a> {
     pub(super) at: Timestamp,
     /// How long the signature stands, if it goes into the query instead of headers.
     pub(super) presigned_for: Option<Duration>,
+}
+
+/// Signs a POST in its headers.
+pub(super) fn signed_headers(
+    request: &Signable<'_>,
+    keys: &AwsKeys,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ExchangeError> {
+    let signed = signed(request, keys)?;
+    let headers = signed.headers().map(|(name, value)| {
+        let mut value = HeaderValue::from_str(value).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+    });
+    headers.collect::<Option<Vec<_>>>().ok_or(ExchangeError::NotText)
 }
 
 /// Signs a POST.

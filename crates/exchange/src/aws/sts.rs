@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::Secret;
-use http::{HeaderName, HeaderValue, Response};
+use http::Response;
 use providers::Verdict;
 
-use super::sign::{Signable, signed};
+use super::sign::{Signable, signed_headers};
 use crate::{
     AwsKeys, ExchangeError, Minter, Order,
     answer::{passing, refused},
@@ -57,13 +57,7 @@ pub(super) async fn assume(
         at,
         presigned_for: None,
     };
-    let signed = signed(&request, own)?;
-    let headers = signed.headers().map(|(name, value)| {
-        let mut value = HeaderValue::from_str(value).ok()?;
-        value.set_sensitive(true);
-        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
-    });
-    let headers = headers.collect::<Option<Vec<_>>>().ok_or(ExchangeError::NotText)?;
+    let headers = signed_headers(&request, own)?;
     let answer = minter.post_form(url, body, &headers).await?;
     if !answer.status().is_success() {
         return Err(refusal(&answer, role.signs));

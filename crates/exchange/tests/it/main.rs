@@ -8,4 +8,5 @@ mod cache;
 mod entra;
 mod google;
 mod keys;
+mod trial;
 mod world;

@@ -91,6 +91,35 @@ async fn without_a_fallback_the_caller_gets_the_providers_own_error() {
     assert_eq!(answer["error"]["code"], "rate_limit_exceeded");
     assert!(!headers.contains_key("x-strongroom-fallback"));
     assert!(world.leases.reported.lock().unwrap().is_empty());
+    // The broker hears of it all the same, and of nothing that is the caller's fault.
+    world.upstream.answer(PATH, 400, &[], "{}");
+    world.call(PATH, BODY).await;
+    let limited = Failure::RateLimited { retry_after: Some(Duration::from_secs(7)) };
+    assert_eq!(*world.leases.alone.lock().unwrap(), [(FIRST.to_owned(), limited)]);
+}
+
+#[tokio::test]
+async fn a_credential_that_rests_is_told_with_its_end_in_the_shape_of_each_sdk() {
+    let world = World::start().await;
+    world.refuse(LeaseError::Refused {
+        code: tonic::Code::FailedPrecondition,
+        reason: "CREDENTIALS_EXHAUSTED".to_owned(),
+        message: "the broker's words".to_owned(),
+        metadata: [("failure".to_owned(), "rate_limited".to_owned())].into(),
+        retry_after: Some(Duration::from_millis(8200)),
+    });
+    for (path, body, kind) in [
+        (PATH, BODY, "/error/type"),
+        ("/v1/messages", r#"{"model":"claude-opus-5"}"#, "/error/type"),
+        ("/bedrock/model/m/converse", "{}", "/error/type"),
+    ] {
+        let (status, headers, answer) = world.call(path, body).await;
+        assert_eq!((status.as_u16(), &headers["retry-after"]), (429, &"9".parse().unwrap()));
+        assert_eq!(answer.pointer(kind), Some(&json!("rate_limit_error")), "{path}");
+        let text = answer.pointer("/error/message").and_then(serde_json::Value::as_str).unwrap();
+        assert!(text.contains("rests after failures (the last: rate_limited)"), "{text}");
+    }
+    assert!(world.upstream.seen().is_empty());
 }
 
 #[tokio::test]
@@ -238,6 +267,22 @@ async fn a_credential_that_has_failed_is_not_used_twice_for_one_call() {
     assert_eq!(status.as_u16(), 500);
     assert!(headers["x-strongroom-fallback"].to_str().unwrap().starts_with("not tried"));
     assert_eq!(world.upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn the_other_version_of_a_credential_is_another_key() {
+    let world = World::start().await;
+    let second = Upstream::start().await.unwrap();
+    let (credential, provider) = ("openai-prod@2", "openai");
+    world.then(Next::Lend { credential, provider, base: second.url(), secret: OTHER });
+    world.upstream.answer(PATH, 401, &[], "{}");
+    second.answer(PATH, 200, &[], r#"{"id":"c2"}"#);
+    let (status, headers, body) = world.call(PATH, BODY).await;
+    assert_eq!((status, body), (StatusCode::OK, json!({"id": "c2"})));
+    assert_eq!(headers["x-strongroom-credential"], FIRST);
+    check_reported(&world, &[(FIRST, Failure::CredentialRefused)]);
+    assert_eq!(*world.leases.versions.lock().unwrap(), [1]);
+    assert_eq!(second.seen()[0].headers["authorization"], format!("Bearer {OTHER}"));
 }
 
 #[tokio::test]

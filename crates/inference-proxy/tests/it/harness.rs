@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
-    CredentialName, Dialect, Failure, Origin, ProviderId, Secret, Source, SystemClock, VirtualKey,
-    VirtualKeyDigest, VirtualKeyId,
+    CredentialName, Dialect, Failure, KeyTerms, Origin, ProviderId, Secret, Source, SystemClock,
+    VirtualKey, VirtualKeyDigest, VirtualKeyId,
 };
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -24,7 +24,9 @@ use inference_proxy::{Config, Leases, Loan, Proxy};
 use providers::{Ask, Call, Catalogue, CredentialKind, Proof, Provider, Settings};
 use serde_json::Value;
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
-use strongroom_proto::v1::{ExplainRouteResponse, PlannedAttempt, ReachableModel};
+use strongroom_proto::v1::{
+    ExplainRouteResponse, ListModelsResponse, PlannedAttempt, ReachableModel,
+};
 use testkit::Upstream;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
@@ -58,6 +60,8 @@ pub(crate) struct Script {
     pub(crate) wrong_header: AtomicBool,
     /// The kind and settings of credentials, by provider; without: the usual kind and no settings.
     pub(crate) kinds: Mutex<HashMap<String, Kept>>,
+    /// What the virtual key is for: kinds of calls, and networks.
+    pub(crate) places: Mutex<(Vec<String>, Vec<String>)>,
     /// The model that is lent instead of the one asked for.
     pub(crate) model: Mutex<Option<String>>,
     /// What is lent when an attempt fails, in this order; then nothing more. Every lease but the last
@@ -65,6 +69,10 @@ pub(crate) struct Script {
     pub(crate) next: Mutex<VecDeque<Next>>,
     /// What was reported, each time.
     pub(crate) reported: Mutex<Vec<Vec<(String, Failure)>>>,
+    /// Failures that nothing stood in for.
+    pub(crate) alone: Mutex<Vec<(String, Failure)>>,
+    /// The versions that were reported last.
+    pub(crate) versions: Mutex<Vec<u64>>,
 }
 
 /// The kind of a credential, and what it says beside its secret.
@@ -73,7 +81,8 @@ type Kept = (CredentialKind, Vec<(String, String)>);
 /// What a test's broker does when it hears of a failure.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Lends this credential of this provider, at this address, with this secret.
+    /// Lends this credential of this provider, at this address, with this secret. It is of version 1
+    /// unless the name says another: `name@2`.
     Lend { credential: &'static str, provider: &'static str, base: String, secret: &'static str },
     /// Lends nothing.
     Refuse(LeaseError),
@@ -87,6 +96,7 @@ struct Lent {
     prefix: String,
     provider: ProviderId,
     credential: CredentialName,
+    version: u64,
     model: String,
     live: Arc<AtomicBool>,
     kind: CredentialKind,
@@ -94,6 +104,7 @@ struct Lent {
     address: Option<String>,
     has_fallback: bool,
     because: &'static str,
+    key_terms: KeyTerms,
     secret: &'static str,
 }
 
@@ -127,9 +138,12 @@ impl World {
             has_address: AtomicBool::new(true),
             wrong_header: AtomicBool::new(false),
             kinds: Mutex::default(),
+            places: Mutex::default(),
             model: Mutex::default(),
             next: Mutex::default(),
             reported: Mutex::default(),
+            alone: Mutex::default(),
+            versions: Mutex::default(),
         });
         let config = config(extra);
         let shared = Arc::clone(&leases) as Arc<dyn Leases>;
@@ -201,7 +215,7 @@ pub(crate) async fn read(response: Response<Incoming>) -> (StatusCode, HeaderMap
 const LOOPBACK: &str = "[egress]\nallow = [\"127.0.0.1/32\"]\ndanger_plain_http_to_loopback = true";
 
 pub(crate) fn config(extra: &str) -> Config {
-    let (top, tables) = extra.split_at(extra.find('[').unwrap_or(extra.len()));
+    let (top, tables) = if extra.starts_with('[') { ("", extra) } else { (extra, "") };
     let egress = if tables.contains("[egress]") { "" } else { LOOPBACK };
     let text = format!(
         r#"
@@ -251,13 +265,16 @@ impl Leases for Script {
     ) -> Result<Arc<dyn Loan>, LeaseError> {
         let told = failed.iter().map(|one| (one.credential.to_string(), one.failure)).collect();
         self.reported.lock().unwrap().push(told);
+        *self.versions.lock().unwrap() = failed.iter().map(|one| one.version).collect();
         let next = self.next.lock().unwrap().pop_front();
         match next.unwrap_or_else(|| Next::Refuse(refused("CREDENTIALS_EXHAUSTED"))) {
             Next::Refuse(error) => Err(error),
             Next::Lend { credential, provider, base, secret } => {
                 let catalogue = Catalogue::builtin().unwrap();
                 let known = catalogue.named(provider).unwrap();
+                let (credential, version) = credential.split_once('@').unwrap_or((credential, "1"));
                 let lent = Lent {
+                    version: version.parse().unwrap(),
                     credential: format!("tenants/acme/credentials/{credential}").parse().unwrap(),
                     model: catalogue.split_model(&key.model).1.to_owned(),
                     because: "fallback",
@@ -267,6 +284,10 @@ impl Leases for Script {
                 Ok(Arc::new(lent))
             }
         }
+    }
+
+    fn report(&self, _: &LeaseKey, failed: FailedAttempt) {
+        self.alone.lock().unwrap().push((failed.credential.to_string(), failed.failure));
     }
 
     async fn explain(&self, key: &LeaseKey) -> Result<ExplainRouteResponse, LeaseError> {
@@ -285,7 +306,8 @@ impl Leases for Script {
         Ok(ExplainRouteResponse {
             steps: vec!["one".to_owned()],
             attempts: vec![attempt],
-            refusal: String::new(),
+            networks: self.places.lock().unwrap().1.clone(),
+            ..Default::default()
         })
     }
 
@@ -297,7 +319,7 @@ impl Leases for Script {
         &self,
         _: &VirtualKeyId,
         digest: &VirtualKeyDigest,
-    ) -> Result<Vec<ReachableModel>, LeaseError> {
+    ) -> Result<ListModelsResponse, LeaseError> {
         if *digest != self.key {
             return Err(refused("VIRTUAL_KEY_REFUSED"));
         }
@@ -306,7 +328,9 @@ impl Leases for Script {
             provider: provider.to_owned(),
             source: 1,
         };
-        Ok(vec![model("gpt-4o", "openai"), model("claude-opus-5", "anthropic")])
+        let models = vec![model("gpt-4o", "openai"), model("claude-opus-5", "anthropic")];
+        let (endpoints, networks) = self.places.lock().unwrap().clone();
+        Ok(ListModelsResponse { models, endpoints, networks })
     }
 
     fn trouble(&self) -> Option<String> {
@@ -327,6 +351,7 @@ impl Script {
         let header = if wrong { "x-other-key".parse().unwrap() } else { header };
         let origin = Origin::of_url(base).unwrap();
         Lent {
+            version: 1,
             base: base.parse().unwrap(),
             origins: self.origins.lock().unwrap().clone().unwrap_or_else(|| vec![origin]),
             header,
@@ -340,6 +365,10 @@ impl Script {
             address: self.has_address.load(Ordering::SeqCst).then(|| base.to_owned()),
             has_fallback: !self.next.lock().unwrap().is_empty(),
             because: "",
+            key_terms: {
+                let (endpoints, networks) = self.places.lock().unwrap().clone();
+                KeyTerms::of_places(&endpoints, &networks).unwrap()
+            },
             secret: SECRET,
         }
     }
@@ -414,6 +443,10 @@ impl Loan for Lent {
         &self.credential
     }
 
+    fn credential_version(&self) -> u64 {
+        self.version
+    }
+
     fn model(&self) -> &str {
         &self.model
     }
@@ -436,6 +469,10 @@ impl Loan for Lent {
 
     fn because(&self) -> &str {
         self.because
+    }
+
+    fn key_terms(&self) -> &KeyTerms {
+        &self.key_terms
     }
 
     fn is_live(&self) -> bool {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod bad_input;
 mod caller;
 mod certificates;
 mod config;
@@ -9,9 +10,11 @@ mod explaining;
 mod falling_back;
 mod garbled;
 mod harness;
+mod hidden_errors;
 mod http2;
 mod limits;
 mod passing;
+mod places;
 mod quirks;
 mod refusing;
 mod streaming;

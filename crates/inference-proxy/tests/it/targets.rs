@@ -88,13 +88,74 @@ async fn what_a_provider_does_not_serve_is_told_with_what_it_serves() {
 }
 
 #[tokio::test]
-async fn a_model_that_policy_puts_in_the_place_of_another_never_hides_in_a_path() {
+async fn a_model_that_policy_puts_in_the_place_of_another_stands_in_the_path_too() {
     let world = World::start().await;
-    *world.leases.model.lock().unwrap() = Some("gemini-2.5-flash".to_owned());
-    let path = "/google/v1beta/models/gemini-2.5-pro:generateContent";
-    let (status, _, body) = world.call(path, "{}").await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(body.to_string().contains("gemini-2.5-flash"), "{body}");
+    world.hold("azure", CredentialKind::ApiKey, &[("resource", "r")]);
+    world.hold("bedrock", CredentialKind::BedrockApiKey, REGION);
+    world.hold("vertex", CredentialKind::AccessToken, PROJECT);
+    let vertex = "/v1/projects/p-1/locations/europe-west4/publishers/google/models";
+    for (model, path, body, there, sent) in [
+        (
+            "gemini-2.5-flash",
+            "/google/v1beta/models/gemini-2.5-pro:countTokens",
+            r#"{"model":"models/gemini-2.5-pro"}"#,
+            "/v1beta/models/gemini-2.5-flash:countTokens".to_owned(),
+            r#"{"model":"models/gemini-2.5-flash"}"#,
+        ),
+        (
+            "gemini-2.5-flash",
+            "/vertex/v1/publishers/google/models/gemini-2.5-pro:generateContent",
+            "{}",
+            format!("{vertex}/gemini-2.5-flash:generateContent"),
+            "{}",
+        ),
+        (
+            "amazon.nova-lite-v1:0",
+            "/bedrock/model/amazon.nova-pro-v1%3A0/converse",
+            "{}",
+            "/model/amazon.nova-lite-v1%3A0/converse".to_owned(),
+            "{}",
+        ),
+        (
+            "small",
+            "/azure/openai/deployments/large/chat/completions?api-version=2024-10-21",
+            r#"{"model":"large"}"#,
+            "/openai/deployments/small/chat/completions?api-version=2024-10-21".to_owned(),
+            r#"{"model":"small"}"#,
+        ),
+        (
+            "gpt-4o-mini",
+            "/openai/v1/chat/completions",
+            r#"{"model":"gpt-4o"}"#,
+            "/v1/chat/completions".to_owned(),
+            r#"{"model":"gpt-4o-mini"}"#,
+        ),
+    ] {
+        *world.leases.model.lock().unwrap() = Some(model.to_owned());
+        world.upstream.answer(&there, 200, &[], "{}");
+        let (status, _, answer) = world.call(path, body).await;
+        let seen = world.upstream.seen();
+        let seen = seen.last().unwrap();
+        assert_eq!((status, &*seen.path), (StatusCode::OK, &*there), "{answer}");
+        assert_eq!(seen.body, sent);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_no_path_could_hold_is_not_put_in_one() {
+    let world = World::start().await;
+    for (model, path) in [
+        ("../../v1/files", "/google/v1beta/models/gemini-2.5-pro:generateContent"),
+        ("a:b", "/google/v1beta/models/gemini-2.5-pro:generateContent"),
+        // The model stands in each item of such a body as well.
+        ("other", "/google/v1beta/models/text-embedding-004:batchEmbedContents"),
+    ] {
+        *world.leases.model.lock().unwrap() = Some(model.to_owned());
+        let (status, _, body) = world.call(path, "{}").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(body["error"]["code"], "model_not_replaceable");
+        assert!(body.to_string().contains(model), "{body}");
+    }
     assert!(world.upstream.seen().is_empty());
 }
 

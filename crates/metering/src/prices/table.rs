@@ -21,8 +21,11 @@ pub struct PriceTable {
     pub providers: BTreeMap<String, BTreeMap<String, ModelPrice>>,
 }
 
+/// The version of the table that comes with this build.
+pub const BUILTIN_VERSION: u32 = 1;
+
 /// A day, as 2026-11-21.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Day(jiff::civil::Date);
 
@@ -136,6 +139,18 @@ pub enum PriceTableError {
         /// The model.
         model: String,
     },
+    /// It has a provider or a model pattern that is none.
+    #[error("`{0}` is neither a provider nor a model, nor a prefix with * at its end")]
+    Name(String),
+    /// A discount is more than the whole price.
+    #[error("{0} of 10000 is more than the list price: write an override for it")]
+    Discount(u32),
+    /// There is no table in it.
+    #[error("the document of prices has no table")]
+    NoTable,
+    /// It does not say from when on a table or terms count.
+    #[error("the document of prices has no time for what it changes")]
+    NoTime,
 }
 
 impl PriceTable {
@@ -146,16 +161,17 @@ impl PriceTable {
 
     /// Reads a table.
     pub fn parse(text: &str) -> Result<Self, PriceTableError> {
-        let table: Self = serde_json::from_str(text)?;
-        for (provider, models) in &table.providers {
+        serde_json::from_str::<Self>(text)?.checked()
+    }
+
+    /// The table, if its prices can be used.
+    pub(crate) fn checked(self) -> Result<Self, PriceTableError> {
+        for (provider, models) in &self.providers {
             for (model, price) in models {
-                if !price.tiers.is_sorted_by(|one, next| one.above < next.above) {
-                    let (provider, model) = (provider.clone(), model.clone());
-                    return Err(PriceTableError::Tiers { provider, model });
-                }
+                price.check(provider, model)?;
             }
         }
-        Ok(table)
+        Ok(self)
     }
 
     /// The price of a model, by the name that was sent to the provider.
@@ -178,6 +194,15 @@ fn short_name(model: &str) -> Option<&str> {
 }
 
 impl ModelPrice {
+    /// Refuses a price whose tiers are not in ascending order.
+    pub(crate) fn check(&self, provider: &str, model: &str) -> Result<(), PriceTableError> {
+        if self.tiers.is_sorted_by(|one, next| one.above < next.above) {
+            return Ok(());
+        }
+        let (provider, model) = (provider.to_owned(), model.to_owned());
+        Err(PriceTableError::Tiers { provider, model })
+    }
+
     /// What a call came to, by its tokens.
     pub fn cost(&self, usage: &Usage) -> Result<Cost, NoPrice> {
         let Usage { tokens, searches, .. } = usage;

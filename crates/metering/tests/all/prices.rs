@@ -2,11 +2,17 @@
 
 use domain::{Cost, Timestamp};
 use metering::{
-    Basis, Bound, CacheUse, Discount, ModelPrice, NoBound, NoPrice, PriceBook, PriceTable, Priced,
-    TenantPrices, WorstCase, diff,
+    BUILTIN_VERSION, Basis, Bound, CacheUse, Discount, ModelPrice, NoBound, NoPrice, PriceBook,
+    PriceDocument, PriceTable, Priced, Prices, TenantPrices, Term, Terms, WorstCase, diff,
+    diff_terms,
 };
 
 use super::*;
+
+#[test]
+fn the_table_of_this_build_has_the_version_that_leases_name() {
+    assert_eq!(PriceTable::builtin().unwrap().version, BUILTIN_VERSION);
+}
 
 fn book() -> PriceBook {
     PriceBook::new(PriceTable::builtin().unwrap())
@@ -248,4 +254,78 @@ fn a_table_that_cannot_be_meant_is_refused() {
         r#""m":{"kind":"chat","rates":{},"tiers":[{"above":9,"rates":{}},{"above":9,"rates":{}}]}"#;
     assert!(parse(tiers).unwrap_err().to_string().contains("ascending"));
     assert!(PriceTable::parse(r#"{"version":1,"date":"01.02.2026","providers":{}}"#).is_err());
+}
+
+#[test]
+fn a_document_prices_each_call_by_what_was_in_force_when_it_started() {
+    let table = |version: u32, input: u64| {
+        format!(
+            r#"{{"version": {version}, "date": "2026-11-21", "providers": {{"openai": {{
+                "gpt-x": {{"kind": "chat", "rates": {{"input": {input}, "output": 0}}}}}}}}}}"#
+        )
+    };
+    let own = r#"{"openai": {"gpt-x": {"kind": "chat", "rates": {"input": 5, "output": 0}}}}"#;
+    let document = format!(
+        r#"{{"version": "1-2", "tables": [{{"table": {}}},
+            {{"effective_time": "2026-12-01T00:00:00Z", "table": {}}}],
+            "terms": [
+                {{"effective_time": "2026-12-02T00:00:00Z", "discounts":
+                    [{{"provider": "openai", "models": "gpt-*", "parts_of_ten_thousand": 5000}}]}},
+                {{"effective_time": "2026-12-03T00:00:00Z", "overrides": {own}}},
+                {{"effective_time": "2026-12-04T00:00:00Z"}}]}}"#,
+        table(1, 10),
+        table(2, 20)
+    );
+    let prices = Prices::parse(document.as_bytes()).unwrap();
+    assert_eq!(prices.version(), "1-2");
+    let usage = usage(Tokens { input: 1, ..Tokens::default() });
+    let cost = |day: &str| {
+        let at: jiff::Timestamp = day.parse().unwrap();
+        let at = Timestamp::from_millis(at.as_millisecond());
+        match prices.at(at).price(&"openai".parse().unwrap(), "gpt-x", &usage) {
+            Priced::Known { cost, .. } => cost.picos(),
+            Priced::Unknown { .. } => 0,
+        }
+    };
+    assert_eq!(cost("2026-11-30T23:59:59.999Z"), 10);
+    assert_eq!(cost("2026-12-01T00:00:00Z"), 20);
+    assert_eq!(cost("2026-12-02T00:00:00Z"), 10);
+    assert_eq!(cost("2026-12-03T12:00:00Z"), 5);
+    assert_eq!(cost("2026-12-04T00:00:00Z"), 20);
+    // It reads back as it was written.
+    let read = PriceDocument::parse(document.as_bytes()).unwrap();
+    assert_eq!(PriceDocument::parse(&read.to_bytes().unwrap()).unwrap(), read);
+}
+
+#[test]
+fn terms_that_cannot_be_used_are_refused_with_what_is_wrong() {
+    let parse = |text: &str| Terms::parse(text.as_bytes()).map_err(|error| error.to_string());
+    assert!(parse("{}").is_ok());
+    let discount = |provider: &str, models: &str, parts: u32| {
+        parse(&format!(
+            r#"{{"discounts": [{{"provider": "{provider}", "models": "{models}",
+                "parts_of_ten_thousand": {parts}}}]}}"#
+        ))
+    };
+    assert!(discount("openai", "*", 10_000).is_ok());
+    assert!(discount("openai", "*", 10_001).unwrap_err().contains("10001"));
+    assert!(discount("Open AI", "*", 1).unwrap_err().contains("Open AI"));
+    assert!(discount("openai", "gpt-*-x", 1).unwrap_err().contains("gpt-*-x"));
+    assert!(parse(r#"{"discount": []}"#).unwrap_err().contains("unreadable"));
+}
+
+#[test]
+fn a_changed_discount_is_a_difference() {
+    let terms = |models: &str, parts: u32| Terms {
+        discounts: vec![Term {
+            provider: "openai".to_owned(),
+            models: models.to_owned(),
+            parts_of_ten_thousand: parts,
+        }],
+        ..Terms::default()
+    };
+    let changes = diff_terms(&terms("*", 9000), &terms("*", 8500));
+    assert_eq!(changes[0].to_string(), "~ openai * discount: 9000 → 8500");
+    assert_eq!(diff_terms(&terms("*", 9000), &terms("gpt-*", 9000)).len(), 2);
+    assert_eq!(diff_terms(&Terms::default(), &Terms::default()), []);
 }

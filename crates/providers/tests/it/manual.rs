@@ -23,7 +23,9 @@ inference proxy makes each call's address, headers, query and body. An address t
 lease's origins is not called. The model goes where the provider wants it, fields that it would refuse are
 taken out, and everything else of a body goes on as the caller wrote it. Streams of chat completions are
 asked for their figures of usage; a caller who did not ask for them does not see them. Of a provider's own
-API the calls that its section lists are passed through, and no others.
+API the calls that its section lists are passed through, and no others. A model of the same provider that a
+tenant's policy puts in the place of a call's own stands in such a path, too; only calls whose body repeats
+the model in each item (`:batchEmbedContents`) are refused then, as `model_not_replaceable`.
 
 This page is made from `crates/providers/data` by the test `the_manual_says_what_the_catalogue_says`; to
 write it anew after a change there: `PROVIDERS_MANUAL=write cargo test -p providers --test it manual`.

@@ -33,6 +33,7 @@ pub(super) fn lease_vectors(session: &Session) -> Vec<Value> {
     let settings = [("region".to_owned(), "eu-west-1".to_owned())];
     let context = LeaseContext { settings: &settings, ..right };
     vectors.push(lease_vector(session, "a setting more", &context, &sealed, None));
+    vectors.extend(elsewhere(session, &right));
     for (name, sealed) in damaged(&sealed) {
         vectors.push(lease_vector(session, &name, &right, &sealed, None));
     }
@@ -73,6 +74,27 @@ fn rightful<'a>(
     ]
 }
 
+/// A lease for some calls and networks, and what it must not be taken for.
+fn elsewhere(session: &Session, right: &LeaseContext<'_>) -> Vec<Value> {
+    let kinds = ["chat_completions".to_owned(), "embeddings".to_owned()];
+    let nets = ["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()];
+    let context = LeaseContext { endpoints: &kinds, networks: &nets, renewals: 11, ..*right };
+    let sealed = session.seal_lease(&context, &secret()).unwrap();
+    let opened = secret();
+    let told = "for some calls from some networks";
+    let mut vectors = vec![lease_vector(session, told, &context, &sealed, Some(opened.expose()))];
+    let fewer = &nets[..1];
+    for (name, context) in [
+        ("for all calls", LeaseContext { endpoints: &[], ..context }),
+        ("from everywhere", LeaseContext { networks: &[], ..context }),
+        ("from fewer networks", LeaseContext { networks: fewer, ..context }),
+        ("calls for networks", LeaseContext { endpoints: &nets, networks: &kinds, ..context }),
+    ] {
+        vectors.push(lease_vector(session, name, &context, &sealed, None));
+    }
+    vectors
+}
+
 /// Right but for one word.
 fn altered<'a>(right: &LeaseContext<'a>) -> Vec<(&'static str, LeaseContext<'a>)> {
     let right = *right;
@@ -106,6 +128,7 @@ fn altered<'a>(right: &LeaseContext<'a>) -> Vec<(&'static str, LeaseContext<'a>)
         ("another address in its place", LeaseContext { address: "https://evil.example", ..right }),
         ("a fallback more", LeaseContext { has_fallback: true, ..right }),
         ("another reason", LeaseContext { because: "preferred", ..right }),
+        ("other prices", LeaseContext { price_version: "7", ..right }),
     ]
 }
 
@@ -144,6 +167,9 @@ fn lease_vector(
             "address": context.address,
             "has_fallback": context.has_fallback,
             "because": context.because,
+            "price_version": context.price_version,
+            "endpoints": context.endpoints,
+            "networks": context.networks,
         },
         "sealed": hex::encode(sealed),
     });

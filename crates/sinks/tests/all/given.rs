@@ -1,4 +1,4 @@
-use audit::{Entry, Kind, Reason, Record, RecordDraft, proto_time};
+use audit::{Entry, Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::Timestamp;
 use sinks::{Destination, Event};
 use strongroom_proto::v1::Source;
@@ -66,6 +66,7 @@ fn disclose(commitment: &[u8]) -> Option<String> {
     (commitment[0] == KNOWN).then(|| "spiffe://acme.internal/people/ann=b|c\\d\ne".to_owned())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each kind")]
 fn full(kind: Kind) -> Record {
     let by = Record {
         kind: kind.into(),
@@ -82,6 +83,13 @@ fn full(kind: Kind) -> Record {
         Kind::BrokerStarted | Kind::BrokerStopped => {
             Record { config_sha256: vec![0x44; 32].into(), ..itself }
         }
+        Kind::PricesChanged => Record {
+            method: "Prices/SetTenantPrices".to_owned(),
+            tenant: "acme".to_owned(),
+            revision: 2,
+            prices_sha256: vec![0x47; 32].into(),
+            ..by
+        },
         Kind::PolicyLoaded => Record { policy_sha256: vec![0x45; 32].into(), ..itself },
         Kind::Finding => Record { reason: Reason::LogForked.into(), ..itself },
         Kind::CheckpointGivenUp | Kind::LogPruned => {
@@ -117,13 +125,38 @@ fn full(kind: Kind) -> Record {
         | Kind::CredentialDeleted => {
             credential(Record { method: "Credentials/UpdateCredential".to_owned(), ..by })
         }
-        Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => Record {
-            method: "VirtualKeys/RevokeVirtualKey".to_owned(),
-            tenant: "acme".to_owned(),
-            virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
-            revision: 1,
-            ..by
+        Kind::CredentialRotationStarted
+        | Kind::CredentialRotationAdvanced
+        | Kind::CredentialRotationFinished
+        | Kind::CredentialRotationRolledBack => Record {
+            rotation_percent: 25,
+            deleted_version: 2,
+            ..credential(Record { method: "Credentials/StartRotation".to_owned(), ..by })
         },
+        Kind::CredentialTested => Record {
+            method: "Credentials/TestCredential".to_owned(),
+            verdict: Verdict::NoQuota.into(),
+            ..credential(by)
+        },
+        Kind::VirtualKeyCreated
+        | Kind::VirtualKeyRevoked
+        | Kind::VirtualKeyBlocked
+        | Kind::VirtualKeyUnblocked => virtual_key(by),
+        Kind::VirtualKeyUpdated | Kind::VirtualKeyRotated => Record {
+            ends_leases: true,
+            previous_expire_time: Some(proto_time(Timestamp::from_millis(1_700_000_090_005))),
+            ..virtual_key(by)
+        },
+    }
+}
+
+fn virtual_key(by: Record) -> Record {
+    Record {
+        method: "VirtualKeys/RevokeVirtualKey".to_owned(),
+        tenant: "acme".to_owned(),
+        virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
+        revision: 1,
+        ..by
     }
 }
 

@@ -110,12 +110,17 @@ CREATE TABLE credential (
     models          TEXT    NOT NULL,
     last_four       TEXT    NOT NULL,
     current_version BIGINT  NOT NULL,
+    rotation        TEXT    NOT NULL,
+    rotation_due    BIGINT,
     revision        BIGINT  NOT NULL,
     created_at      BIGINT  NOT NULL,
     updated_at      BIGINT  NOT NULL,
     row_mac         BYTEA   NOT NULL,
     UNIQUE (tenant, id)
 );
+
+-- `rotation` is under the row's MAC and says what is due; `rotation_due` only finds it.
+CREATE INDEX credential_rotating ON credential (rotation_due) WHERE rotation_due IS NOT NULL;
 
 CREATE TABLE credential_version (
     credential_uid BYTEA   NOT NULL REFERENCES credential (uid) ON DELETE CASCADE,
@@ -126,20 +131,145 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 );
 
+-- How credentials fare that have failed, for brokers to tell each other: without `until` the rest since
+-- `since` is over. It spares calls; no promise rests on it.
+CREATE TABLE credential_health (
+    credential_uid BYTEA   PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    revision       BIGINT  NOT NULL,
+    failures       BIGINT  NOT NULL,
+    since          BIGINT  NOT NULL,
+    until          BIGINT,
+    why            TEXT,
+    probe          BIGINT,
+    changed_at     BIGINT  NOT NULL
+);
+
+CREATE INDEX credential_health_changed ON credential_health (changed_at);
+
+-- What the last test of each credential has shown.
+CREATE TABLE credential_test (
+    credential_uid BYTEA PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    version        BIGINT NOT NULL,
+    verdict        TEXT NOT NULL,
+    tested_at      BIGINT NOT NULL,
+    row_mac        BYTEA NOT NULL
+);
+
+-- `previous` has 40 bytes for each older value that is accepted: its verifier, and when it ends.
 CREATE TABLE virtual_key (
-    id              TEXT COLLATE "C" PRIMARY KEY,
-    tenant_uid      BYTEA   NOT NULL REFERENCES tenant (uid),
-    tenant          TEXT COLLATE "C" NOT NULL,
-    display_name    TEXT    NOT NULL,
-    verifier        BYTEA   NOT NULL,
-    scope_providers TEXT    NOT NULL,
-    scope_models    TEXT    NOT NULL,
-    expires_at      BIGINT,
-    revoked         BOOLEAN NOT NULL,
-    revision        BIGINT  NOT NULL,
-    created_at      BIGINT  NOT NULL,
-    updated_at      BIGINT  NOT NULL,
-    row_mac         BYTEA   NOT NULL
+    id                  TEXT COLLATE "C" PRIMARY KEY,
+    tenant_uid          BYTEA   NOT NULL REFERENCES tenant (uid),
+    tenant              TEXT COLLATE "C" NOT NULL,
+    display_name        TEXT    NOT NULL,
+    verifier            BYTEA   NOT NULL,
+    previous            BYTEA   NOT NULL,
+    scope_providers     TEXT    NOT NULL,
+    scope_models        TEXT    NOT NULL,
+    endpoints           TEXT    NOT NULL,
+    networks            TEXT    NOT NULL,
+    expires_at          BIGINT,
+    labels              TEXT    NOT NULL,
+    owner               TEXT,
+    key_group           TEXT COLLATE "C",
+    requests_per_minute BIGINT,
+    tokens_per_minute   BIGINT,
+    concurrent          BIGINT,
+    blocked             BOOLEAN NOT NULL,
+    revoked             BOOLEAN NOT NULL,
+    revision            BIGINT  NOT NULL,
+    created_at          BIGINT  NOT NULL,
+    updated_at          BIGINT  NOT NULL,
+    row_mac             BYTEA   NOT NULL
 );
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);
+
+-- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is
+-- counted once.
+CREATE TABLE usage_call (
+    usage_id           BYTEA   PRIMARY KEY,
+    tenant             TEXT COLLATE "C" NOT NULL,
+    started_at         BIGINT  NOT NULL,
+    virtual_key        TEXT    NOT NULL,
+    credential         TEXT    NOT NULL,
+    provider           TEXT    NOT NULL,
+    model              TEXT    NOT NULL,
+    source             BIGINT  NOT NULL,
+    outcome            BIGINT  NOT NULL,
+    status             BIGINT  NOT NULL,
+    credential_version BIGINT  NOT NULL,
+    requested_model    TEXT    NOT NULL,
+    dialect            BIGINT  NOT NULL,
+    endpoint           TEXT    NOT NULL,
+    input              BIGINT  NOT NULL,
+    cache_read         BIGINT  NOT NULL,
+    cache_write_5m     BIGINT  NOT NULL,
+    cache_write_1h     BIGINT  NOT NULL,
+    audio_input        BIGINT  NOT NULL,
+    output             BIGINT  NOT NULL,
+    reasoning          BIGINT  NOT NULL,
+    audio_output       BIGINT  NOT NULL,
+    searches           BIGINT  NOT NULL,
+    cost_micros        BIGINT  NOT NULL,
+    cost_picos         BIGINT  NOT NULL,
+    usage_known        BIGINT  NOT NULL,
+    cost_known         BIGINT  NOT NULL,
+    cost_stated        BIGINT  NOT NULL,
+    price_version      TEXT    NOT NULL,
+    latency_millis     BIGINT  NOT NULL,
+    first_token_millis BIGINT,
+    lease_hash         BYTEA   NOT NULL,
+    allowance_id       BYTEA   NOT NULL,
+    attempts           BIGINT  NOT NULL
+);
+
+CREATE INDEX usage_call_of_tenant ON usage_call (tenant, started_at, usage_id);
+CREATE INDEX usage_call_in_order ON usage_call (started_at, usage_id);
+
+-- The same added up: one row for each quarter of an hour since 1970 and all that calls are told apart
+-- by. Written in the transaction that keeps the calls, and kept for longer than they are. A cost is
+-- `cost_micros` and `cost_picos` (millionths of a micro-USD, more than a million of them in a sum).
+CREATE TABLE usage_sum (
+    tenant             TEXT COLLATE "C" NOT NULL,
+    quarter            BIGINT  NOT NULL,
+    virtual_key        TEXT COLLATE "C" NOT NULL,
+    credential         TEXT COLLATE "C" NOT NULL,
+    provider           TEXT COLLATE "C" NOT NULL,
+    model              TEXT COLLATE "C" NOT NULL,
+    source             BIGINT  NOT NULL,
+    outcome            BIGINT  NOT NULL,
+    status             BIGINT  NOT NULL,
+    calls              BIGINT  NOT NULL,
+    input              BIGINT  NOT NULL,
+    cache_read         BIGINT  NOT NULL,
+    cache_write_5m     BIGINT  NOT NULL,
+    cache_write_1h     BIGINT  NOT NULL,
+    audio_input        BIGINT  NOT NULL,
+    output             BIGINT  NOT NULL,
+    reasoning          BIGINT  NOT NULL,
+    audio_output       BIGINT  NOT NULL,
+    searches           BIGINT  NOT NULL,
+    cost_micros        BIGINT  NOT NULL,
+    cost_picos         BIGINT  NOT NULL,
+    usage_unknown      BIGINT  NOT NULL,
+    cost_unknown       BIGINT  NOT NULL,
+    latency_millis     BIGINT  NOT NULL,
+    first_token_millis BIGINT  NOT NULL,
+    first_tokens       BIGINT  NOT NULL,
+    PRIMARY KEY (tenant, quarter, virtual_key, credential, provider, model, source, outcome, status)
+);
+
+CREATE INDEX usage_sum_in_order ON usage_sum (quarter);
+
+-- Documents of prices, every one that there was: list prices, whose tenant is empty, and tenants' own.
+-- Records of the log name them by their SHA-256.
+CREATE TABLE price (
+    tenant     TEXT COLLATE "C" NOT NULL,
+    revision   BIGINT  NOT NULL,
+    sha256     BYTEA   NOT NULL,
+    document   BYTEA   NOT NULL,
+    created_at BIGINT  NOT NULL,
+    PRIMARY KEY (tenant, revision)
+);
+
+CREATE INDEX price_by_digest ON price (sha256);

@@ -110,12 +110,17 @@ CREATE TABLE credential (
     models          TEXT    NOT NULL,
     last_four       TEXT    NOT NULL,
     current_version INTEGER NOT NULL,
+    rotation        TEXT    NOT NULL,
+    rotation_due    INTEGER,
     revision        INTEGER NOT NULL,
     created_at      INTEGER NOT NULL,
     updated_at      INTEGER NOT NULL,
     row_mac         BLOB    NOT NULL,
     UNIQUE (tenant, id)
 ) STRICT;
+
+-- `rotation` is under the row's MAC and says what is due; `rotation_due` only finds it.
+CREATE INDEX credential_rotating ON credential (rotation_due) WHERE rotation_due IS NOT NULL;
 
 CREATE TABLE credential_version (
     credential_uid BLOB    NOT NULL REFERENCES credential (uid) ON DELETE CASCADE,
@@ -126,20 +131,145 @@ CREATE TABLE credential_version (
     PRIMARY KEY (credential_uid, version)
 ) STRICT;
 
+-- How credentials fare that have failed, for brokers to tell each other: without `until` the rest since
+-- `since` is over. It spares calls; no promise rests on it.
+CREATE TABLE credential_health (
+    credential_uid BLOB    PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    revision       INTEGER NOT NULL,
+    failures       INTEGER NOT NULL,
+    since          INTEGER NOT NULL,
+    until          INTEGER,
+    why            TEXT,
+    probe          INTEGER,
+    changed_at     INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX credential_health_changed ON credential_health (changed_at);
+
+-- What the last test of each credential has shown.
+CREATE TABLE credential_test (
+    credential_uid BLOB PRIMARY KEY REFERENCES credential (uid) ON DELETE CASCADE,
+    version        INTEGER NOT NULL,
+    verdict        TEXT NOT NULL,
+    tested_at      INTEGER NOT NULL,
+    row_mac        BLOB NOT NULL
+) STRICT;
+
+-- `previous` has 40 bytes for each older value that is accepted: its verifier, and when it ends.
 CREATE TABLE virtual_key (
-    id              TEXT    PRIMARY KEY,
-    tenant_uid      BLOB    NOT NULL REFERENCES tenant (uid),
-    tenant          TEXT    NOT NULL,
-    display_name    TEXT    NOT NULL,
-    verifier        BLOB    NOT NULL,
-    scope_providers TEXT    NOT NULL,
-    scope_models    TEXT    NOT NULL,
-    expires_at      INTEGER,
-    revoked         INTEGER NOT NULL,
-    revision        INTEGER NOT NULL,
-    created_at      INTEGER NOT NULL,
-    updated_at      INTEGER NOT NULL,
-    row_mac         BLOB    NOT NULL
+    id                  TEXT    PRIMARY KEY,
+    tenant_uid          BLOB    NOT NULL REFERENCES tenant (uid),
+    tenant              TEXT    NOT NULL,
+    display_name        TEXT    NOT NULL,
+    verifier            BLOB    NOT NULL,
+    previous            BLOB    NOT NULL,
+    scope_providers     TEXT    NOT NULL,
+    scope_models        TEXT    NOT NULL,
+    endpoints           TEXT    NOT NULL,
+    networks            TEXT    NOT NULL,
+    expires_at          INTEGER,
+    labels              TEXT    NOT NULL,
+    owner               TEXT,
+    key_group           TEXT,
+    requests_per_minute INTEGER,
+    tokens_per_minute   INTEGER,
+    concurrent          INTEGER,
+    blocked             INTEGER NOT NULL,
+    revoked             INTEGER NOT NULL,
+    revision            INTEGER NOT NULL,
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    row_mac             BLOB    NOT NULL
 ) STRICT;
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);
+
+-- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is
+-- counted once.
+CREATE TABLE usage_call (
+    usage_id           BLOB    PRIMARY KEY,
+    tenant             TEXT NOT NULL,
+    started_at         INTEGER NOT NULL,
+    virtual_key        TEXT    NOT NULL,
+    credential         TEXT    NOT NULL,
+    provider           TEXT    NOT NULL,
+    model              TEXT    NOT NULL,
+    source             INTEGER NOT NULL,
+    outcome            INTEGER NOT NULL,
+    status             INTEGER NOT NULL,
+    credential_version INTEGER NOT NULL,
+    requested_model    TEXT    NOT NULL,
+    dialect            INTEGER NOT NULL,
+    endpoint           TEXT    NOT NULL,
+    input              INTEGER NOT NULL,
+    cache_read         INTEGER NOT NULL,
+    cache_write_5m     INTEGER NOT NULL,
+    cache_write_1h     INTEGER NOT NULL,
+    audio_input        INTEGER NOT NULL,
+    output             INTEGER NOT NULL,
+    reasoning          INTEGER NOT NULL,
+    audio_output       INTEGER NOT NULL,
+    searches           INTEGER NOT NULL,
+    cost_micros        INTEGER NOT NULL,
+    cost_picos         INTEGER NOT NULL,
+    usage_known        INTEGER NOT NULL,
+    cost_known         INTEGER NOT NULL,
+    cost_stated        INTEGER NOT NULL,
+    price_version      TEXT    NOT NULL,
+    latency_millis     INTEGER NOT NULL,
+    first_token_millis INTEGER,
+    lease_hash         BLOB    NOT NULL,
+    allowance_id       BLOB    NOT NULL,
+    attempts           INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX usage_call_of_tenant ON usage_call (tenant, started_at, usage_id);
+CREATE INDEX usage_call_in_order ON usage_call (started_at, usage_id);
+
+-- The same added up: one row for each quarter of an hour since 1970 and all that calls are told apart
+-- by. Written in the transaction that keeps the calls, and kept for longer than they are. A cost is
+-- `cost_micros` and `cost_picos` (millionths of a micro-USD, more than a million of them in a sum).
+CREATE TABLE usage_sum (
+    tenant             TEXT NOT NULL,
+    quarter            INTEGER NOT NULL,
+    virtual_key        TEXT NOT NULL,
+    credential         TEXT NOT NULL,
+    provider           TEXT NOT NULL,
+    model              TEXT NOT NULL,
+    source             INTEGER NOT NULL,
+    outcome            INTEGER NOT NULL,
+    status             INTEGER NOT NULL,
+    calls              INTEGER NOT NULL,
+    input              INTEGER NOT NULL,
+    cache_read         INTEGER NOT NULL,
+    cache_write_5m     INTEGER NOT NULL,
+    cache_write_1h     INTEGER NOT NULL,
+    audio_input        INTEGER NOT NULL,
+    output             INTEGER NOT NULL,
+    reasoning          INTEGER NOT NULL,
+    audio_output       INTEGER NOT NULL,
+    searches           INTEGER NOT NULL,
+    cost_micros        INTEGER NOT NULL,
+    cost_picos         INTEGER NOT NULL,
+    usage_unknown      INTEGER NOT NULL,
+    cost_unknown       INTEGER NOT NULL,
+    latency_millis     INTEGER NOT NULL,
+    first_token_millis INTEGER NOT NULL,
+    first_tokens       INTEGER NOT NULL,
+    PRIMARY KEY (tenant, quarter, virtual_key, credential, provider, model, source, outcome, status)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX usage_sum_in_order ON usage_sum (quarter);
+
+-- Documents of prices, every one that there was: list prices, whose tenant is empty, and tenants' own.
+-- Records of the log name them by their SHA-256.
+CREATE TABLE price (
+    tenant     TEXT NOT NULL,
+    revision   INTEGER NOT NULL,
+    sha256     BLOB    NOT NULL,
+    document   BLOB    NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, revision)
+) STRICT;
+
+CREATE INDEX price_by_digest ON price (sha256);

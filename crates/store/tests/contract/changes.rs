@@ -1,7 +1,10 @@
-use store::{Change, CredentialRow, KeyPurpose, Page, Store, StoreError};
+use domain::{KeyTerms, RateLimits};
+use store::{Change, CredentialRow, KeyPurpose, Page, Store, StoreError, TestRow};
 
 use crate::{
-    given::{acme, at, changed, credential, key, tenant, uid, version, virtual_key},
+    given::{
+        acme, at, changed, credential, key, pending, tenant, tested, uid, version, virtual_key,
+    },
     log::check_tree,
     place::Place,
 };
@@ -24,6 +27,42 @@ pub(crate) async fn every_row_reads_back_as_written(place: &Place) {
     assert_eq!(store.version(main.uid, 2).await.unwrap(), None);
     assert_eq!(store.virtual_key(&virtual_key.id).await.unwrap(), Some(virtual_key));
     assert_eq!(store.tenant(&"umbrella".parse().unwrap()).await.unwrap(), None);
+}
+
+pub(crate) async fn the_last_test_of_a_credential_is_kept_as_long_as_it(place: &Place) {
+    let store = place.open().await;
+    let acme = acme(&*store).await;
+    let main = credential(3, &acme, "main");
+    apply(&*store, Change::CreateCredential(main.clone(), version(&main, 1))).await;
+    assert_eq!(store.credential_tests(&acme.id).await.unwrap(), []);
+    let test = |verdict: &str, version| TestRow {
+        credential_uid: main.uid,
+        version,
+        verdict: verdict.to_owned(),
+        tested_at: at(20),
+        row_mac: [6; 32],
+    };
+    for (verdict, version) in [("valid", 1), ("no_quota", 2)] {
+        let found = test(verdict, version);
+        store.apply(&Change::KeepTest(found.clone()), &tested(&main)).await.unwrap();
+        assert_eq!(store.credential_tests(&acme.id).await.unwrap(), [found]);
+    }
+    // Each has its own record, and only that one.
+    let size = store.head().await.unwrap().frontier.size();
+    let wrong = store.apply(&Change::KeepTest(test("valid", 1)), &changed()).await;
+    assert!(matches!(wrong, Err(StoreError::InvalidRecord(_))));
+    let wrong = store.apply(&Change::UpdateTenant(acme.clone()), &tested(&main)).await;
+    assert!(matches!(wrong, Err(StoreError::InvalidRecord(_))));
+    let alone = store.append(&[pending(tested(&main))]).await;
+    assert!(matches!(alone, Err(StoreError::InvalidRecord(_))));
+    // No state that leases rest on has changed.
+    assert!(store.head().await.unwrap().changed < size);
+
+    let gone = CredentialRow { revision: 2, ..main.clone() };
+    apply(&*store, Change::DeleteCredential(gone)).await;
+    assert_eq!(store.credential_tests(&acme.id).await.unwrap(), []);
+    let late = store.apply(&Change::KeepTest(test("valid", 1)), &tested(&main)).await;
+    assert!(matches!(late, Err(StoreError::Changed(_))));
 }
 
 pub(crate) async fn a_name_is_taken_once(place: &Place) {
@@ -62,7 +101,8 @@ pub(crate) async fn an_update_needs_the_revision_before(place: &Place) {
 
     (acme.revision, acme.display_name, acme.preferred_provider) = (2, "New".to_owned(), None);
     (main.revision, main.enabled, main.current_version) = (2, false, 2);
-    (ci.revision, ci.revoked, ci.expires_at) = (2, true, None);
+    (ci.revision, ci.revoked, ci.terms, ci.previous) = (2, true, KeyTerms::default(), vec![]);
+    (ci.group, ci.rates) = (None, RateLimits::default());
     let second = version(&main, 2);
     let updates = [
         (Change::UpdateTenant(acme.clone()), "tenants/acme"),

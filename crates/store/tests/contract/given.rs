@@ -1,10 +1,12 @@
-use audit::{Kind, Reason, Record, RecordDraft, proto_time};
+use audit::{Kind, Reason, Record, RecordDraft, Verdict, proto_time};
 use domain::{
-    CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingRules, Scope, Timestamp, Uid,
+    CustomRule, EndpointKind, Fallback, FallbackRule, KeyTerms, KeylessRule, OnMissing, RateLimits,
+    Rotation, RotationPlan, RoutingRules, Scope, SetBack, Timestamp, Uid,
 };
+use std::time::Duration;
 use store::{
-    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, Store, TenantRow, VersionRow,
-    VirtualKeyRow,
+    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, PreviousKey, Store, TenantRow,
+    VersionRow, VirtualKeyRow,
 };
 
 pub(crate) fn uid(number: u8) -> Uid {
@@ -44,6 +46,19 @@ pub(crate) fn granted(tenant: &str, lease: u8, end: Timestamp) -> RecordDraft {
         credential_version: 1,
         lease_hash: vec![lease; 32].into(),
         lease_expire_time: Some(proto_time(end)),
+        ..Record::default()
+    })
+}
+
+/// A record of a test.
+pub(crate) fn tested(credential: &CredentialRow) -> RecordDraft {
+    draft(Record {
+        kind: Kind::CredentialTested.into(),
+        tenant: credential.tenant.to_string(),
+        credential: credential.name().to_string(),
+        credential_uid: credential.uid.as_bytes().to_vec().into(),
+        credential_version: 1,
+        verdict: Verdict::Valid.into(),
         ..Record::default()
     })
 }
@@ -157,11 +172,20 @@ pub(crate) fn credential(number: u8, of: &TenantRow, name: &str) -> CredentialRo
         models: vec!["a model, with a comma".to_owned(), "b\"\n".to_owned()],
         last_four: "wxyz".to_owned(),
         current_version: 1,
+        rotation: Some(rotation()),
         revision: 1,
         created_at: at(13),
         updated_at: at(14),
         row_mac: [8; 32],
     }
+}
+
+/// One that is over.
+pub(crate) fn rotation() -> Rotation {
+    let plan = RotationPlan::new(5, Duration::from_millis(1500), Duration::ZERO, true).unwrap();
+    let operation = "op-1".parse().unwrap();
+    let begun = Rotation::begin(operation, (1, 2), plan, "\"x\\y".to_owned(), at(20));
+    begun.set_back(SetBack::NoQuota, at(21)).unwrap()
 }
 
 pub(crate) fn version(of: &CredentialRow, version: u64) -> VersionRow {
@@ -181,16 +205,38 @@ pub(crate) fn virtual_key(id: &str, of: &TenantRow) -> VirtualKeyRow {
         tenant: of.id.clone(),
         display_name: "ci".to_owned(),
         verifier: [3; 32],
-        scope: Scope {
-            providers: vec!["openai".parse().unwrap()],
-            models: vec!["gpt-4o*".parse().unwrap(), "o3".parse().unwrap()],
+        previous: vec![
+            PreviousKey { verifier: [4; 32], ends_at: at(98) },
+            PreviousKey { verifier: [5; 32], ends_at: at(97) },
+        ],
+        terms: terms(),
+        group: Some("batch-jobs".parse().unwrap()),
+        rates: RateLimits {
+            requests_per_minute: Some(60),
+            tokens_per_minute: Some(1 << 40),
+            concurrent: Some(2),
         },
-        expires_at: Some(at(99)),
+        blocked: true,
         revoked: false,
         revision: 1,
         created_at: at(16),
         updated_at: at(17),
         row_mac: [7; 32],
+    }
+}
+
+fn terms() -> KeyTerms {
+    let label = |(name, text): (&str, &str)| (name.parse().unwrap(), text.parse().unwrap());
+    KeyTerms {
+        scope: Scope {
+            providers: vec!["openai".parse().unwrap()],
+            models: vec!["gpt-4o*".parse().unwrap(), "o3".parse().unwrap()],
+        },
+        endpoints: vec![EndpointKind::ChatCompletions, EndpointKind::Native],
+        networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        expires_at: Some(at(99)),
+        labels: [("team", "Zoë, \"a\""), ("cost-center", "17")].map(label).into(),
+        owner: Some("Zoë".parse().unwrap()),
     }
 }
 

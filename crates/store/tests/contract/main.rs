@@ -10,16 +10,19 @@
 mod changes;
 mod faults;
 mod given;
+mod health;
 mod lead;
 mod log;
 mod place;
 mod postgres_only;
 mod proxy;
 mod prune;
+mod rotations;
 mod sequencing;
 mod sqlite_only;
 mod stale;
 mod tree;
+mod usage;
 
 /// Each line becomes one test per back end.
 macro_rules! contract {
@@ -64,6 +67,9 @@ contract![
     log::the_checkpoint_of_the_largest_tree_stays,
     log::access_rules_are_kept_as_they_were_put_in,
     log::a_person_is_found_by_handle_and_by_commitment,
+    health::how_a_credential_fares_is_told_to_all,
+    health::what_is_known_of_a_later_rest_or_revision_stays,
+    health::one_of_all_brokers_claims_a_probe,
     lead::one_holder_leads_until_its_time_is_up_or_it_resigns,
     lead::the_clock_of_the_database_is_told,
     lead::changes_of_one_kind_are_found,
@@ -81,12 +87,24 @@ contract![
     stale::what_was_decided_too_many_changes_ago_is_stale,
     stale::what_was_decided_by_a_log_that_is_gone_is_stale,
     changes::every_row_reads_back_as_written,
+    changes::the_last_test_of_a_credential_is_kept_as_long_as_it,
     changes::a_name_is_taken_once,
     changes::an_update_needs_the_revision_before,
     changes::a_deleted_credential_takes_its_versions_along,
+    rotations::a_rotation_reads_back_in_each_of_its_states,
+    rotations::what_is_due_is_found_the_longest_due_first,
+    rotations::a_version_is_dropped_with_the_change_that_says_so,
     changes::a_failing_change_leaves_nothing_behind,
     changes::a_failing_record_leaves_no_change_behind,
     changes::lists_are_ordered_by_the_bytes_of_names,
+    usage::a_call_is_counted_once,
+    usage::sums_are_exact,
+    usage::sums_are_told_apart_by_what_is_asked_for,
+    usage::calls_are_listed_the_latest_first,
+    usage::what_does_not_fit_is_refused_whole,
+    usage::calls_counted_at_once_by_two_brokers_are_all_in_the_sum,
+    usage::what_is_old_is_forgotten,
+    usage::prices_are_kept_as_they_were_put_in,
     faults::a_corrupt_value_is_named,
     faults::a_corrupt_head_stops_the_log,
     faults::a_locked_database_is_unavailable_and_records_nothing,

@@ -46,6 +46,14 @@ impl Place {
         }
     }
 
+    /// Another broker's store of the same place; the same one where one process at a time may open it.
+    pub(crate) async fn beside(&self, store: &Arc<dyn Store>) -> Arc<dyn Store> {
+        match self {
+            Self::File(_) => Arc::clone(store),
+            Self::Server(_) => self.open().await,
+        }
+    }
+
     /// Does to the database what no store would.
     pub(crate) async fn tamper(&self, sql: &'static str) {
         match self {

@@ -1,3 +1,4 @@
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, request::Parts};
 use serde_json::Value;
 
@@ -37,7 +38,8 @@ pub(super) fn check(
     let body = members(route, body).map_err(refuse)?;
     let in_body = body.get("model").and_then(Value::as_str).unwrap_or_default();
     let model = named.unwrap_or_else(|| in_body.to_owned());
-    if route.format != Format::Models && !route.models.contains(&&*model) {
+    let names_a_model = !matches!(route.format, Format::Models | Format::Account);
+    if names_a_model && !route.models.contains(&&*model) {
         return Err(refuse(Wrong::Model(model)));
     }
     let query = query.to_owned();
@@ -64,7 +66,9 @@ fn proof(key: &str, route: &Route, headers: &HeaderMap) -> Result<(), Wrong> {
         for value in headers.get_all(*name) {
             let ways = route.proof.iter().filter(|(header, _)| header == name);
             let given = value.to_str().unwrap_or_default();
-            let right = |(_, prefix): &(&str, &str)| given.strip_prefix(prefix) == Some(key);
+            let right = |(_, prefix): &(&str, &str)| {
+                given.strip_prefix(prefix).is_some_and(|given| given == key || is_made(key, given))
+            };
             if !ways.into_iter().any(right) {
                 return Err(Wrong::Proof { header: name, given: given.to_owned() });
             }
@@ -75,6 +79,18 @@ fn proof(key: &str, route: &Route, headers: &HeaderMap) -> Result<(), Wrong> {
     if found { Ok(()) } else { Err(missing()) }
 }
 
+/// Whether it is a key that was computed of an access key, in the place of a key of Bedrock that lives
+/// long: a signed request in base64.
+fn is_made(key: &str, given: &str) -> bool {
+    let made = given.strip_prefix("bedrock-api-key-").filter(|_| key.starts_with("ABSK"));
+    let made = made.and_then(|text| BASE64_STANDARD.decode(text).ok());
+    let text = made.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    text.starts_with("bedrock.amazonaws.com/?Action=CallWithBearerToken&")
+        && ["X-Amz-Credential=", "X-Amz-Expires=3600", "X-Amz-Signature="]
+            .iter()
+            .all(|part| text.contains(part))
+}
+
 fn version(route: &Route, headers: &HeaderMap) -> Result<(), Wrong> {
     let Some((name, values)) = route.needs else { return Ok(()) };
     let given = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -83,7 +99,7 @@ fn version(route: &Route, headers: &HeaderMap) -> Result<(), Wrong> {
 }
 
 fn members(route: &Route, body: &[u8]) -> Result<Value, Wrong> {
-    if route.method == "GET" {
+    if route.method == "GET" || route.format == Format::Account {
         return Ok(Value::Null);
     }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -99,7 +115,7 @@ fn members(route: &Route, body: &[u8]) -> Result<Value, Wrong> {
         }
         Format::Converse | Format::ConverseStream => &["messages"],
         Format::Gemini | Format::GeminiStream => &["contents"],
-        Format::WorkersAi | Format::Models => &[],
+        Format::WorkersAi | Format::Models | Format::Account => &[],
     };
     if let Some(missing) = needs.iter().find(|name| !members.contains_key(**name)) {
         return Err(Wrong::Missing(missing));

@@ -17,6 +17,8 @@ pub(super) struct Facts {
     pub(super) beside: &'static str,
     /// What a stream of chat completions begins with.
     pub(super) comment: &'static str,
+    /// What it tells whoever asks about a key, as JSON.
+    pub(super) account: &'static str,
 }
 
 /// One path of a provider.
@@ -39,6 +41,8 @@ pub(super) struct Route {
 /// What a route answers in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Format {
+    /// What is known of the key itself.
+    Account,
     Chat,
     Cohere,
     Converse,
@@ -111,7 +115,13 @@ const fn facts(slug: &'static str, key: &'static str, routes: &'static [Route]) 
         figures: "{}",
         beside: "{}",
         comment: "",
+        account: r#"{"object":"list","data":[]}"#,
     }
+}
+
+/// Where a provider says what is known of a key.
+const fn account(method: &'static str, path: &'static str) -> Route {
+    Route { method, ..post(path, Format::Account, &[]) }
 }
 
 pub(super) static PROVIDERS: &[Facts] = &[
@@ -122,12 +132,14 @@ pub(super) static PROVIDERS: &[Facts] = &[
     },
     Facts {
         errors: Errors::AiStudio,
+        account: r#"{"models":[]}"#,
         ..facts("google", "AIzaStandIn0Zt5Vb8Nq2Wm4Xc6Kj1Hg3Fd7SaP", GOOGLE)
     },
     Facts {
         kind: "access_token",
         settings: &[("project", "stand-in-123"), ("location", "europe-west4")],
         errors: Errors::Vertex,
+        account: r#"{"totalTokens":1}"#,
         ..facts("vertex", "ya29.standin-a0AfB_byC4kXn8RtLq27VbMz05HcFyPjS19d", VERTEX)
     },
     Facts {
@@ -145,14 +157,19 @@ pub(super) static PROVIDERS: &[Facts] = &[
         figures: r#"{"cost":0.00012,"is_byok":false}"#,
         beside: r#"{"provider":"OpenAI"}"#,
         comment: ": OPENROUTER PROCESSING\n\n",
+        account: r#"{"data":{"label":"sk-or-v1-001...899","is_management_key":false,"limit_remaining":5}}"#,
         ..facts("openrouter", OPENROUTER_KEY, OPENROUTER)
     },
     Facts {
         errors: Errors::Xai,
         figures: r#"{"completion_tokens_details":{"reasoning_tokens":0},"cost_in_usd_ticks":120}"#,
+        account: r#"{"api_key_blocked":false,"api_key_disabled":false,"team_blocked":false}"#,
         ..facts("xai", "xai-standinQ7xTb2VnKpLw93RfHsYc51DmZgJ08uAoW4kXn8Rt", XAI)
     },
-    facts("vercel", "vck_standinQ7xTb2VnKpLw93RfHsYc51DmZgJ08uAo", VERCEL),
+    Facts {
+        account: r#"{"balance":"95.50","total_used":"4.50"}"#,
+        ..facts("vercel", "vck_standinQ7xTb2VnKpLw93RfHsYc51DmZgJ08uAo", VERCEL)
+    },
     Facts {
         errors: Errors::Mistral,
         usage: UsageAt::TheEnd,
@@ -162,6 +179,7 @@ pub(super) static PROVIDERS: &[Facts] = &[
         errors: Errors::DeepSeek,
         figures: r#"{"prompt_cache_hit_tokens":0,"prompt_cache_miss_tokens":3}"#,
         comment: "\n: keep-alive\n\n",
+        account: r#"{"is_available":true,"balance_infos":[]}"#,
         ..facts("deepseek", "sk-0f1e2d3c4b5a69788796a5b4c3d2e1f0", DEEPSEEK)
     },
     Facts {
@@ -173,11 +191,13 @@ pub(super) static PROVIDERS: &[Facts] = &[
     },
     Facts {
         errors: Errors::Cohere,
+        account: r#"{"valid":true,"organization_id":"2f0e"}"#,
         ..facts("cohere", "standinQ7xTb2VnKpLw93RfHsYc51DmZgJ08uAoW", COHERE)
     },
     Facts {
         settings: &[("account_id", "00112233445566778899aabbccddeeff")],
         errors: Errors::Cloudflare,
+        account: r#"{"success":true,"errors":[],"result":{"id":"1","status":"active"}}"#,
         ..facts("cloudflare", "standinQ7xTb2VnKpLw93RfHsYc51DmZgJ08uAo_", CLOUDFLARE)
     },
 ];
@@ -205,6 +225,12 @@ const ANTHROPIC: &[Route] = &[
         ..messages("/v1/messages", CLAUDE)
     },
     post("/v1/chat/completions", Format::Chat, CLAUDE),
+    Route {
+        query: &["limit=1"],
+        proof: &[("x-api-key", ""), ("authorization", "Bearer ")],
+        needs: API_VERSIONS,
+        ..account("GET", "/v1/models")
+    },
 ];
 
 const GOOGLE: &[Route] = &[
@@ -215,6 +241,11 @@ const GOOGLE: &[Route] = &[
     post("/v1beta/openai/chat/completions", Format::Chat, GEMINI),
     post("/v1beta/openai/embeddings", Format::Embeddings, &["gemini-embedding-001"]),
     list("/v1beta/openai/models", GEMINI),
+    Route {
+        query: &["pageSize=1"],
+        proof: &[("x-goog-api-key", "")],
+        ..account("GET", "/v1beta/models")
+    },
 ];
 
 const fn ai_studio(path: &'static str, streams: bool) -> Route {
@@ -254,6 +285,7 @@ const VERTEX: &[Route] = &[
         Format::Chat,
         &["google/gemini-2.5-flash"],
     ),
+    account("POST", in_project!("v1", "publishers/google/models/gemini-2.5-flash:countTokens")),
 ];
 
 const ON_BEDROCK: &[&str] = &["eu.anthropic.claude-sonnet-4-5-20250929-v1:0"];
@@ -265,6 +297,7 @@ const BEDROCK: &[Route] = &[
     post("/openai/v1/chat/completions", Format::Chat, &["openai.gpt-oss-120b-1:0"]),
     post("/openai/v1/responses", Format::Responses, &["openai.gpt-oss-120b-1:0"]),
     messages("/anthropic/v1/messages", ON_BEDROCK),
+    account("GET", "/v1/models"),
 ];
 
 /// A model is a deployment. Beside its own header the vendor takes keys as bearers where the path has
@@ -283,6 +316,10 @@ const AZURE: &[Route] = &[
         proof: &[("x-api-key", ""), ("api-key", "")],
         ..messages("/anthropic/v1/messages", &["my-claude"])
     },
+    Route {
+        proof: &[("api-key", ""), ("authorization", "Bearer ")],
+        ..account("GET", "/openai/v1/models")
+    },
 ];
 
 const fn azure(path: &'static str, format: Format, models: &'static [&'static str]) -> Route {
@@ -295,6 +332,7 @@ const OPENROUTER: &[Route] = &[
     post("/api/v1/responses", Format::Responses, VENDORS),
     post("/api/v1/messages", Format::Messages, VENDORS),
     list("/api/v1/models", VENDORS),
+    account("GET", "/api/v1/key"),
 ];
 
 const GROK: &[&str] = &["grok-4.3"];
@@ -303,6 +341,7 @@ const XAI: &[Route] = &[
     post("/v1/responses", Format::Responses, GROK),
     post("/v1/messages", Format::Messages, GROK),
     list("/v1/models", GROK),
+    account("GET", "/v1/api-key"),
 ];
 
 const VERCEL: &[Route] = &[
@@ -310,6 +349,7 @@ const VERCEL: &[Route] = &[
     post("/v1/responses", Format::Responses, VENDORS),
     post("/v1/messages", Format::Messages, VENDORS),
     list("/v1/models", VENDORS),
+    account("GET", "/v1/credits"),
 ];
 
 const MISTRALS: &[&str] = &["mistral-small-latest"];
@@ -350,6 +390,7 @@ const DEEPSEEK: &[Route] = &[
     post("/chat/completions", Format::Chat, &["deepseek-chat"]),
     post("/anthropic/v1/messages", Format::Messages, &["deepseek-chat"]),
     list("/models", &["deepseek-chat"]),
+    account("GET", "/user/balance"),
 ];
 
 /// Some paths have a version in front and some have not.
@@ -358,6 +399,7 @@ const PERPLEXITY: &[Route] = &[
     post("/v1/responses", Format::Responses, VENDORS),
     post("/v1/embeddings", Format::Embeddings, &["pplx-embed-v1-4b"]),
     list("/v1/models", &["sonar"]),
+    account("GET", "/async/chat/completions"),
 ];
 
 const COMMAND: &[&str] = &["command-a-03-2025"];
@@ -366,6 +408,7 @@ const COHERE: &[Route] = &[
     post("/compatibility/v1/chat/completions", Format::Chat, COMMAND),
     post("/compatibility/v1/embeddings", Format::Embeddings, &["embed-v4.0"]),
     list("/v1/models", COMMAND),
+    account("POST", "/v1/check-api-key"),
 ];
 
 const LLAMA: &[&str] = &["@cf/meta/llama-3.2-3b-instruct"];
@@ -380,4 +423,5 @@ const CLOUDFLARE: &[Route] = &[
         Format::WorkersAi,
         LLAMA,
     ),
+    account("GET", "/client/v4/user/tokens/verify"),
 ];

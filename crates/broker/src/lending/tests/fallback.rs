@@ -10,8 +10,9 @@ use sealing::ClientKeys;
 use store::Store as _;
 use strongroom_proto::v1;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
-use super::{Ask, Failed, Fixture, Refused, Target, ask, caller, check, core};
+use super::{Ask, Failed, Fixture, Refused, Target, Why, ask, caller, check, core, named};
 
 const LIMITED: Failure = Failure::RateLimited { retry_after: Some(Duration::from_secs(20)) };
 
@@ -46,6 +47,7 @@ impl Three {
         let begun = self.0.clock_now();
         let failed = failed.iter().map(|(name, failure)| Failed {
             credential: named(name),
+            version: 0,
             failure: *failure,
             begun,
         });
@@ -63,10 +65,6 @@ impl Three {
         self.0.clock.advance(Duration::from_millis(10));
         self.0.core.lend(&self.0.caller, &self.0.session, ask, None).await
     }
-}
-
-fn named(name: &str) -> CredentialName {
-    format!("tenants/acme/credentials/{name}").parse().unwrap()
 }
 
 #[tokio::test]
@@ -91,6 +89,11 @@ async fn what_the_policy_does_not_list_is_never_lent_in_its_place() {
     let three = Three::new().await;
     let all = [("openai", Failure::CredentialRefused), ("second", Failure::NoQuota)];
     let refused = three.after(&all).await;
+    let why = refused.as_ref().map_err(|refused| &refused.why).unwrap_err();
+    let Why::CredentialsExhausted { failure, retry_after } = why else { panic!("{why:?}") };
+    // The first of the two rests for a minute, of which the call has taken nothing yet.
+    assert_eq!(*failure, Some(Failure::NoQuota));
+    assert_eq!(*retry_after, Some(Duration::from_mins(1)));
     check(refused, Code::FailedPrecondition, Reason::CredentialsExhausted);
     // The control: listed, it is lent.
     three.list(&["second", "third"]).await;
@@ -105,13 +108,12 @@ async fn a_report_about_anothers_credential_is_no_report() {
     let begun = three.0.clock_now();
     let credential: CredentialName = "tenants/globex/credentials/openai".parse().unwrap();
     let tenant = three.0.core.directory.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
-    let failed = [Failed { credential, failure: Failure::CredentialRefused, begun }];
+    let failed = [Failed { credential, version: 0, failure: Failure::CredentialRefused, begun }];
     three.0.clock.advance(Duration::from_millis(10));
     three.0.core.note_failures(&tenant, &failed).await.unwrap();
     let globex = three.0.core.directory.tenant(&"globex".parse().unwrap()).await.unwrap().unwrap();
-    let uid = globex.credentials[0].row.uid;
     let now = three.0.clock_now();
-    assert!(three.0.core.healths.readiness(uid, now).is_usable());
+    assert!(three.0.core.healths.readiness(&globex.credentials[0].row, now).0.is_usable());
 }
 
 #[tokio::test]
@@ -137,14 +139,18 @@ async fn a_report_counts_once_however_often_the_lease_is_decided() {
     let credential = named("openai");
     let openai = Target::Provider { tenant: "acme".parse().unwrap(), provider: "openai".into() };
     let report = |begun| {
-        let failed =
-            Failed { credential: named("openai"), failure: Failure::ProviderTrouble, begun };
+        let failed = Failed {
+            credential: named("openai"),
+            version: 0,
+            failure: Failure::ProviderTrouble,
+            begun,
+        };
         Ask { target: openai.clone(), failed: vec![failed], ..ask() }
     };
     other.lend(&fixture.caller, &session, ask(), None).await.unwrap();
     let tenant = other.directory.tenant(&credential.tenant).await.unwrap().unwrap();
-    let uid = tenant.credential(&credential.credential).unwrap().row.uid;
-    let usable = || other.healths.readiness(uid, fixture.clock_now()).is_usable();
+    let row = &tenant.credential(&credential.credential).unwrap().row;
+    let usable = || other.healths.readiness(row, fixture.clock_now()).0.is_usable();
     for _ in 0..2 {
         // What it decides first is stale by then.
         three.list(&["second", "third"]).await;
@@ -158,4 +164,26 @@ async fn a_report_counts_once_however_often_the_lease_is_decided() {
     fixture.clock.advance(Duration::from_millis(10));
     other.lend(&fixture.caller, &session, report(begun), None).await.unwrap();
     assert!(!usable());
+}
+
+#[tokio::test]
+async fn when_all_rest_the_refusal_says_which_failure_and_when_to_come_back() {
+    let three = Three::new().await;
+    let all = [("openai", LIMITED), ("second", Failure::NoQuota)];
+    three.after(&all).await.unwrap_err();
+    three.0.clock.advance(Duration::from_secs(5));
+    let refused = three.after(&[]).await;
+    // Nothing that policy does not list is lent, and the listed ones rest; the unlisted third is of the
+    // same provider and comes last in order, healthy first.
+    let third = refused.unwrap();
+    assert_eq!(third.credential, "tenants/acme/credentials/third");
+    three.after(&[("third", Failure::CredentialRefused)]).await.unwrap_err();
+    let status = tonic::Status::from(three.after(&[]).await.unwrap_err());
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(
+        (&*info.reason, &*info.metadata["failure"]),
+        ("CREDENTIALS_EXHAUSTED", "rate_limited")
+    );
+    let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!(wait > Duration::from_secs(14) && wait <= Duration::from_secs(15), "{wait:?}");
 }

@@ -52,7 +52,7 @@ pub(super) fn dialect(dialect: v1::Dialect) -> Dialect {
 /// The most attempts at one call.
 const MOST_ATTEMPTS: usize = 16;
 
-fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Failed, Why> {
+pub(super) fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Failed, Why> {
     use v1::failed_attempt::Failure as Told;
 
     let failure = match attempt.failure() {
@@ -70,7 +70,8 @@ fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Failed, Why> {
     let ago = ttl(attempt.began_ago)?.unwrap_or_default();
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     let begun = Timestamp::from_millis(now.as_millis().saturating_sub(ago));
-    Ok(Failed { credential: parse(&attempt.credential)?, failure, begun })
+    let (credential, version) = (parse(&attempt.credential)?, attempt.credential_version);
+    Ok(Failed { credential, version, failure, begun })
 }
 
 /// What proves that the caller has seen a virtual key. A malformed proof is as wrong as any other.
@@ -81,10 +82,18 @@ pub(super) fn presented(id: &str, digest: &[u8]) -> Result<(VirtualKeyId, Virtua
 }
 
 pub(super) fn ttl(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Why> {
-    let wrong = || Why::InvalidField("ttl must not be negative".into());
-    let plain = |ttl: prost_types::Duration| {
-        let seconds = u64::try_from(ttl.seconds).map_err(|_| wrong())?;
-        let nanos = u32::try_from(ttl.nanos).map_err(|_| wrong())?;
+    duration(asked, "ttl")
+}
+
+/// Reads a length of time, which is not negative.
+pub(in crate::services) fn duration(
+    asked: Option<prost_types::Duration>,
+    name: &str,
+) -> Result<Option<Duration>, Why> {
+    let wrong = || Why::InvalidField(format!("{name} must not be negative"));
+    let plain = |time: prost_types::Duration| {
+        let seconds = u64::try_from(time.seconds).map_err(|_| wrong())?;
+        let nanos = u32::try_from(time.nanos).map_err(|_| wrong())?;
         Ok(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
     };
     asked.map(plain).transpose()

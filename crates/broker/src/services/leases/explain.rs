@@ -15,7 +15,7 @@ use crate::{
 
 impl Core {
     /// Plans a call and tells how the plan came about.
-    pub(super) async fn explain_route(
+    pub(crate) async fn explain_route(
         &self,
         caller: &Caller,
         request: v1::ExplainRouteRequest,
@@ -26,11 +26,12 @@ impl Core {
             Some(Target::VirtualKey(target)) => {
                 let (id, digest) = presented(&target.virtual_key_id, &target.key_sha256)?;
                 let key = self.check_virtual_key(&id, &digest).await?;
-                caller.concerns(about(&key.tenant, Some(id)));
-                let tenant = self.tenant(caller, &key.tenant).await?;
+                caller.concerns(about(&key.row.tenant, Some(id)));
+                let tenant = self.tenant(caller, &key.row.tenant).await?;
                 let v1::VirtualKeyTarget { model, provider, .. } = &target;
-                let wanted = Wanted { model, provider, dialect, scope: &key.scope };
-                Ok(self.explain(&tenant, wanted).await?)
+                let wanted = Wanted { model, provider, dialect, scope: &key.row.terms.scope };
+                let explained = self.explain(&tenant, wanted).await?;
+                Ok(v1::ExplainRouteResponse { networks: key.places().1, ..explained })
             }
             Some(Target::Tenant(target)) => {
                 let id = parent(&target.tenant)?;
@@ -83,7 +84,7 @@ impl Core {
                 Err(why) => steps.push(format!("{credential} has no address: {}", why.public())),
             }
         }
-        Ok(v1::ExplainRouteResponse { steps, attempts, refusal: String::new() })
+        Ok(v1::ExplainRouteResponse { steps, attempts, ..Default::default() })
     }
 }
 
@@ -91,7 +92,7 @@ fn refusal(steps: Vec<String>, why: &Why) -> v1::ExplainRouteResponse {
     let mut steps = steps;
     steps.push(why.public());
     let refusal = why.reason().as_str_name().to_owned();
-    v1::ExplainRouteResponse { steps, attempts: vec![], refusal }
+    v1::ExplainRouteResponse { steps, refusal, ..Default::default() }
 }
 
 fn about(tenant: &domain::TenantId, virtual_key: Option<VirtualKeyId>) -> About {

@@ -18,9 +18,9 @@ impl Core {
     ) -> Result<v1::ListModelsResponse, Refused> {
         let (id, digest) = presented(&request.virtual_key_id, &request.key_sha256)?;
         let key = self.check_virtual_key(&id, &digest).await?;
-        let (tenant, virtual_key) = (Some(key.tenant.clone()), Some(id));
+        let (tenant, virtual_key) = (Some(key.row.tenant.clone()), Some(id));
         caller.concerns(About { tenant, virtual_key, ..About::default() });
-        let tenant = self.tenant(caller, &key.tenant).await?;
+        let tenant = self.tenant(caller, &key.row.tenant).await?;
         if tenant.row.suspended {
             return Err(Why::TenantSuspended.into());
         }
@@ -32,13 +32,14 @@ impl Core {
         let sources = [(Some(&tenant), Source::Byok), (managed.as_ref(), Source::Managed)];
         for (owner, source) in sources {
             for held in owner.iter().flat_map(|owner| &owner.credentials) {
-                self.add_models(&mut models, &held.row, source, &key.scope);
+                self.add_models(&mut models, &held.row, source, &key.row.terms.scope);
             }
         }
-        models.extend(keyless(&tenant, &key.scope));
+        models.extend(keyless(&tenant, &key.row.terms.scope));
         models.sort_by(|a, b| a.model.cmp(&b.model));
         models.dedup_by(|a, b| a.model == b.model);
-        Ok(v1::ListModelsResponse { models })
+        let (endpoints, networks) = key.places();
+        Ok(v1::ListModelsResponse { models, endpoints, networks })
     }
 
     fn add_models(

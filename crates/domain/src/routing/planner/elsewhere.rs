@@ -102,8 +102,8 @@ impl Planner<'_> {
         };
         let request = self.request;
         let fits = |rule: &&KeylessRule| {
-            // A native call is in its own provider's format, and its path may name the model.
-            !request.by_path
+            // A native call is in its own provider's format: only a model of that one may stand in.
+            (!request.by_path || request.named == Some(&rule.provider))
                 && (rule.models.matches(request.model) || rule.models.matches(request.written))
         };
         let Some(rule) = rules.iter().find(fits) else { return Err(none.clone()) };

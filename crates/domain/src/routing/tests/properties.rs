@@ -47,7 +47,7 @@ fn readiness() -> impl Strategy<Value = Readiness> {
 
 /// Credentials with names of their own: `{prefix}0`, `{prefix}1`, ….
 fn candidates(prefix: &'static str) -> impl Strategy<Value = Vec<Candidate>> {
-    let one = (provider(), any::<bool>(), 0..3, any::<bool>(), readiness(), 0..8u8);
+    let one = (provider(), any::<bool>(), 0..3, any::<bool>(), readiness(), 0..16u8);
     proptest::collection::vec(one, 0..6).prop_map(move |all| {
         let made = all.into_iter().enumerate().map(|(at, one)| {
             let (provider, enabled, priority, has_models, readiness, dialect) = one;
@@ -58,8 +58,9 @@ fn candidates(prefix: &'static str) -> impl Strategy<Value = Vec<Candidate>> {
                 enabled,
                 priority,
                 models,
-                serves_dialect: dialect > 0,
+                serves_dialect: dialect % 8 > 0,
                 readiness,
+                alone: if dialect < 8 { readiness } else { Readiness::Ready },
             }
         });
         made.collect()
@@ -161,7 +162,8 @@ fn is_named(world: &World, attempt: &Attempt, is_first: bool) -> bool {
         && candidate.provider == attempt.provider
         && candidate.enabled
         && candidate.serves_dialect
-        && candidate.readiness.is_usable()
+        && (candidate.readiness.is_usable()
+            || (attempt.because == Because::LastResort && candidate.alone.is_usable()))
         && (world.scope.providers.is_empty() || world.scope.providers.contains(&attempt.provider));
     let rules = policy.fallbacks.iter().find(|rule| rule.provider == attempt.provider);
     let lists = |wanted: &Fallback| rules.is_some_and(|rule| rule.to.contains(wanted));
@@ -178,6 +180,7 @@ fn is_named(world: &World, attempt: &Attempt, is_first: bool) -> bool {
             Source::Keyless => match &policy.on_missing {
                 WhenMissing::Keyless(rules) => rules.iter().any(|rule| {
                     rule.provider == attempt.provider
+                        && (!world.by_path || world.named.as_ref() == Some(&rule.provider))
                         && rule.model == attempt.model
                         && rule.models.matches(world.model)
                 }),

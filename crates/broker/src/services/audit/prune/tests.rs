@@ -77,7 +77,9 @@ async fn core(
             "Credentials/*",
             "Identities/*",
             "Leases/*",
+            "Prices/*",
             "Tenants/*",
+            "Usage/*",
             "VirtualKeys/*",
         ]
         .map(str::to_owned)
@@ -89,6 +91,8 @@ async fn core(
     let parts = Parts {
         people: vec![],
         access: Arc::new(Access::new(vec![rule]).unwrap()),
+        aws: None,
+        courier: Arc::<crate::outside::scripted::Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),
         checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,
@@ -99,6 +103,7 @@ async fn core(
         plain_http_origins: vec![],
         sessions: 10,
         sinks: vec!["siem".to_owned()],
+        usage: crate::config::UsageConfig::default(),
         store: Arc::clone(store),
         verifier_key: key.verifier().to_string(),
     };

@@ -1,0 +1,264 @@
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use domain::{Clock as _, Cost, SystemClock};
+use jiff::{civil::Date, tz::TimeZone};
+use serde::Serialize;
+use strongroom_proto::v1::{
+    QueryUsageRequest, UsageFilter, UsageSum,
+    query_usage_request::{Dimension, Per},
+};
+
+use self::{
+    compare::{Compared, Figures, Place, compare},
+    export::{Export, Line},
+};
+use crate::{
+    context::Context,
+    failure::Failure,
+    moment::Moment,
+    names::{CredentialArg, TenantArg},
+    output,
+    usage::show::{cost, tokens, usd},
+};
+
+mod compare;
+mod export;
+mod sheet;
+
+/// Holds a provider's usage export against what went through Strongroom with the same credential.
+///
+/// Exit code 3 when the provider counted more than that: spend that did not pass through Strongroom is
+/// what a leaked key looks like.
+#[derive(Args, Debug)]
+pub(crate) struct Reconcile {
+    /// Whose export it is.
+    #[arg(long)]
+    provider: Account,
+    /// The export: JSON of the provider's administration API, or CSV of its console.
+    #[arg(long)]
+    file: PathBuf,
+    /// The credential that the export is of; without it, all of the provider's.
+    #[arg(long)]
+    credential: Option<CredentialArg>,
+    /// One tenant's calls; without it, all tenants', as for a managed credential.
+    #[arg(long)]
+    tenant: Option<TenantArg>,
+    /// Only of this API key, by the id or name that the export has.
+    #[arg(long, value_name = "ID")]
+    api_key: Option<String>,
+    /// From this day on, UTC; without it from the export's first.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Before this day, UTC; without it to the export's last.
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+    /// How many hundredths of what the provider counted may have passed by.
+    #[arg(long, value_name = "PERCENT", default_value_t = 1)]
+    tolerance: u32,
+}
+
+/// A provider whose exports are read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Account {
+    Openai,
+    Anthropic,
+}
+
+#[derive(Serialize)]
+struct Report {
+    provider: &'static str,
+    first_day: String,
+    last_day: String,
+    /// Whether some model's usage is beyond what the tolerance allows.
+    beyond: bool,
+    /// API keys that the export names.
+    api_keys: BTreeSet<String>,
+    days: Vec<Row>,
+    models: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    day: String,
+    model: String,
+    provider_input_tokens: Option<u64>,
+    strongroom_input_tokens: u64,
+    provider_output_tokens: Option<u64>,
+    strongroom_output_tokens: u64,
+    provider_cost_usd: Option<String>,
+    strongroom_cost_usd: String,
+    strongroom_calls: u64,
+    calls_of_unknown_cost: u64,
+    calls_of_unknown_usage: u64,
+    beyond: bool,
+    #[serde(skip)]
+    costs: (Option<Cost>, Cost),
+}
+
+impl Reconcile {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let text = fs::read_to_string(&self.file)
+            .map_err(|source| Failure::File { path: self.file.clone(), source })?;
+        let export = Export::parse(self.provider, &text)
+            .map_err(|why| Failure::Export { path: self.file.clone(), why: why.to_string() })?;
+        let lines = self.wanted(export.lines);
+        let days = lines.iter().map(|line| line.day);
+        let Some((first, last)) = days.clone().min().zip(days.max()) else {
+            return Err(Failure::NothingFound { what: "the export has no usage in it".to_owned() });
+        };
+        let ours = self.ask(context, first, last).await?;
+        let compared = compare(&lines, ours, self.tolerance);
+        let beyond: Vec<String> = compared
+            .models
+            .iter()
+            .filter(|it| it.beyond)
+            .map(|it| it.place.model.clone())
+            .collect();
+        let report = Report {
+            provider: self.provider.slug(),
+            first_day: first.to_string(),
+            last_day: last.to_string(),
+            beyond: !beyond.is_empty(),
+            api_keys: lines.iter().filter_map(|line| line.api_key.clone()).collect(),
+            days: compared.days.into_iter().map(Row::from).collect(),
+            models: compared.models.into_iter().map(Row::from).collect(),
+        };
+        context.output.show(&report, human)?;
+        if beyond.is_empty() {
+            return Ok(());
+        }
+        let what = format!(
+            "{} counted more than went through Strongroom, of {}",
+            self.provider.slug(),
+            beyond.join(", ")
+        );
+        Err(Failure::Beyond { what })
+    }
+
+    /// The lines that are asked for.
+    fn wanted(&self, lines: Vec<Line>) -> Vec<Line> {
+        let now = SystemClock.now();
+        let day = |moment: &Moment| {
+            let at = moment.at(now, &TimeZone::UTC).as_millis();
+            let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::MIN);
+            TimeZone::UTC.to_datetime(at).date()
+        };
+        let since = self.since.as_ref().map(day);
+        let until = self.until.as_ref().map(day);
+        let key = self.api_key.as_ref();
+        lines
+            .into_iter()
+            .filter(|line| since.is_none_or(|since| line.day >= since))
+            .filter(|line| until.is_none_or(|until| line.day < until))
+            .filter(|line| key.is_none_or(|key| line.api_key.as_ref() == Some(key)))
+            .collect()
+    }
+
+    async fn ask(
+        &self,
+        context: &Context,
+        first: Date,
+        last: Date,
+    ) -> Result<Vec<(Place, Figures)>, Failure> {
+        let end = last.tomorrow().unwrap_or(last);
+        let filter = UsageFilter {
+            provider: self.provider.slug().to_owned(),
+            credential: self.credential.as_ref().map(|it| it.0.to_string()).unwrap_or_default(),
+            ..UsageFilter::default()
+        };
+        let request = QueryUsageRequest {
+            parent: self.tenant.as_ref().map(|it| it.0.resource()).unwrap_or_default(),
+            filter: Some(filter),
+            start_time: midnight(first),
+            end_time: midnight(end),
+            by: vec![Dimension::Model.into()],
+            per: Per::Day.into(),
+            ..QueryUsageRequest::default()
+        };
+        let answer = context.broker()?.usage().query_usage(request).await?.into_inner();
+        answer.sums.into_iter().map(ours).collect()
+    }
+}
+
+impl Account {
+    fn slug(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+}
+
+fn midnight(day: Date) -> Option<prost_types::Timestamp> {
+    let at = day.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    Some(prost_types::Timestamp { seconds: at.as_second(), nanos: 0 })
+}
+
+/// A sum as it is compared.
+fn ours(sum: UsageSum) -> Result<(Place, Figures), Failure> {
+    let wrong = || Failure::BadAnswer("a sum has no day");
+    let start = sum.period_start.ok_or_else(wrong)?;
+    let start = jiff::Timestamp::from_second(start.seconds).map_err(|_| wrong())?;
+    let day = TimeZone::UTC.to_datetime(start).date();
+    let all = tokens(sum.tokens.unwrap_or_default());
+    let picos = u128::from(sum.cost_micro_usd) * 1_000_000 + u128::from(sum.cost_millionths);
+    let figures = Figures {
+        input: Some(all.all_input()),
+        output: Some(all.all_output()),
+        cost: Some(Cost::from_picos(picos)),
+        calls: sum.calls,
+        cost_unknown: sum.calls_of_unknown_cost,
+        usage_unknown: sum.calls_of_unknown_usage,
+    };
+    Ok((Place { day: Some(day), model: sum.model }, figures))
+}
+
+impl From<Compared> for Row {
+    fn from(compared: Compared) -> Self {
+        let Compared { place, theirs, ours, beyond } = compared;
+        Self {
+            day: place.day.map(|day| day.to_string()).unwrap_or_default(),
+            model: place.model,
+            provider_input_tokens: theirs.input,
+            strongroom_input_tokens: ours.input.unwrap_or(0),
+            provider_output_tokens: theirs.output,
+            strongroom_output_tokens: ours.output.unwrap_or(0),
+            provider_cost_usd: theirs.cost.map(|cost| cost.to_string()),
+            strongroom_cost_usd: ours.cost.unwrap_or_default().to_string(),
+            strongroom_calls: ours.calls,
+            calls_of_unknown_cost: ours.cost_unknown,
+            calls_of_unknown_usage: ours.usage_unknown,
+            beyond,
+            costs: (theirs.cost, ours.cost.unwrap_or_default()),
+        }
+    }
+}
+
+fn human(report: &Report) -> String {
+    let pair = |theirs: Option<u64>, ours: u64| {
+        theirs.map_or_else(|| format!("- / {ours}"), |theirs| format!("{theirs} / {ours}"))
+    };
+    let row = |it: &Row| {
+        let ours = cost(it.costs.1, it.calls_of_unknown_cost, it.strongroom_calls);
+        let theirs = it.costs.0.map_or("-".to_owned(), usd);
+        [
+            if it.day.is_empty() { "all".to_owned() } else { it.day.clone() },
+            it.model.clone(),
+            pair(it.provider_input_tokens, it.strongroom_input_tokens),
+            pair(it.provider_output_tokens, it.strongroom_output_tokens),
+            format!("{theirs} / {ours}"),
+            if it.beyond { "BEYOND".to_owned() } else { String::new() },
+        ]
+    };
+    let header = ["DAY", "MODEL", "INPUT", "OUTPUT", "COST", ""];
+    let rows = report.days.iter().chain(&report.models).map(row).collect();
+    format!(
+        "{} from {} to {}, UTC: the provider's figure / Strongroom's\n\n{}",
+        report.provider,
+        report.first_day,
+        report.last_day,
+        output::table(header, rows)
+    )
+}
