@@ -36,7 +36,9 @@ fn places_may_be_used_by_many_threads() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
@@ -56,7 +58,7 @@ fn what_reads_memory_from_outside_does_not_find_a_key() {
         Protection::Secret => assert_eq!(read(place.bytes()), None),
         // An older kernel: root can still read it, but no dump and no swap has it.
         Protection::Locked | Protection::Undumped => {
-            assert_eq!(read(place.bytes()), Some([0xa5; 32]))
+            assert_eq!(read(place.bytes()), Some([0xa5; 32]));
         }
     }
 }

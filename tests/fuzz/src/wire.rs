@@ -58,7 +58,7 @@ fn chunks(body: &[u8], cut: u8) -> impl Iterator<Item = &[u8]> {
     body.chunks(usize::from(cut).max(1))
 }
 
-fn filtered<'a>(chunks: &mut dyn Iterator<Item = &'a [u8]>) -> Vec<u8> {
+fn filtered(chunks: &mut dyn Iterator<Item = &[u8]>) -> Vec<u8> {
     let (mut filter, mut sent, mut pieces) = (Filter::new(), Vec::new(), Vec::new());
     for chunk in chunks {
         filter.feed(chunk, &mut pieces);
