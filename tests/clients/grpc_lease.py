@@ -127,7 +127,7 @@ def unseal(key: bytes, lease, identity: str) -> bytes:
         (23, lease.because.encode()),
         (24, joined(lease.endpoints)),
         (25, joined(lease.networks)),
-        (27, lease.price_version.encode()),
+        (26, lease.price_version.encode()),
     )
     info = fields(
         "strongroom lease key v1",
