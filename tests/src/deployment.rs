@@ -237,13 +237,14 @@ async fn configure_broker(
     let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
     log.insert("tiles".to_owned(), table(&[("listen", &LOOPBACK.to_string())]));
     // A workload that asks for leases itself, without a proxy.
-    let rule = r#"
-        identities = ["spiffe://strongroom.local/service"]
-        methods = ["Leases/OpenSession", "Leases/AcquireLease", "Leases/ReleaseLease"]
+    let policy = fs::read_to_string(&layout.policy).unwrap();
+    let grant = r#"
+        [[grants]]
+        role = "borrower"
+        to = ["spiffe://strongroom.local/service"]
         tenants = ["acme"]
     "#;
-    let rule = Value::Table(rule.parse().unwrap());
-    config.get_mut("access").and_then(Value::as_array_mut).unwrap().push(rule);
+    fs::write(&layout.policy, policy + grant).unwrap();
     // Machines that run tests are busy; what happens past the deadline has tests of its own.
     let log = config.get_mut("log").and_then(Value::as_table_mut).unwrap();
     log.insert("commit_deadline".to_owned(), "10s".into());

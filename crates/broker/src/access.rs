@@ -1,8 +1,16 @@
-use audit::Record;
-use domain::{AccessPolicy, AccessRule, Permit, SpiffeId, TenantId};
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use std::{
+    fmt, fs,
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use audit::{MalformedPolicy, PolicyDocument, Record};
+use domain::{Permit, PolicyFault, PolicyFile, SpiffeId, TenantId};
 use thiserror::Error;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::{caller::Caller, refused::Why};
 
@@ -93,24 +101,67 @@ const SERVICE_METHODS: &[(&str, &str, Class)] = &[
     ),
 ];
 
-/// The access rules, checked against the contract.
+/// The access policy in force. Each question is answered by the one that is in force at that moment.
 #[derive(Debug)]
-pub(crate) struct Access(AccessPolicy);
+pub(crate) struct Access {
+    in_force: ArcSwap<InForce>,
+    /// Shared by whoever records what the policy in force allows; alone by whoever puts another in
+    /// force. So no lease stands in the log behind a policy that it was not decided by.
+    changing: RwLock<()>,
+}
 
-/// Rules that cannot be used.
+/// A policy as its file has it, and as the log names it.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    file: PolicyFile,
+    document: PolicyDocument,
+}
+
+/// What a caller lacks. It says nothing of tenants: whether one exists is not for everybody to know.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Missing {
+    /// `Service/Method`.
+    pub(crate) permission: String,
+    /// The roles that have it.
+    pub(crate) roles: Vec<String>,
+    /// Who grants roles, if the policy says.
+    pub(crate) ask: Option<String>,
+}
+
+/// A policy that cannot be used.
 #[derive(Debug, Error)]
 pub enum AccessError {
-    /// Some method has no rule, or the broker does not know it.
-    #[error(
-        "no [[access]] rule names {0}; add one, with `identities = []` if nobody is to call it"
-    )]
-    Unruled(String),
-    /// A rule names something that is no method.
-    #[error("an [[access]] rule names `{0}`, which is no method; methods are Service/Method")]
-    UnknownMethod(String),
+    /// The file cannot be read.
+    #[error("the access policy {path} cannot be read")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no policy.
+    #[error("the access policy {path}: {fault}")]
+    Fault {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        fault: PolicyFault,
+    },
+    /// The rules cannot be written down for the log.
+    #[error(transparent)]
+    Document(#[from] MalformedPolicy),
     /// The contract has a method without a row in the table of methods.
     #[error("{0} of the contract is not known to this broker")]
     UnknownToUs(String),
+}
+
+/// Checks a policy file.
+///
+/// # Errors
+/// When it cannot be used; the text says why, and in which line.
+pub fn check_policy(path: &Path) -> Result<(), AccessError> {
+    InForce::read(path).map(drop)
 }
 
 /// A method as a request path names it.
@@ -118,62 +169,146 @@ pub enum AccessError {
 pub(crate) struct Method {
     pub(crate) name: &'static str,
     pub(crate) class: Class,
-    /// Whether the access rules are asked.
+    /// Whether the access policy is asked.
     pub(crate) ruled: bool,
 }
 
-impl Access {
-    /// Checks the rules: each method of the contract must be named by one.
-    pub(crate) fn new(rules: Vec<AccessRule>) -> Result<Self, AccessError> {
-        let methods = contract_methods();
+impl InForce {
+    /// Reads a policy file and holds it against the contract: some role names each method.
+    pub(crate) fn read(path: &Path) -> Result<Self, AccessError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// As `read`, of what has been read.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, AccessError> {
+        let methods = strongroom_proto::methods();
         if let Some(unknown) =
             methods.iter().find(|method| !METHODS.iter().any(|(name, _)| name == method))
         {
             return Err(AccessError::UnknownToUs(unknown.clone()));
         }
-        let policy = AccessPolicy::new(rules);
-        if let Some(unknown) = policy.unknown_methods(&methods).next() {
-            return Err(AccessError::UnknownMethod(unknown.to_owned()));
+        let file = PolicyFile::parse(text, &methods)
+            .map_err(|fault| AccessError::Fault { path: path.to_owned(), fault })?;
+        let document = PolicyDocument::of(file.rules())?;
+        Ok(Self { file, document })
+    }
+
+    /// The rules as the log names them.
+    pub(crate) fn document(&self) -> &PolicyDocument {
+        &self.document
+    }
+}
+
+impl Access {
+    pub(crate) fn new(policy: InForce) -> Self {
+        Self { in_force: ArcSwap::from_pointee(policy), changing: RwLock::new(()) }
+    }
+
+    /// The policy by which questions are answered now.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Keeps a policy in force until what it allows is recorded; nothing if another has taken its
+    /// place, so that all is to be decided again.
+    pub(crate) async fn hold(&self, decided_by: &Arc<InForce>) -> Option<RwLockReadGuard<'_, ()>> {
+        let held = self.changing.read().await;
+        Arc::ptr_eq(&self.in_force.load(), decided_by).then_some(held)
+    }
+
+    /// Puts another policy in force once `recorded` says that the log names it. Nobody records a lease
+    /// in between.
+    pub(crate) async fn replace(&self, policy: InForce, recorded: impl Future<Output = bool>) {
+        let _alone = self.changing.write().await;
+        if recorded.await {
+            self.in_force.store(Arc::new(policy));
         }
-        if let Some(unruled) = methods.iter().find(|method| !policy.mentions(method)) {
-            return Err(AccessError::Unruled(unruled.clone()));
-        }
-        Ok(Self(policy))
     }
 
     /// Whether the caller may call its method for anyone at all.
-    pub(crate) fn admits(&self, caller: &Caller) -> bool {
-        self.0.may_call(&caller.identity, caller.method)
+    pub(crate) fn admit(&self, caller: &Caller) -> Result<(), Why> {
+        let policy = self.in_force.load();
+        if policy.document.policy().may_call(&caller.identity, caller.method) {
+            Ok(())
+        } else {
+            Err(policy.refusal(caller.method))
+        }
     }
 
     /// The one tenant that an identity may act for, if it is one.
     pub(crate) fn sole_tenant(&self, identity: &SpiffeId) -> Option<TenantId> {
-        self.0.sole_tenant(identity)
+        self.in_force.load().document.policy().sole_tenant(identity)
     }
 
     /// Leave for the caller's method and a tenant.
     pub(crate) fn permit(&self, caller: &Caller, tenant: &TenantId) -> Result<Permit, Why> {
-        self.0.permit(&caller.identity, caller.method, tenant).ok_or(Why::NotPermitted)
+        self.permit_to(caller, caller.method, tenant)
     }
 
-    /// Whether the caller may be lent credentials for a tenant, whichever method it calls now.
-    pub(crate) fn may_borrow(&self, caller: &Caller, tenant: &TenantId) -> bool {
-        self.0.permit(&caller.identity, "Leases/AcquireLease", tenant).is_some()
+    /// Leave to be lent credentials for a tenant, whichever method the caller calls now.
+    pub(crate) fn permit_borrowing(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+    ) -> Result<Permit, Why> {
+        self.permit_to(caller, "Leases/AcquireLease", tenant)
+    }
+
+    fn permit_to(
+        &self,
+        caller: &Caller,
+        method: &'static str,
+        tenant: &TenantId,
+    ) -> Result<Permit, Why> {
+        let policy = self.in_force.load();
+        let permit = policy.document.policy().permit(&caller.identity, method, tenant);
+        permit.ok_or_else(|| policy.refusal(method))
     }
 
     /// Leave for the caller's method and every tenant.
     pub(crate) fn permit_all(&self, caller: &Caller) -> Result<(), Why> {
-        if self.0.may_call_for_all(&caller.identity, caller.method) {
+        let policy = self.in_force.load();
+        if policy.document.policy().may_call_for_all(&caller.identity, caller.method) {
             Ok(())
         } else {
-            Err(Why::NotPermitted)
+            Err(policy.refusal(caller.method))
         }
+    }
+
+    /// The refusal of the caller's method, with what it lacks.
+    pub(crate) fn refusal(&self, caller: &Caller) -> Why {
+        self.in_force.load().refusal(caller.method)
     }
 
     /// Whether the caller may see a record: its tenant's, or any for who may see all.
     pub(crate) fn shows(&self, caller: &Caller, record: &Record) -> bool {
         self.permit_all(caller).is_ok()
             || record.tenant.parse().is_ok_and(|tenant| self.permit(caller, &tenant).is_ok())
+    }
+}
+
+impl InForce {
+    fn refusal(&self, method: &str) -> Why {
+        Why::NotPermitted(Box::new(Missing {
+            permission: method.to_owned(),
+            roles: self.file.roles_naming(method),
+            ask: self.file.ask().map(str::to_owned),
+        }))
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { permission, roles, ask } = self;
+        let ask = ask.as_deref().unwrap_or("whoever keeps the broker's access policy");
+        write!(f, "no role that you hold allows `{permission}` here; ")?;
+        match roles.as_slice() {
+            [] => write!(f, "ask {ask}"),
+            [role] => write!(f, "ask {ask} for the role {role}"),
+            roles => write!(f, "ask {ask} for one of the roles {}", roles.join(", ")),
+        }
     }
 }
 
@@ -190,64 +325,100 @@ pub(crate) fn method_of(path: &str) -> Option<Method> {
     })
 }
 
-/// Every method of the contract as `Service/Method`, from its descriptors.
-fn contract_methods() -> Vec<String> {
-    let contract = FileDescriptorSet::decode(strongroom_proto::DESCRIPTORS).unwrap_or_default();
-    contract
-        .file
-        .iter()
-        .filter(|file| file.package() == "strongroom.v1")
-        .flat_map(|file| &file.service)
-        .flat_map(|service| {
-            service.method.iter().map(|method| format!("{}/{}", service.name(), method.name()))
-        })
-        .collect()
+#[cfg(test)]
+impl Access {
+    /// Rules without a file, for tests of what is done with them.
+    pub(crate) fn of(rules: &[domain::AccessRule]) -> Self {
+        let document = PolicyDocument::of(rules).unwrap();
+        Self::new(InForce { file: PolicyFile::default(), document })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::PLATFORM_METHODS;
+
     use super::*;
-
-    fn rule(methods: &[&str]) -> AccessRule {
-        AccessRule {
-            identities: vec!["spiffe://a.b/c".parse().unwrap()],
-            methods: methods.iter().map(|&method| method.to_owned()).collect(),
-            tenants: vec!["*".to_owned()],
-            providers: vec!["*".to_owned()],
-            longest_lease_seconds: domain::LONGEST_TTL,
-        }
-    }
-
-    const SERVICES: [&str; 9] = [
-        "Audit/*",
-        "Budgets/*",
-        "Credentials/*",
-        "Identities/*",
-        "Leases/*",
-        "Prices/*",
-        "Tenants/*",
-        "Usage/*",
-        "VirtualKeys/*",
-    ];
 
     #[test]
     fn every_rpc_is_in_the_table() {
-        let methods = contract_methods();
+        let methods = strongroom_proto::methods();
         assert_eq!(methods.len(), METHODS.len());
         for method in methods {
             assert!(METHODS.iter().any(|(name, _)| *name == method), "{method} has no row");
         }
+        for method in PLATFORM_METHODS {
+            assert!(METHODS.iter().any(|(name, _)| name == method), "{method} is no method");
+        }
     }
 
     #[test]
-    fn a_method_without_a_rule_stops_the_start() {
-        assert!(Access::new(vec![rule(&SERVICES)]).is_ok());
-        let error = Access::new(vec![rule(&SERVICES[1..])]).unwrap_err();
-        assert!(matches!(error, AccessError::Unruled(method) if method.starts_with("Audit/")));
-        let mut rules = SERVICES.to_vec();
-        rules.push("Leases/Aquire");
-        let error = Access::new(vec![rule(&rules)]).unwrap_err();
-        assert!(matches!(error, AccessError::UnknownMethod(method) if method == "Leases/Aquire"));
+    fn a_method_without_a_role_stops_the_start() {
+        let services = [
+            "Audit",
+            "Budgets",
+            "Credentials",
+            "Identities",
+            "Leases",
+            "Prices",
+            "Tenants",
+            "Usage",
+            "VirtualKeys",
+        ];
+        let policy = |services: &[&str]| {
+            let may: Vec<_> = services.iter().map(|service| format!("\"{service}/*\"")).collect();
+            let text = format!("[roles.all]\nsays = \"All.\"\nmay = [{}]", may.join(", "));
+            InForce::parse(Path::new("policy.toml"), &text)
+        };
+        assert!(policy(&services).is_ok());
+        let error = policy(&services[1..]).unwrap_err().to_string();
+        assert!(error.contains("no role names Audit/"), "{error}");
+    }
+
+    #[test]
+    fn who_is_refused_learns_what_is_missing_and_whom_to_ask() {
+        let missing = |roles: &[&str], ask: Option<&str>| {
+            let roles = roles.iter().map(|&role| role.to_owned()).collect();
+            let permission = "Audit/ListRecords".to_owned();
+            Missing { permission, roles, ask: ask.map(str::to_owned) }.to_string()
+        };
+        let lacks = "no role that you hold allows `Audit/ListRecords` here; ";
+        assert_eq!(
+            missing(&["auditor", "owner"], Some("the platform team")),
+            format!("{lacks}ask the platform team for one of the roles auditor, owner")
+        );
+        assert_eq!(
+            missing(&[], None),
+            format!("{lacks}ask whoever keeps the broker's access policy")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_another_policy_decided_is_decided_again() {
+        let policy =
+            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&[]).unwrap() };
+        let access = Access::new(policy());
+        let first = access.in_force();
+        access.replace(policy(), async { false }).await;
+        assert!(access.hold(&first).await.is_some(), "what is not recorded is not in force");
+        access.replace(policy(), async { true }).await;
+        assert!(access.hold(&first).await.is_none());
+        assert!(access.hold(&access.in_force()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn no_policy_takes_the_place_of_one_that_is_held() {
+        let policy =
+            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&[]).unwrap() };
+        let access = Access::new(policy());
+        let first = access.in_force();
+        let held = access.hold(&first).await.unwrap();
+        let mut replacing = Box::pin(access.replace(policy(), async { true }));
+        assert!(futures_util::poll!(&mut replacing).is_pending());
+        assert!(Arc::ptr_eq(&access.in_force(), &first));
+        drop(held);
+        replacing.await;
+        assert!(!Arc::ptr_eq(&access.in_force(), &first));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::{Kind, PolicyDocument, Reason, Record};
-use domain::{AccessRule, Clock, SystemClock};
+use audit::{Kind, Reason, Record};
+use domain::{Clock, SystemClock};
 use egress::{Client, Exit};
 use envelope::Roots;
 use futures_util::StreamExt as _;
@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::Router};
 
 use crate::{
-    access::Access,
+    access::{Access, InForce},
     bootstrap,
     config::{Config, KeyTests, Limits},
     core::{Core, Parts},
@@ -33,7 +33,7 @@ use crate::{
     guard::Guard,
     key_tests,
     listener::Peer,
-    outside, rotating,
+    outside, policy_file, rotating,
     services::{
         audit::AuditService, budgets::BudgetService, credentials::CredentialService,
         identities::IdentityService, leases::LeaseService, prices::PriceService,
@@ -63,6 +63,7 @@ pub struct Broker {
     witnesses: Vec<Remote>,
     /// The way to providers.
     exit: Arc<Exit>,
+    policy: PathBuf,
     key_tests: KeyTests,
     readiness: watch::Sender<Readiness>,
 }
@@ -76,7 +77,7 @@ const LONGEST_REPORT: usize = 2 * 1024 * 1024;
 /// The longest document of prices, in bytes.
 const LONGEST_PRICES: usize = 4 * 1024 * 1024;
 
-/// How often certificate files are looked at.
+/// How often certificate files and the access policy are looked at.
 const RELOAD: Duration = Duration::from_secs(2);
 
 /// How often the broker asks itself whether it can do its work.
@@ -100,7 +101,7 @@ impl Broker {
         config_sha256: [u8; 32],
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let access = Arc::new(Access::new(config.access.clone())?);
+        let access = Arc::new(Access::new(InForce::read(&config.policy)?));
         let catalogue = bootstrap::catalogue(&config)?;
         let tls =
             ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
@@ -139,7 +140,7 @@ impl Broker {
         };
         let core = Core::open(parts, &tasks).await?;
         let exporters = exporters(&config.log.sinks, &core)?;
-        put_start_on_record(&core, config_sha256, &config.access).await?;
+        put_start_on_record(&core, config_sha256).await?;
         Ok(Self {
             core: Arc::new(core),
             tls,
@@ -153,6 +154,7 @@ impl Broker {
             leads: watch::Sender::new(false),
             witnesses,
             exit,
+            policy: config.policy,
             key_tests: config.key_tests,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
@@ -284,6 +286,9 @@ impl Broker {
             let (published, stop) = (Arc::clone(&published), self.stop.clone());
             self.tasks.spawn(witness.follow(core, newest, published, stop));
         }
+        let path = self.policy.clone();
+        let following = policy_file::follow(Arc::clone(core), path, RELOAD, self.stop.clone());
+        self.tasks.spawn(following);
         let (reload, stop) = (Arc::clone(&self.tls).watch(RELOAD), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! { () = reload => {}, () = stop.cancelled() => {} }
@@ -300,23 +305,13 @@ async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
 }
 
 /// Says in the log that this broker runs, and by which rules it decides.
-async fn put_start_on_record(
-    core: &Core,
-    config_sha256: [u8; 32],
-    rules: &[AccessRule],
-) -> anyhow::Result<()> {
-    let policy = PolicyDocument::of(rules)?;
-    // First what the record names.
-    let put = core.store.put_policy(policy.sha256(), policy.as_bytes()).await;
-    put.context("keeping the access rules")?;
+async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
+    let policy = core.access.in_force();
+    let loaded = policy_file::put(core, policy.document()).await;
+    let loaded = loaded.context("keeping the access rules")?;
     let started = Record {
         kind: Kind::BrokerStarted.into(),
         config_sha256: config_sha256.to_vec().into(),
-        ..Record::default()
-    };
-    let loaded = Record {
-        kind: Kind::PolicyLoaded.into(),
-        policy_sha256: policy.sha256().to_vec().into(),
         ..Record::default()
     };
     for record in [started, loaded] {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{AccessRule, ProviderId, SpiffePattern};
+use domain::{ProviderId, SpiffePattern};
 use envelope::{KmsConfig, RootConfig, Roots};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
@@ -43,8 +43,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The log.
     pub log: LogConfig,
-    /// Who may call what. A method that no rule names stops the start.
-    pub access: Vec<AccessRule>,
+    /// The access policy: who may call what. A changed file takes effect while the broker runs.
+    pub policy: PathBuf,
     /// Providers at other addresses than their public ones: regional hosts, or stand-ins in tests.
     #[serde(default)]
     pub providers: BTreeMap<ProviderId, ProviderOverride>,
@@ -280,6 +280,7 @@ impl Config {
     }
 
     fn resolve(&mut self, folder: &Path) {
+        self.policy = folder.join(&self.policy);
         self.tls.resolve(folder);
         self.kms.resolve(folder);
         for root in &mut self.kms_roots {

@@ -160,8 +160,8 @@ impl Inner {
         self.tls.recheck(identity).map_err(|_| Why::Unidentified)?;
         self.barred.admit(&caller.actor)?;
         let method = method.ok_or(Why::UnknownMethod)?;
-        if method.ruled && !self.access.admits(caller) {
-            return Err(Why::NotPermitted);
+        if method.ruled {
+            self.access.admit(caller)?;
         }
         match (method.class, deadline(headers)) {
             (Class::Stream, _) => Ok(None),

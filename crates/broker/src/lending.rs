@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use self::{granted::Granted, turn::Turn};
 use crate::{
+    access::InForce,
     allowances::Wish,
     caller::Caller,
     core::Core,
@@ -85,6 +86,8 @@ pub(crate) struct Loan {
 
 /// What a decision came to, as of one place in the log.
 struct Decision {
+    /// The access policy that allowed it.
+    policy: Arc<InForce>,
     route: Decided,
     /// The version of the credential.
     version: u64,
@@ -203,7 +206,7 @@ impl Core {
             request_id: ask.request_id.clone(),
             ..decision.record(&kek)?
         });
-        let entry = match self.log.append(record.clone(), Some(decision.basis(as_of))).await? {
+        let entry = match Box::pin(self.record_loan(&decision, record.clone(), as_of)).await? {
             Appended::Recorded(entry) => entry,
             Appended::Stale { changed } => return Ok(Attempt::Stale(changed)),
         };
@@ -227,6 +230,19 @@ impl Core {
         // The record is durable: from here on the secret may leave.
         let lease = granted.seal(session, &decision, lendable.secret())?;
         Ok(Attempt::Lent(Box::new(hold.on(lease))))
+    }
+
+    /// Records a lease, unless what decided it has changed: the state, or the access policy.
+    async fn record_loan(
+        &self,
+        decision: &Decision,
+        record: Record,
+        as_of: u64,
+    ) -> Result<Appended, Why> {
+        let Some(_policy) = self.access.hold(&decision.policy).await else {
+            return Ok(Appended::Stale { changed: as_of });
+        };
+        self.log.append(record, Some(decision.basis(as_of))).await
     }
 
     /// Now, and the end of what begins now.
@@ -294,7 +310,7 @@ impl Core {
 
     async fn decision(&self, caller: &Caller, ask: &Ask) -> Result<Decision, Why> {
         let &Ask { ref target, dialect, ref failed, .. } = ask;
-        let open = Scope::default();
+        let (policy, open) = (self.access.in_force(), Scope::default());
         let (tenant, mut route, virtual_key) = match target {
             Target::VirtualKey { id, digest, model, provider } => {
                 let key = self.check_virtual_key(id, digest).await?;
@@ -326,10 +342,10 @@ impl Core {
             .access
             .permit(caller, &tenant.row.id)?
             .longest_lease(&row.provider)
-            .ok_or(Why::NotPermitted)?;
+            .ok_or_else(|| self.access.refusal(caller))?;
         route.has_fallback |= has_other;
         let price_version = self.directory.prices().version(Some(&tenant.row.id));
-        Ok(Decision { route, version, tenant, virtual_key, longest, price_version })
+        Ok(Decision { policy, route, version, tenant, virtual_key, longest, price_version })
     }
 }
 

@@ -27,6 +27,7 @@ mod live;
 mod log;
 mod outside;
 mod people;
+mod policy_file;
 mod prices;
 mod refused;
 mod rotating;
@@ -45,7 +46,7 @@ mod usage_sweep;
 mod virtual_key;
 mod witnesses;
 
-pub use access::AccessError;
+pub use access::{AccessError, check_policy};
 pub use broker::Broker;
 pub use config::{
     AwsConfig, Config, ConfigError, CustomEndpoints, EgressConfig, KeyTests, Limits, LogConfig,

@@ -27,7 +27,7 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Command {
-    /// Checks the configuration file, and stops.
+    /// Checks the configuration file and the access policy, and stops.
     CheckConfig,
     /// Gives up a signed checkpoint whose records the database has lost for good, puts that on record,
     /// and stops. Run it with what a broker that refuses to start says, and not before you know why
@@ -68,6 +68,7 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     hardened?;
     let (config, sha256) = loaded.context("loading the configuration")?;
     if matches!(args.command, Some(Command::CheckConfig)) {
+        broker::check_policy(&config.policy)?;
         tracing::info!(config = %args.config.display(), "the configuration can be used");
         return Ok(());
     }

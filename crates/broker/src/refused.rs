@@ -11,6 +11,8 @@ use providers::Verdict;
 use store::StoreError;
 use tonic::Code;
 
+use crate::access::Missing;
+
 /// A call that is refused, and why: one variant for each thing a caller can do about it.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -22,7 +24,7 @@ pub(crate) struct Refused {
 /// The reason, with what the caller may know of it.
 #[derive(Debug)]
 pub(crate) enum Why {
-    NotPermitted,
+    NotPermitted(Box<Missing>),
     Unidentified,
     UnknownMethod,
     Overloaded,
@@ -177,7 +179,7 @@ impl Why {
     #[expect(clippy::too_many_lines, reason = "a table: each refusal is in it")]
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::NotPermitted => Reason::NotPermitted,
+            Self::NotPermitted(_) => Reason::NotPermitted,
             Self::Unidentified => Reason::Unidentified,
             Self::UnknownMethod => Reason::UnknownMethod,
             Self::Overloaded => Reason::Overloaded,

@@ -17,7 +17,7 @@ impl Why {
     /// The gRPC code. The one place where a refusal becomes one.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NotPermitted
+            Self::NotPermitted(_)
             | Self::IdentityBlocked
             | Self::VirtualKeyBlocked
             | Self::ProviderNotInScope(_)
@@ -105,7 +105,7 @@ impl Why {
     #[expect(clippy::too_many_lines, reason = "a table: one entry for each refusal")]
     pub(crate) fn public(&self) -> String {
         let text = match self {
-            Self::NotPermitted => "not permitted; the broker's access rules decide this",
+            Self::NotPermitted(missing) => return missing.to_string(),
             Self::Unidentified => "the client certificate is no longer valid",
             Self::UnknownMethod => "no such method",
             Self::Overloaded => "the broker is at its limit; try again shortly",
@@ -250,6 +250,10 @@ impl Why {
             | Self::CredentialDisabled(provider) => {
                 HashMap::from([pair("provider", provider.as_str())])
             }
+            Self::NotPermitted(missing) => HashMap::from([
+                pair("permission", &missing.permission),
+                pair("roles", &missing.roles.join(",")),
+            ]),
             Self::SecretRefused(verdict) => HashMap::from([pair("verdict", verdict.as_str())]),
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
             Self::RotationRunning(operation) => {

@@ -82,9 +82,7 @@ impl Core {
     ) -> Result<UsageRow, Why> {
         let tenant = TenantId::from_resource(&record.tenant)
             .map_err(|error| Why::InvalidField(error.to_string()))?;
-        if !self.access.may_borrow(caller, &tenant) {
-            return Err(Why::NotPermitted);
-        }
+        self.access.permit_borrowing(caller, &tenant)?;
         let id = Uid::try_from(record.usage_id.as_ref())
             .map_err(|_| Why::InvalidField("usage_id has 16 bytes".into()))?;
         let started_at = started_at(record, now)?;

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     identities, init, keys, leases,
     output::{self, Output},
-    prices, route, tenants, usage, witness,
+    policy, prices, route, tenants, usage, witness,
 };
 
 /// Strongroom lends keys, and can prove every loan.
@@ -48,6 +48,9 @@ enum Command {
     /// What may be spent, and what is.
     #[command(subcommand)]
     Budgets(budgets::Verb),
+    /// Who may call what: the access policy.
+    #[command(subcommand)]
+    Policy(policy::Verb),
     /// Who may not call any more.
     #[command(subcommand)]
     Identities(identities::Verb),
@@ -111,6 +114,7 @@ impl Args {
             Command::Keys(verb) => verb.run(&context).await,
             Command::Budgets(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
+            Command::Policy(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Route(verb) => verb.run(&context).await,
             Command::Usage(usage) => usage.run(&context).await,
@@ -183,6 +187,11 @@ mod tests {
         check("strongroom identities block spiffe://a.b/c", true);
         check("strongroom identities revoke-session 00ff", true);
         check("strongroom leases revoke 00ff", true);
+        check("strongroom policy check policy.toml", true);
+        check("strongroom policy explain --file p --as spiffe://a.b/c Audit/ListRecords", true);
+        check("strongroom policy explain Audit/ListRecords --tenant acme --json", true);
+        check("strongroom policy explain --as nobody Audit/ListRecords", false);
+        check("strongroom policy test policy-test.toml", true);
         check("strongroom route explain gpt-4o --tenant acme --dialect anthropic", true);
         check("strongroom tenants update acme --keyless gpt-4*=openai/gpt-4o-mini", true);
         check("strongroom tenants update acme --fallback openai=second,platform/*", true);

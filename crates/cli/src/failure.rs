@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, error::Error as _, io, path::PathBuf};
 
 use audit::Finding;
+use domain::PolicyFault;
 use serde::Serialize;
 use strongroom_client::{ClientError, Problem};
 use thiserror::Error;
@@ -25,6 +26,12 @@ pub(crate) enum Failure {
     Usage(&'static str),
     #[error("the broker's answer is wrong: {0}")]
     BadAnswer(&'static str),
+    #[error("{path}: {fault}")]
+    Policy { path: PathBuf, fault: PolicyFault },
+    #[error("`{0}` is no method; methods are Service/Method")]
+    NoSuchMethod(String),
+    #[error("{failed} of {expectations} expectations are not met")]
+    Unexpected { failed: usize, expectations: usize },
     #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
     #[error("the rotation of {name} was set back: {because}; the old key serves on")]
@@ -117,6 +124,11 @@ impl Failure {
             }
             Self::Client(ClientError::Secret(_)) => Some("a secret has 1 to 16384 bytes"),
             Self::Setup(setup::SetupError::Exists(_)) => Some("choose a directory that is empty"),
+            Self::Policy { .. } => Some("docs/access.md has the language"),
+            Self::NoSuchMethod(_) => {
+                Some("the services and their methods are in proto/strongroom/v1")
+            }
+            Self::Unexpected { .. } => Some("correct the policy, or what is expected of it"),
             Self::NotConfirmed => Some("pass --yes to do it without being asked"),
             Self::SetBack { .. } => {
                 Some("check the new key at the provider, then rotate again with one that works")
@@ -197,7 +209,11 @@ impl Failure {
             Self::Broker(problem) if problem.reason == "PRUNED" => "pruned",
             Self::Broker(_) => "refused",
             Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
-            Self::NoConfig | Self::Config { .. } | Self::Usage(_) | Self::Export { .. } => "usage",
+            Self::NoConfig
+            | Self::Config { .. }
+            | Self::Usage(_)
+            | Self::NoSuchMethod(_)
+            | Self::Export { .. } => "usage",
             Self::Finding(_) | Self::Unverified { .. } | Self::Beyond { .. } => {
                 "verification_failed"
             }
@@ -209,6 +225,8 @@ impl Failure {
             | Self::Telemetry(_)
             | Self::Setup(_)
             | Self::BadAnswer(_)
+            | Self::Policy { .. }
+            | Self::Unexpected { .. }
             | Self::NotConfirmed
             | Self::SetBack { .. }
             | Self::Output(_)

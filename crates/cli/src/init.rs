@@ -27,6 +27,7 @@ pub(crate) struct Init {
 struct LayoutView {
     trust_domain: String,
     broker_config: PathBuf,
+    policy: PathBuf,
     proxy_config: PathBuf,
     cli_config: PathBuf,
     pki: PathBuf,
@@ -57,6 +58,7 @@ impl From<Layout> for LayoutView {
         Self {
             trust_domain: layout.trust_domain,
             broker_config: layout.broker_config,
+            policy: layout.policy,
             proxy_config: layout.proxy_config,
             cli_config: layout.cli_config,
             pki: layout.pki,
@@ -72,6 +74,7 @@ fn human(layout: &LayoutView) -> String {
     list([
         ("trust domain", layout.trust_domain.clone()),
         ("broker", layout.broker_config.display().to_string()),
+        ("access policy", layout.policy.display().to_string()),
         ("proxy", layout.proxy_config.display().to_string()),
         ("this tool", layout.cli_config.display().to_string()),
         ("identities", layout.pki.display().to_string()),
@@ -87,4 +90,5 @@ Before others depend on it:
   - let your own authority (such as SPIRE) issue the identities; keep pki/ca.key off the servers
   - set [kms] in broker.toml to a KMS or an HSM, or keep copies of the KMS key apart from the data
   - set [store] in broker.toml to PostgreSQL if more than one broker is to run
+  - write down in policy.toml who owns, runs and audits, and give nobody more than that
   - hand the log verifier to whoever verifies the log";

@@ -1,6 +1,6 @@
 //! `strongroom`: the admin's command line. What it does, it does through the broker like any other
-//! client; only `init`, `audit verify`, `audit convert`, `audit verify-proof`, `witness` and
-//! `completions` need none.
+//! client; only `init`, `policy` with a file, `audit verify`, `audit convert`, `audit
+//! verify-proof`, `witness` and `completions` need none.
 
 mod amounts;
 mod args;
@@ -34,6 +34,8 @@ mod moment;
 mod names;
 mod output;
 mod people;
+mod policy;
+mod policy_test;
 mod prices;
 mod reconcile;
 mod rotation;

@@ -12,8 +12,10 @@ pub struct AccessPolicy(Vec<AccessRule>);
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessRule {
-    /// Whom the rule is for: SPIFFE IDs, or `…/*` for all below a path. Empty: nobody, which says
-    /// that a method is meant to be closed.
+    /// The role that the rule gives, as the policy file names it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub role: String,
+    /// Whom the rule is for: SPIFFE IDs, or `…/*` for all below a path.
     pub identities: Vec<SpiffePattern>,
     /// `Service/Method`, or `Service/*`.
     pub methods: Vec<String>,
@@ -26,6 +28,18 @@ pub struct AccessRule {
     #[serde(default = "longest", deserialize_with = "seconds", serialize_with = "in_seconds")]
     pub longest_lease_seconds: Duration,
 }
+
+/// Methods that concern the whole deployment. Who holds a role for some tenants only may not call them,
+/// whatever the role names.
+pub const PLATFORM_METHODS: &[&str] = &[
+    "Audit/GetPolicy",
+    "Audit/PruneRecords",
+    "Identities/BlockIdentity",
+    "Identities/ListBlockedIdentities",
+    "Identities/RevokeSession",
+    "Identities/UnblockIdentity",
+    "Prices/ImportPrices",
+];
 
 /// Leave to act for one tenant, made by the policy only. Without one no secret can be opened.
 #[derive(Clone, Debug)]
@@ -40,32 +54,24 @@ impl AccessPolicy {
         Self(rules)
     }
 
-    /// Whether some rule speaks of this method, be it to close it.
-    pub fn mentions(&self, method: &str) -> bool {
-        self.0.iter().any(|rule| rule.names_method(method))
-    }
-
-    /// Method patterns that name none of `known`: a mistake in the configuration.
-    pub fn unknown_methods<'a>(&'a self, known: &'a [String]) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .flat_map(|rule| &rule.methods)
-            .map(String::as_str)
-            .filter(|pattern| !known.iter().any(|method| method_matches(pattern, method)))
+    /// The rules, in the order of the policy.
+    pub fn rules(&self) -> &[AccessRule] {
+        &self.0
     }
 
     /// Whether the identity may call the method at all, for whichever tenant.
     pub fn may_call(&self, id: &SpiffeId, method: &str) -> bool {
-        self.0.iter().any(|rule| rule.names_identity(id) && rule.names_method(method))
+        let for_all_only = PLATFORM_METHODS.contains(&method);
+        self.naming(id, method).any(|rule| !for_all_only || rule.is_for_all())
     }
 
     /// Whether the identity may call the method for every tenant.
     pub fn may_call_for_all(&self, id: &SpiffeId, method: &str) -> bool {
-        self.0.iter().any(|rule| {
-            rule.names_identity(id)
-                && rule.names_method(method)
-                && rule.tenants.iter().any(|tenant| tenant == "*")
-        })
+        self.naming(id, method).any(AccessRule::is_for_all)
+    }
+
+    fn naming(&self, id: &SpiffeId, method: &str) -> impl Iterator<Item = &AccessRule> {
+        self.0.iter().filter(move |rule| rule.names_identity(id) && rule.names_method(method))
     }
 
     /// The one tenant that the rules let the identity act for; nothing if there are more or none.
@@ -79,13 +85,8 @@ impl AccessPolicy {
     /// Leave for the identity to call the method for the tenant, if any rule gives it.
     pub fn permit(&self, id: &SpiffeId, method: &str, tenant: &TenantId) -> Option<Permit> {
         let rules: Vec<_> = self
-            .0
-            .iter()
-            .filter(|rule| {
-                rule.names_identity(id)
-                    && rule.names_method(method)
-                    && rule.tenants.iter().any(|name| name == "*" || name == tenant.as_str())
-            })
+            .naming(id, method)
+            .filter(|rule| rule.names_tenant(tenant))
             .map(|rule| (rule.providers.clone(), rule.longest_lease_seconds))
             .collect();
         (!rules.is_empty()).then(|| Permit { tenant: tenant.clone(), rules })
@@ -93,12 +94,25 @@ impl AccessPolicy {
 }
 
 impl AccessRule {
-    fn names_identity(&self, id: &SpiffeId) -> bool {
+    /// Whether the rule is for every tenant, also for those that are still to come.
+    pub fn is_for_all(&self) -> bool {
+        self.tenants.iter().any(|tenant| tenant == "*")
+    }
+
+    pub(crate) fn names_identity(&self, id: &SpiffeId) -> bool {
         self.identities.iter().any(|pattern| pattern.matches(id))
     }
 
-    fn names_method(&self, method: &str) -> bool {
+    pub(crate) fn names_method(&self, method: &str) -> bool {
         self.methods.iter().any(|pattern| method_matches(pattern, method))
+    }
+
+    pub(crate) fn names_tenant(&self, tenant: &TenantId) -> bool {
+        self.tenants.iter().any(|name| name == "*" || name == tenant.as_str())
+    }
+
+    pub(crate) fn names_provider(&self, provider: &ProviderId) -> bool {
+        names_provider(&self.providers, provider)
     }
 }
 
@@ -112,30 +126,33 @@ impl Permit {
     pub fn longest_lease(&self, provider: &ProviderId) -> Option<Duration> {
         self.rules
             .iter()
-            .filter(|(providers, _)| {
-                providers.iter().any(|name| name == "*" || name == provider.as_str())
-            })
+            .filter(|(providers, _)| names_provider(providers, provider))
             .map(|(_, longest)| (*longest).min(LONGEST_TTL))
             .max()
     }
 }
 
-fn method_matches(pattern: &str, method: &str) -> bool {
+fn names_provider(names: &[String], provider: &ProviderId) -> bool {
+    names.iter().any(|name| name == "*" || name == provider.as_str())
+}
+
+/// Whether `Service/Method` or `Service/*` names a method.
+pub(crate) fn method_matches(pattern: &str, method: &str) -> bool {
     match pattern.strip_suffix("/*") {
         Some(service) => method.split_once('/').is_some_and(|(name, _)| name == service),
         None => pattern == method,
     }
 }
 
-fn all() -> Vec<String> {
+pub(crate) fn all() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-fn longest() -> Duration {
+pub(crate) fn longest() -> Duration {
     LONGEST_TTL
 }
 
-fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(crate) fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let seconds = u64::deserialize(from)?;
     if (1..=LONGEST_TTL.as_secs()).contains(&seconds) {
         Ok(Duration::from_secs(seconds))
@@ -155,6 +172,7 @@ mod tests {
     #[test]
     fn who_may_act_for_one_tenant_belongs_to_it() {
         let rule = |name: &str, tenants: &[&str]| AccessRule {
+            role: String::new(),
             identities: vec![format!("spiffe://a.b/{name}").parse().unwrap()],
             methods: vec!["Audit/*".to_owned()],
             tenants: tenants.iter().map(|&tenant| tenant.to_owned()).collect(),
@@ -173,6 +191,7 @@ mod tests {
     fn policy() -> AccessPolicy {
         AccessPolicy::new(vec![
             AccessRule {
+                role: String::new(),
                 identities: vec!["spiffe://a.b/proxy".parse().unwrap()],
                 methods: vec!["Leases/AcquireLease".into()],
                 tenants: vec!["acme".into()],
@@ -180,15 +199,9 @@ mod tests {
                 longest_lease_seconds: Duration::from_secs(90),
             },
             AccessRule {
+                role: String::new(),
                 identities: vec!["spiffe://a.b/admin/*".parse().unwrap()],
                 methods: vec!["Credentials/*".into()],
-                tenants: all(),
-                providers: all(),
-                longest_lease_seconds: LONGEST_TTL,
-            },
-            AccessRule {
-                identities: vec![],
-                methods: vec!["Audit/TailRecords".into()],
                 tenants: all(),
                 providers: all(),
                 longest_lease_seconds: LONGEST_TTL,
@@ -211,7 +224,6 @@ mod tests {
         check("spiffe://x.y/proxy", "Leases/AcquireLease", "acme", false);
         check("spiffe://a.b/admin/eve", "Credentials/ListCredentials", "umbrella", true);
         check("spiffe://a.b/admin/eve", "CredentialsX/ListCredentials", "umbrella", false);
-        check("spiffe://a.b/admin/eve", "Audit/TailRecords", "umbrella", false);
     }
 
     #[test]
@@ -228,11 +240,22 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_method_is_mentioned() {
-        assert!(policy().mentions("Audit/TailRecords"));
-        assert!(!policy().mentions("Audit/ListRecords"));
-        let known = ["Leases/AcquireLease".to_owned(), "Credentials/ListCredentials".to_owned()];
-        let policy = policy();
-        assert_eq!(policy.unknown_methods(&known).collect::<Vec<_>>(), ["Audit/TailRecords"]);
+    fn what_concerns_the_deployment_needs_a_role_for_all_tenants() {
+        let rule = |name: &str, tenant: &str| AccessRule {
+            role: String::new(),
+            identities: vec![format!("spiffe://a.b/{name}").parse().unwrap()],
+            methods: vec!["Identities/*".to_owned()],
+            tenants: vec![tenant.to_owned()],
+            providers: all(),
+            longest_lease_seconds: LONGEST_TTL,
+        };
+        let policy = AccessPolicy::new(vec![rule("tenant", "acme"), rule("platform", "*")]);
+        let may = |name: &str| {
+            policy.may_call(
+                &format!("spiffe://a.b/{name}").parse().unwrap(),
+                "Identities/BlockIdentity",
+            )
+        };
+        assert_eq!((may("tenant"), may("platform")), (false, true));
     }
 }

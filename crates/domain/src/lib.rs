@@ -14,8 +14,10 @@ mod lease;
 mod money;
 mod name;
 mod origin;
+mod policy_file;
 mod rotation;
 mod routing;
+mod ruling;
 mod scope;
 mod secret;
 mod spiffe;
@@ -23,7 +25,7 @@ mod tokens;
 mod uid;
 mod virtual_key;
 
-pub use access::{AccessPolicy, AccessRule, Permit};
+pub use access::{AccessPolicy, AccessRule, PLATFORM_METHODS, Permit};
 pub use budget::{
     Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted,
     InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Period, Place, Quantity,
@@ -46,12 +48,14 @@ pub use name::{
     RequestId, RootName, TenantId, VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
+pub use policy_file::{PolicyFault, PolicyFile};
 pub use rotation::{Fare, Fares, Rotation, RotationPlan, RotationState, SetBack, Turns};
 pub use routing::{
     Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,
     NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, RoutingRules, Step,
     WhenMissing, plan,
 };
+pub use ruling::{Question, Ruling};
 pub use scope::{InvalidPattern, ModelPattern, Scope};
 pub use secret::{Key, Secret};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, SpiffePattern};

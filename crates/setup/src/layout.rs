@@ -23,6 +23,8 @@ pub struct Layout {
     pub trust_domain: String,
     /// The broker's configuration.
     pub broker_config: PathBuf,
+    /// The access policy.
+    pub policy: PathBuf,
     /// The inference proxy's configuration.
     pub proxy_config: PathBuf,
     /// The configuration of the command line tool.
@@ -73,6 +75,7 @@ impl Layout {
         Self {
             trust_domain: trust_domain.to_owned(),
             broker_config: dir.join("broker.toml"),
+            policy: dir.join("policy.toml"),
             proxy_config: dir.join("proxy.toml"),
             cli_config: dir.join("strongroom.toml"),
             pki: dir.join("pki"),
@@ -90,9 +93,12 @@ impl Layout {
         }
         create_directory(&self.data)?;
         self.write_keys()?;
-        for (path, template) in
-            [(&self.broker_config, BROKER), (&self.proxy_config, PROXY), (&self.cli_config, CLI)]
-        {
+        for (path, template) in [
+            (&self.broker_config, BROKER),
+            (&self.policy, POLICY),
+            (&self.proxy_config, PROXY),
+            (&self.cli_config, CLI),
+        ] {
             // A trust domain has no character that means anything in TOML.
             let text = template.replace("{{trust_domain}}", &self.trust_domain);
             toml::from_str::<toml::Table>(&text).map_err(SetupError::Configuration)?;
@@ -138,5 +144,6 @@ const DEVELOPMENT_DOMAIN: &str = "strongroom.local";
 const SVID_LIFETIME: Duration = Duration::from_hours(365 * 24);
 
 const BROKER: &str = include_str!("../templates/broker.toml");
+const POLICY: &str = include_str!("../templates/policy.toml");
 const PROXY: &str = include_str!("../templates/proxy.toml");
 const CLI: &str = include_str!("../templates/strongroom.toml");

@@ -203,6 +203,7 @@ async fn core_with(
         "VirtualKeys",
     ];
     let rule = AccessRule {
+        role: String::new(),
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
         tenants: vec!["acme".into(), "globex".into()],
@@ -211,7 +212,7 @@ async fn core_with(
     };
     let parts = Parts {
         people: Vec::new(),
-        access: Arc::new(Access::new(vec![rule]).unwrap()),
+        access: Arc::new(Access::of(&[rule])),
         aws: None,
         courier,
         catalogue: providers::Catalogue::builtin().unwrap(),

@@ -53,6 +53,7 @@ impl Fixture {
 
 async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualClock>) -> Core {
     let rule = AccessRule {
+        role: String::new(),
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: METHODS.map(str::to_owned).to_vec(),
         tenants: vec!["*".into()],
@@ -65,7 +66,7 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         sinks: vec![],
         usage: crate::config::UsageConfig::default(),
         people: vec!["spiffe://a.b/w/people/*".parse().unwrap()],
-        access: Arc::new(Access::new(vec![rule]).unwrap()),
+        access: Arc::new(Access::of(&[rule])),
         aws: None,
         courier: Arc::<crate::outside::scripted::Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),

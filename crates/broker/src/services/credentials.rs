@@ -166,7 +166,7 @@ impl Core {
             };
         }
         let asked = request.credential.unwrap_or_default();
-        let mut row = self.new_row(&tenant, &permit, &name, &asked)?;
+        let mut row = self.new_row(&tenant, (caller, &permit), &name, &asked)?;
         // Sealed for the provider as the caller called it, which may be by another of its names.
         let arrived = self.open_box(caller, &name, &asked.provider, request.secret)?;
         let looked = self.look_at(&row, &arrived.secret, request.test).await?;

@@ -57,6 +57,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
     let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
     let all: Vec<String> = crate::access::METHODS.iter().map(|it| it.0.to_owned()).collect();
     let rule = |name: &str, methods: Vec<String>, tenant: &str| AccessRule {
+        role: String::new(),
         identities: vec![format!("spiffe://a.b/{name}").parse().unwrap()],
         methods,
         tenants: vec![tenant.into()],
@@ -72,7 +73,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
     let key = SignerKey::from_seed("strongroom.test/log", &[7; 32]).unwrap();
     let parts = Parts {
         people: Vec::new(),
-        access: Arc::new(Access::new(rules).unwrap()),
+        access: Arc::new(Access::of(&rules)),
         aws: None,
         courier: Arc::<Scripted>::default(),
         catalogue: providers::Catalogue::builtin().unwrap(),
@@ -151,7 +152,7 @@ fn check(noted: &[Noted], expected: &[&str]) {
         .map(|it| match it {
             Noted::Counted => "counted",
             Noted::AlreadyCounted => "again",
-            Noted::Refused(Why::NotPermitted) => "not permitted",
+            Noted::Refused(Why::NotPermitted(_)) => "not permitted",
             Noted::Refused(Why::InvalidField(_)) => "invalid",
             Noted::Refused(other) => panic!("{other:?}"),
         })

@@ -137,10 +137,10 @@ async fn a_watcher_that_kept_nothing_hears_all_that_still_matters() {
 #[tokio::test]
 async fn a_watcher_of_one_tenant_hears_that_its_own_session_or_identity_ended() {
     let one_tenant = |text: String| {
-        let (before, after) = text.split_once("tenants = [\"*\"]").unwrap();
-        format!("{before}tenants = [\"acme\"]{after}")
+        let (before, after) = text.split_once("\ntenants = [\"*\"]").unwrap();
+        format!("{before}\ntenants = [\"acme\"]{after}")
     };
-    let running = Running::start_with(one_tenant).await;
+    let running = Running::start_with_policy(one_tenant).await;
     let (cache, virtual_key, _) = held(&running).await;
     let lease = cache.lease(&key(&virtual_key, "gpt-4o")).await.unwrap();
     let block = v1::BlockIdentityRequest { identity: PROXY.to_owned() };

@@ -35,6 +35,14 @@ impl Running {
         Self::start_in(folder, layout).await
     }
 
+    /// Starts with another access policy, made from the usual one.
+    pub(crate) async fn start_with_policy(other: impl FnOnce(String) -> String) -> Self {
+        let (folder, layout) = layout();
+        let text = fs::read_to_string(&layout.policy).unwrap();
+        fs::write(&layout.policy, other(text)).unwrap();
+        Self::start_in(folder, layout).await
+    }
+
     /// Starts on what an earlier broker left.
     pub(crate) async fn start_in(folder: TempDir, layout: Layout) -> Self {
         Self::start_by(folder, layout, Arc::new(SystemClock)).await

@@ -40,9 +40,9 @@ fn ask(session: &[u8], key: &VirtualKey, seconds: i64) -> v1::AcquireLeaseReques
 
 #[tokio::test]
 async fn a_page_token_tells_nothing_of_other_tenants() {
-    let rule = "[[access]]\nidentities = [\"spiffe://strongroom.local/inference-proxy\"]\n\
-                methods = [\"Tenants/ListTenants\"]\ntenants = [\"acme\"]\n[telemetry]";
-    let running = Running::start_with(|config| config.replace("[telemetry]", rule)).await;
+    let grant = "[[grants]]\nrole = \"member\"\n\
+                 to = [\"spiffe://strongroom.local/inference-proxy\"]\ntenants = [\"acme\"]\n";
+    let running = Running::start_with_policy(|policy| policy + grant).await;
     for tenant in ["acme", "secret-customer"] {
         let request = v1::CreateTenantRequest { tenant_id: tenant.into(), ..Default::default() };
         running.admin.tenants().create_tenant(request).await.unwrap();
@@ -100,8 +100,8 @@ async fn a_release_that_races_renewals_ends_the_lease_in_the_log_too() {
 #[tokio::test]
 async fn the_holder_of_a_managed_lease_hears_of_its_revocation() {
     let one_tenant =
-        |config: String| config.replacen("tenants = [\"*\"]", "tenants = [\"acme\"]", 1);
-    let running = Running::start_with(one_tenant).await;
+        |policy: String| policy.replacen("\ntenants = [\"*\"]", "\ntenants = [\"acme\"]", 1);
+    let running = Running::start_with_policy(one_tenant).await;
     let platform = TenantId::platform();
     let (id, secret) = ("openai".parse().unwrap(), Secret::new(b"sk-managed-0123456789".to_vec()));
     let managed = running.admin.create_credential(&platform, &id, spec("openai"), &secret, "r");

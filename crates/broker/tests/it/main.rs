@@ -9,6 +9,7 @@ mod harness;
 mod hostile;
 mod lending;
 mod people;
+mod policy;
 mod process;
 mod records;
 mod schedule;

@@ -143,9 +143,28 @@ fn a_configuration_that_cannot_be_used_is_said_and_ends_it() {
     };
     let text = fs::read_to_string(&layout.broker_config).unwrap();
     check("listen = 5", "listen");
-    check(&text.replace("\"Audit/*\",", ""), "no [[access]] rule names Audit/");
-    check(&text.replace("\"Audit/*\",", "\"Audit/*\", \"Audit/Everything\","), "Audit/Everything");
     check(&text.replace("pki/broker.pem", "pki/no-such.pem"), "no-such.pem");
+}
+
+#[test]
+fn a_policy_that_cannot_be_used_is_said_with_its_line_and_ends_it() {
+    let (_folder, layout) = listening_anywhere();
+    let text = fs::read_to_string(&layout.policy).unwrap();
+    let check = |text: &str, line: bool, expected: &str| {
+        fs::write(&layout.policy, text).unwrap();
+        for arguments in [&[][..], &["check-config"]] {
+            let output = command(&layout).args(arguments).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(said.contains("policy.toml: line "), line, "{said}");
+        }
+    };
+    let prune = "may = [\"Audit/PruneRecords\"]";
+    check(&text.replace(prune, "may = []"), false, "no role names Audit/PruneRecords");
+    check(&text.replace("PruneRecords", "Everything"), true, "`Audit/Everything` is no method");
+    check(&text.replace("role = \"pruner\"", "role = \"prnr\""), true, "no role `prnr`");
+    check("roles = 5", true, "roles");
 }
 
 #[test]

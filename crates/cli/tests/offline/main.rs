@@ -7,6 +7,7 @@
 
 mod answers;
 mod export;
+mod policy;
 
 use std::{
     io::Write as _,

@@ -3,7 +3,7 @@ use providers::{CredentialKind, Provider, Settings};
 use store::CredentialRow;
 use strongroom_proto::v1::{self, credential::State};
 
-use crate::{core::Core, directory::Tenant, refused::Why};
+use crate::{caller::Caller, core::Core, directory::Tenant, refused::Why};
 
 /// The most models of one endpoint.
 const MOST_MODELS: usize = 100;
@@ -16,14 +16,14 @@ impl Core {
     pub(super) fn new_row(
         &self,
         tenant: &Tenant,
-        permit: &Permit,
+        (caller, permit): (&Caller, &Permit),
         name: &CredentialName,
         asked: &v1::Credential,
     ) -> Result<CredentialRow, Why> {
         let known = self.catalogue.find(&asked.provider);
         let known = known.map_err(|error| Why::InvalidField(error.to_string()))?;
         if permit.longest_lease(known.id()).is_none() {
-            return Err(Why::NotPermitted);
+            return Err(self.access.refusal(caller));
         }
         let base_url = match (known.needs_base_url(), asked.base_url.is_empty()) {
             (true, false) => Some(self.custom_url(&asked.base_url)?),

@@ -27,7 +27,7 @@ impl Core {
             let failed = failed(attempt, now)?;
             match self.report_of(caller, report).await {
                 Ok(tenant) => self.note_failures(&tenant, &[failed]).await?,
-                Err(Why::VirtualKeyRefused | Why::NotPermitted | Why::NoSuchTenant) => {}
+                Err(Why::VirtualKeyRefused | Why::NotPermitted(_) | Why::NoSuchTenant) => {}
                 Err(why) => return Err(why.into()),
             }
         }

@@ -1,0 +1,187 @@
+use std::path::{Path, PathBuf};
+
+use audit::PolicyDocument;
+use clap::{Args, Subcommand};
+use domain::{AccessPolicy, AccessRule, PolicyFault, PolicyFile, ProviderId, Question, SpiffeId};
+use serde::Serialize;
+use strongroom_proto::v1::GetPolicyRequest;
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    files,
+    names::TenantArg,
+    output::{self, Output},
+    policy_test::Test,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Says whether a file is a policy that a broker can use, without a broker.
+    Check(Check),
+    /// Says whether somebody may call a method, and what decides it; without `--as`, who may.
+    Explain(Explain),
+    /// Holds a policy against what it is expected to say, without a broker.
+    Test(Test),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// The policy.
+    file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// What is called, as `Service/Method`.
+    method: String,
+    /// Who calls. Without it: everybody who may.
+    #[arg(long = "as", value_name = "SPIFFE_ID")]
+    identity: Option<SpiffeId>,
+    /// The policy. Without it: the one by which the broker decides now.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// For which tenant. Without it: for all of them.
+    #[arg(long)]
+    tenant: Option<TenantArg>,
+    /// With which provider's credentials.
+    #[arg(long)]
+    provider: Option<ProviderId>,
+}
+
+/// A policy that can be used.
+#[derive(Serialize)]
+struct Checked {
+    /// What the log calls it once it is in force.
+    sha256: String,
+    roles: usize,
+    grants: usize,
+}
+
+#[derive(Serialize)]
+struct Explained {
+    allowed: bool,
+    because: String,
+    rules: Vec<RuleView>,
+}
+
+#[derive(Serialize)]
+struct WhoMay {
+    method: String,
+    rules: Vec<RuleView>,
+}
+
+/// A rule that an answer rests on.
+#[derive(Serialize)]
+struct RuleView {
+    role: String,
+    identities: Vec<String>,
+    tenants: Vec<String>,
+    providers: Vec<String>,
+}
+
+impl Verb {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Check(check) => check.run(context.output),
+            Self::Explain(explain) => explain.run(context).await,
+            Self::Test(test) => test.run(context.output),
+        }
+    }
+}
+
+impl Check {
+    fn run(self, output: Output) -> Result<(), Failure> {
+        let policy = read(&self.file)?;
+        let document = PolicyDocument::of(policy.rules());
+        let document = document.map_err(|error| fault(&self.file, error.to_string()))?;
+        let checked = Checked {
+            sha256: hex::encode(document.sha256()),
+            roles: policy.role_count(),
+            grants: policy.rules().len(),
+        };
+        output.show(&checked, |it| {
+            format!(
+                "a policy of {} roles and {} grants; the log will name it {}",
+                it.roles, it.grants, it.sha256
+            )
+        })
+    }
+}
+
+impl Explain {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        if !strongroom_proto::methods().contains(&self.method) {
+            return Err(Failure::NoSuchMethod(self.method));
+        }
+        let policy = match &self.file {
+            Some(path) => AccessPolicy::new(read(path)?.rules().to_vec()),
+            None => in_force(context).await?,
+        };
+        let tenant = self.tenant.map(|tenant| tenant.0);
+        let Some(identity) = self.identity else {
+            let rules = policy.who_may(&self.method, tenant.as_ref());
+            let who = WhoMay { method: self.method, rules: views(&rules) };
+            return context.output.show(&who, table);
+        };
+        let question = Question { identity, method: self.method, tenant, provider: self.provider };
+        let ruling = policy.ruling(&question);
+        let explained = Explained {
+            allowed: ruling.is_allowed(),
+            because: ruling.to_string(),
+            rules: views(ruling.rules()),
+        };
+        context.output.show(&explained, |it| it.because.clone())
+    }
+}
+
+impl From<&AccessRule> for RuleView {
+    fn from(rule: &AccessRule) -> Self {
+        Self {
+            role: rule.role.clone(),
+            identities: rule.identities.iter().map(ToString::to_string).collect(),
+            tenants: rule.tenants.clone(),
+            providers: rule.providers.clone(),
+        }
+    }
+}
+
+/// Reads a policy file as a broker does.
+pub(crate) fn read(path: &Path) -> Result<PolicyFile, Failure> {
+    let text = files::read_text(path)?;
+    PolicyFile::parse(&text, &strongroom_proto::methods())
+        .map_err(|fault| Failure::Policy { path: path.to_owned(), fault })
+}
+
+async fn in_force(context: &Context) -> Result<AccessPolicy, Failure> {
+    let request = GetPolicyRequest::default();
+    let answer = context.broker()?.audit().get_policy(request).await?.into_inner();
+    let document = PolicyDocument::parse(answer.document.to_vec())
+        .map_err(|_| Failure::BadAnswer("the access rules are malformed"))?;
+    Ok(document.policy().clone())
+}
+
+fn fault(path: &Path, what: String) -> Failure {
+    Failure::Policy { path: path.to_owned(), fault: PolicyFault { line: None, what } }
+}
+
+fn views(rules: &[&AccessRule]) -> Vec<RuleView> {
+    rules.iter().map(|&rule| rule.into()).collect()
+}
+
+fn table(who: &WhoMay) -> String {
+    if who.rules.is_empty() {
+        return format!("nobody may call {}", who.method);
+    }
+    let row = |rule: &RuleView| {
+        let joined = |names: &[String]| names.join(", ");
+        [
+            rule.role.clone(),
+            joined(&rule.identities),
+            joined(&rule.tenants),
+            joined(&rule.providers),
+        ]
+    };
+    let rows = who.rules.iter().map(row).collect();
+    output::table(["ROLE", "HELD BY", "TENANTS", "PROVIDERS"], rows)
+}
