@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
+    "strongroom/v1/approvals.proto",
     "strongroom/v1/audit.proto",
     "strongroom/v1/budgets.proto",
     "strongroom/v1/calls.proto",

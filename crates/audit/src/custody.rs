@@ -105,6 +105,11 @@ impl Custody {
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
+            | Kind::ApprovalRequested
+            | Kind::ApprovalGiven
+            | Kind::ApprovalDeclined
+            | Kind::ApprovalUsed
+            | Kind::PolicyAdmitted
             | Kind::PricesChanged
             | Kind::TenantCreated
             | Kind::TenantUpdated

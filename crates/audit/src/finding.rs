@@ -195,6 +195,13 @@ pub enum Finding {
         /// Where.
         index: u64,
     },
+    /// A call that needs a second person was approved by who proposed it, or made without having been
+    /// approved, or more than once, or too late.
+    #[error("entry {index} is a step that needs a second person, and was taken without")]
+    NotApproved {
+        /// Where.
+        index: u64,
+    },
     /// The access rules of the time did not allow the lease, or not for so long.
     #[error("entry {index} lends what the access rules of entry {loaded_at} do not allow")]
     PolicyForbids {
@@ -233,6 +240,7 @@ impl Finding {
             | Self::VirtualKeyBlocked { index, .. }
             | Self::BrokerNotRunning { index }
             | Self::SessionNotOpen { index }
+            | Self::NotApproved { index }
             | Self::SessionRevoked { index, .. }
             | Self::IdentityBlocked { index, .. }
             | Self::TenantSuspended { index, .. }
@@ -271,6 +279,7 @@ impl Finding {
             | Self::IdentityBlocked { .. }
             | Self::TenantSuspended { .. }
             | Self::PolicyNotOnRecord { .. }
+            | Self::NotApproved { .. }
             | Self::PolicyForbids { .. } => true,
         }
     }

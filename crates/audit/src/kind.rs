@@ -32,6 +32,11 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::BudgetCreated
         | Kind::BudgetUpdated
         | Kind::BudgetDeleted
+        | Kind::ApprovalRequested
+        | Kind::ApprovalGiven
+        | Kind::ApprovalDeclined
+        | Kind::ApprovalUsed
+        | Kind::PolicyAdmitted
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -112,6 +117,11 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::Refused
         | Kind::Read
         | Kind::PolicyLoaded
+        | Kind::ApprovalRequested
+        | Kind::ApprovalGiven
+        | Kind::ApprovalDeclined
+        | Kind::ApprovalUsed
+        | Kind::PolicyAdmitted
         | Kind::Finding
         | Kind::CheckpointGivenUp
         | Kind::LogPruned

@@ -2,6 +2,7 @@
 //! and no async. `docs/log-format.md` gives every byte; what a stranger verifies with another
 //! program, this crate writes.
 
+mod approvals;
 mod base64;
 mod bundle;
 mod checkpoint;
@@ -29,6 +30,7 @@ mod tlog_proof;
 mod verifier;
 mod witness;
 
+pub use approvals::{APPROVAL_LASTS, Approval, Approvals, Misstep, Step};
 pub use bundle::{BUNDLE_WIDTH, Bundle, MalformedBundle, encode_bundle};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use cosigner::{CosignerKey, WitnessKey};

@@ -23,20 +23,24 @@ pub struct MalformedPolicy(#[source] serde_json::Error);
 #[serde(deny_unknown_fields)]
 struct Rules {
     rules: Vec<AccessRule>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    two_people: Vec<String>,
 }
 
 impl PolicyDocument {
-    /// Writes rules down.
-    pub fn of(rules: &[AccessRule]) -> Result<Self, MalformedPolicy> {
-        let rules = Rules { rules: rules.to_vec() };
+    /// Writes a policy down.
+    pub fn of(policy: &AccessPolicy) -> Result<Self, MalformedPolicy> {
+        let (rules, two_people) = (policy.rules().to_vec(), policy.two_people().to_vec());
+        let rules = Rules { rules, two_people };
         Self::parse(serde_json::to_vec(&rules).map_err(MalformedPolicy)?)
     }
 
     /// Reads a document.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, MalformedPolicy> {
-        let Rules { rules } = serde_json::from_slice(&bytes).map_err(MalformedPolicy)?;
+        let Rules { rules, two_people } = serde_json::from_slice(&bytes).map_err(MalformedPolicy)?;
         let sha256 = Sha256::digest(&bytes).into();
-        Ok(Self { sha256, bytes, policy: AccessPolicy::new(rules) })
+        let policy = AccessPolicy::new(rules).with_two_people(two_people);
+        Ok(Self { sha256, bytes, policy })
     }
 
     /// What records call it.

@@ -128,6 +128,8 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("subject_commitment", &record.subject_commitment, 32),
         ("prices_sha256", &record.prices_sha256, 32),
         ("allowance_id", &record.allowance_id, 16),
+        ("approval_id", &record.approval_id, 16),
+        ("request_sha256", &record.request_sha256, 32),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
@@ -185,6 +187,8 @@ enum Required {
     Allowance,
     Percent,
     Unit,
+    Approval,
+    Request,
 }
 
 impl Required {
@@ -210,6 +214,8 @@ impl Required {
             Self::Allowance => record.allowance_id.is_empty(),
             Self::Percent => record.percent == 0,
             Self::Unit => record.unit == 0,
+            Self::Approval => record.approval_id.is_empty(),
+            Self::Request => record.request_sha256.is_empty(),
         }
     }
 
@@ -235,6 +241,8 @@ impl Required {
             Self::Allowance => "allowance_id",
             Self::Percent => "percent",
             Self::Unit => "unit",
+            Self::Approval => "approval_id",
+            Self::Request => "request_sha256",
         }
     }
 }
@@ -250,7 +258,11 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::Refused
         | Kind::Finding => &[],
         Kind::Read | Kind::UsageReported => &[Required::Method],
-        Kind::PolicyLoaded => &[Required::Policy],
+        Kind::PolicyLoaded | Kind::PolicyAdmitted => &[Required::Policy],
+        Kind::ApprovalRequested
+        | Kind::ApprovalGiven
+        | Kind::ApprovalDeclined
+        | Kind::ApprovalUsed => &[Required::Approval, Required::Request, Required::Method],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],
         Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],

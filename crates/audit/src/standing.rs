@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use domain::{ProviderId, SpiffeId, TenantId, Uid};
 
 use crate::{
-    Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record, custody::CLOCKS_APART,
+    Approvals, Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record, custody::CLOCKS_APART,
     record::Checked, timestamp,
 };
 
@@ -23,6 +23,8 @@ pub(crate) struct Standing {
     /// Where each identity was blocked last, and whether it still is.
     blocked: HashMap<String, (u64, bool)>,
     suspended: HashMap<String, u64>,
+    /// Calls that need a second person.
+    approvals: Approvals,
     /// Whether the beginning was pruned: brokers may run and sessions be open from there.
     begins_late: bool,
     /// Brokers that run no more, where that is not all that do not run.
@@ -99,6 +101,15 @@ impl Standing {
             Kind::TenantResumed => {
                 self.suspended.remove(&record.tenant);
             }
+            Kind::ApprovalRequested
+            | Kind::ApprovalGiven
+            | Kind::ApprovalDeclined
+            | Kind::ApprovalUsed => {
+                // What was proposed in a part that was pruned is not known.
+                if self.approvals.apply(record).is_err() && !self.begins_late {
+                    return Err(Finding::NotApproved { index: record.index });
+                }
+            }
             Kind::LeaseGranted | Kind::LeaseRenewed => {
                 self.unnamed += u64::from(self.names.actor(record).is_none());
                 return self.borrow(checked);
@@ -129,6 +140,7 @@ impl Standing {
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
+            | Kind::PolicyAdmitted
             | Kind::PricesChanged
             | Kind::BudgetCreated
             | Kind::BudgetUpdated

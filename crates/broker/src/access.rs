@@ -27,6 +27,11 @@ pub(crate) enum Class {
 
 /// Every method of the contract. One that is missing here stops the start.
 pub(crate) const METHODS: &[(&str, Class)] = &[
+    ("Approvals/AdmitPolicy", Class::Plain),
+    ("Approvals/Approve", Class::Plain),
+    ("Approvals/Decline", Class::Plain),
+    ("Approvals/GetApproval", Class::Plain),
+    ("Approvals/ListApprovals", Class::Plain),
     ("Audit/GetCheckpoint", Class::Plain),
     ("Audit/GetPolicy", Class::Plain),
     ("Audit/ListRecords", Class::Plain),
@@ -191,7 +196,7 @@ impl InForce {
         }
         let file = PolicyFile::parse(text, &methods)
             .map_err(|fault| AccessError::Fault { path: path.to_owned(), fault })?;
-        let document = PolicyDocument::of(file.rules())?;
+        let document = PolicyDocument::of(file.policy())?;
         Ok(Self { file, document })
     }
 
@@ -235,6 +240,11 @@ impl Access {
         } else {
             Err(policy.refusal(caller.method))
         }
+    }
+
+    /// Whether the policy asks for a second person for a method.
+    pub(crate) fn needs_two_people(&self, method: &str) -> bool {
+        self.in_force.load().document.policy().needs_two_people(method)
     }
 
     /// The one tenant that an identity may act for, if it is one.
@@ -329,14 +339,14 @@ pub(crate) fn method_of(path: &str) -> Option<Method> {
 impl Access {
     /// Rules without a file, for tests of what is done with them.
     pub(crate) fn of(rules: &[domain::AccessRule]) -> Self {
-        let document = PolicyDocument::of(rules).unwrap();
+        let document = PolicyDocument::of(&domain::AccessPolicy::new(rules.to_vec())).unwrap();
         Self::new(InForce { file: PolicyFile::default(), document })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::PLATFORM_METHODS;
+    use domain::{AccessPolicy, PLATFORM_METHODS, TWO_PERSON_METHODS};
 
     use super::*;
 
@@ -347,7 +357,7 @@ mod tests {
         for method in methods {
             assert!(METHODS.iter().any(|(name, _)| *name == method), "{method} has no row");
         }
-        for method in PLATFORM_METHODS {
+        for method in PLATFORM_METHODS.iter().chain(TWO_PERSON_METHODS) {
             assert!(METHODS.iter().any(|(name, _)| name == method), "{method} is no method");
         }
     }
@@ -355,6 +365,7 @@ mod tests {
     #[test]
     fn a_method_without_a_role_stops_the_start() {
         let services = [
+            "Approvals",
             "Audit",
             "Budgets",
             "Credentials",
@@ -372,7 +383,7 @@ mod tests {
         };
         assert!(policy(&services).is_ok());
         let error = policy(&services[1..]).unwrap_err().to_string();
-        assert!(error.contains("no role names Audit/"), "{error}");
+        assert!(error.contains("no role names Approvals/"), "{error}");
     }
 
     #[test]
@@ -396,7 +407,7 @@ mod tests {
     #[tokio::test]
     async fn what_another_policy_decided_is_decided_again() {
         let policy =
-            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&[]).unwrap() };
+            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&AccessPolicy::default()).unwrap() };
         let access = Access::new(policy());
         let first = access.in_force();
         access.replace(policy(), async { false }).await;
@@ -409,7 +420,7 @@ mod tests {
     #[tokio::test]
     async fn no_policy_takes_the_place_of_one_that_is_held() {
         let policy =
-            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&[]).unwrap() };
+            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&AccessPolicy::default()).unwrap() };
         let access = Access::new(policy());
         let first = access.in_force();
         let held = access.hold(&first).await.unwrap();

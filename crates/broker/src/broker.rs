@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, budgets_server::BudgetsServer,
+    approvals_server::ApprovalsServer, audit_server::AuditServer, budgets_server::BudgetsServer,
     credentials_server::CredentialsServer, identities_server::IdentitiesServer,
     leases_server::LeasesServer, prices_server::PricesServer, tenants_server::TenantsServer,
     usage_server::UsageServer, virtual_keys_server::VirtualKeysServer,
@@ -35,7 +35,7 @@ use crate::{
     listener::Peer,
     outside, policy_file, rotating,
     services::{
-        audit::AuditService, budgets::BudgetService, credentials::CredentialService,
+        approvals::ApprovalService, audit::AuditService, budgets::BudgetService, credentials::CredentialService,
         identities::IdentityService, leases::LeaseService, prices::PriceService,
         tenants::TenantService, usage::UsageService, virtual_keys::VirtualKeyService,
     },
@@ -307,6 +307,15 @@ async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
 /// Says in the log that this broker runs, and by which rules it decides.
 async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
     let policy = core.access.in_force();
+    let admitted = policy_file::is_admitted(core, policy.document()).await;
+    if !admitted.map_err(|why| anyhow::anyhow!("reading which policy was admitted: {why:?}"))? {
+        anyhow::bail!(
+            "the access policy (SHA-256 {}) is not the one that was admitted last, and that one asks for two \
+             people for another: put it back and have this one admitted (`strongroom policy admit`), or, \
+             if no two people are left who can, run `broker admit-policy`",
+            hex::encode(policy.document().sha256())
+        );
+    }
     let loaded = policy_file::put(core, policy.document()).await;
     let loaded = loaded.context("keeping the access rules")?;
     let started = Record {
@@ -318,7 +327,8 @@ async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Re
         let recorded = core.log.record(record).await;
         recorded.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
     }
-    Ok(())
+    let admitted = policy_file::admit_first(core, policy.document()).await;
+    admitted.map_err(|why| anyhow::anyhow!("the policy was not admitted: {why:?}"))
 }
 
 fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
@@ -362,6 +372,10 @@ fn add_services<L>(
         .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_REPORT))
         .add_service(
             CredentialsServer::new(CredentialService(core()))
+                .max_decoding_message_size(LONGEST_MESSAGE),
+        )
+        .add_service(
+            ApprovalsServer::new(ApprovalService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
         .add_service(

@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use audit::{Kind, Record};
+use audit::{Approvals, Kind, Record};
 use domain::{CredentialId, LONGEST_TTL, TenantId, VirtualKeyId};
 use envelope::Kek;
 use moka::sync::Cache;
@@ -52,6 +52,8 @@ pub(crate) struct Directory {
     /// Told of every change, too: what was made of credentials that have ended is over.
     tokens: Arc<Tokens>,
     prices: Arc<Prices>,
+    /// Calls that need a second person.
+    approvals: Mutex<Approvals>,
 }
 
 /// What has revisions.
@@ -109,6 +111,7 @@ impl Directory {
             ended_leases: Cache::builder().time_to_live(LONGEST_TTL).build(),
             barred: Arc::default(),
             prices: Arc::default(),
+            approvals: Mutex::default(),
         }
     }
 
@@ -142,6 +145,8 @@ impl Directory {
                 self.barred.apply(record);
                 self.tokens.apply(record);
                 self.prices.apply(record);
+                // A misstep is nothing to go by; who verifies the log is told of it.
+                let _ = self.approvals.lock().unwrap_or_else(PoisonError::into_inner).apply(record);
                 if let Ok(tenant) = record.tenant.parse::<TenantId>() {
                     self.tenants.invalidate(&tenant);
                 }
@@ -166,6 +171,11 @@ impl Directory {
     /// Who must not go on.
     pub(crate) fn barred(&self) -> &Arc<Barred> {
         &self.barred
+    }
+
+    /// Looks at the calls that need a second person, and at the policy that was admitted.
+    pub(crate) fn approvals<T>(&self, look: impl FnOnce(&Approvals) -> T) -> T {
+        look(&self.approvals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Which prices there are.

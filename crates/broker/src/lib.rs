@@ -4,6 +4,7 @@
 
 mod access;
 mod allowances;
+mod approvals;
 mod barred;
 mod bootstrap;
 mod broker;
@@ -53,3 +54,4 @@ pub use config::{
     ProviderOverride, TilesConfig, WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;
+pub use policy_file::admit_policy;

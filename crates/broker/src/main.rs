@@ -29,6 +29,9 @@ struct Args {
 enum Command {
     /// Checks the configuration file and the access policy, and stops.
     CheckConfig,
+    /// Admits the access policy of the configuration, puts that on record, and stops: for the day on which
+    /// the policy asks for two people and no two are left who can.
+    AdmitPolicy,
     /// Gives up a signed checkpoint whose records the database has lost for good, puts that on record,
     /// and stops. Run it with what a broker that refuses to start says, and not before you know why
     /// they are lost: a rewritten history looks the same.
@@ -70,6 +73,11 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     if matches!(args.command, Some(Command::CheckConfig)) {
         broker::check_policy(&config.policy)?;
         tracing::info!(config = %args.config.display(), "the configuration can be used");
+        return Ok(());
+    }
+    if matches!(args.command, Some(Command::AdmitPolicy)) {
+        let index = broker::admit_policy(config).await?;
+        tracing::warn!(index, "the access policy is admitted, by this machine's word alone");
         return Ok(());
     }
     if let Some(Command::GiveUpCheckpoint { size, root }) = args.command {

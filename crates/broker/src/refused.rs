@@ -2,7 +2,7 @@ use std::{error::Error as _, fmt, time::Duration};
 
 use audit::{Kind, Reason, Record};
 use domain::{
-    BudgetName, CredentialName, Failure, ProviderId, RequestId, TenantId, Timestamp, Unit,
+    BudgetName, CredentialName, Failure, ProviderId, RequestId, TenantId, Timestamp, Uid, Unit,
     VirtualKeyId,
 };
 use envelope::KmsError;
@@ -81,6 +81,12 @@ pub(crate) enum Why {
     NoSuchIdentity,
     NoSuchPolicy,
     NoSuchRotation,
+    NoSuchApproval,
+    /// A second person is to approve what is kept under this id.
+    ApprovalNeeded(Uid),
+    ApprovalIsOver,
+    SamePerson,
+    NotAPerson,
     /// Of which operation.
     RotationRunning(RequestId),
     NameTaken(String),
@@ -218,6 +224,11 @@ impl Why {
             Self::NoSuchIdentity => Reason::NoSuchIdentity,
             Self::NoSuchPolicy => Reason::NoSuchPolicy,
             Self::NoSuchRotation => Reason::NoSuchRotation,
+            Self::NoSuchApproval => Reason::NoSuchApproval,
+            Self::ApprovalNeeded(_) => Reason::ApprovalNeeded,
+            Self::ApprovalIsOver => Reason::ApprovalIsOver,
+            Self::SamePerson => Reason::SamePerson,
+            Self::NotAPerson => Reason::NotAPerson,
             Self::RotationRunning(_) => Reason::RotationIsRunning,
             Self::NameTaken(_) => Reason::NameTaken,
             Self::EtagMismatch => Reason::EtagMismatch,

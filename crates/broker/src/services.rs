@@ -1,6 +1,7 @@
 //! One file for each service of the contract: take the request apart, ask the policy, do the work,
 //! answer.
 
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod budgets;
 pub(crate) mod credentials;

@@ -19,6 +19,8 @@ impl Why {
         match self {
             Self::NotPermitted(_)
             | Self::IdentityBlocked
+            | Self::SamePerson
+            | Self::NotAPerson
             | Self::VirtualKeyBlocked
             | Self::ProviderNotInScope(_)
             | Self::ModelNotInScope { .. } => Code::PermissionDenied,
@@ -33,6 +35,7 @@ impl Why {
             | Self::NoSuchLease
             | Self::NoSuchIdentity
             | Self::NoSuchPolicy
+            | Self::NoSuchApproval
             | Self::NoSuchBudget
             | Self::NoCheckpoint => Code::NotFound,
             Self::NotExchanged { error, .. } if error.is_passing() => Code::Unavailable,
@@ -46,6 +49,8 @@ impl Why {
             | Self::NotExchanged { .. }
             | Self::LeaseEnded
             | Self::NoSuchRotation
+            | Self::ApprovalNeeded(_)
+            | Self::ApprovalIsOver
             | Self::RotationRunning(_)
             | Self::VirtualKeyRevoked
             | Self::TooManyKeyValues
@@ -185,6 +190,24 @@ impl Why {
             Self::NoSuchIdentity => "that identity is not blocked",
             Self::NoSuchPolicy => "no record names such access rules",
             Self::NoSuchRotation => "the credential is not being rotated",
+            Self::NoSuchApproval => "no such approval; it may be older than a day",
+            Self::ApprovalNeeded(id) => {
+                return format!(
+                    "this needs a second person: have somebody else approve `approvals/{0}`, with \
+                     `strongroom approvals approve {0}`, then do it again as it is, or with \
+                     `strongroom approvals run {0}`; within a day",
+                    hex::encode(id)
+                );
+            }
+            Self::ApprovalIsOver => {
+                "it is declined, used, expired, or approved by somebody who is blocked since; decline it \
+                 if it is not, and propose it anew"
+            }
+            Self::SamePerson => "who proposed it cannot approve it: somebody else must",
+            Self::NotAPerson => {
+                "only people propose and approve; who is one, `people` in [log] of the broker's \
+                 configuration says"
+            }
             Self::RotationRunning(operation) => {
                 return format!(
                     "the credential is being rotated by operation `{}`; wait until that is done, or \
@@ -255,6 +278,9 @@ impl Why {
                 pair("roles", &missing.roles.join(",")),
             ]),
             Self::SecretRefused(verdict) => HashMap::from([pair("verdict", verdict.as_str())]),
+            Self::ApprovalNeeded(id) => {
+                HashMap::from([pair("approval", &format!("approvals/{}", hex::encode(id)))])
+            }
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),
             Self::RotationRunning(operation) => {
                 HashMap::from([pair("operation_id", operation.as_str())])

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 43] = [
+const HEADER: [&str; 45] = [
     "index",
     "time",
     "kind",
@@ -217,9 +217,11 @@ const HEADER: [&str; 43] = [
     "amounts",
     "percent",
     "unit",
+    "approval_id",
+    "request_sha256",
 ];
 
-fn cells(record: &RecordView) -> [String; 43] {
+fn cells(record: &RecordView) -> [String; 45] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -264,6 +266,8 @@ fn cells(record: &RecordView) -> [String; 43] {
         record.amounts.clone(),
         record.percent.to_string(),
         record.unit.to_owned(),
+        record.approval_id.clone(),
+        record.request_sha256.clone(),
     ]
 }
 

@@ -93,12 +93,12 @@ impl Verb {
 impl Check {
     fn run(self, output: Output) -> Result<(), Failure> {
         let policy = read(&self.file)?;
-        let document = PolicyDocument::of(policy.rules());
+        let document = PolicyDocument::of(policy.policy());
         let document = document.map_err(|error| fault(&self.file, error.to_string()))?;
         let checked = Checked {
             sha256: hex::encode(document.sha256()),
             roles: policy.role_count(),
-            grants: policy.rules().len(),
+            grants: policy.policy().rules().len(),
         };
         output.show(&checked, |it| {
             format!(
@@ -115,7 +115,7 @@ impl Explain {
             return Err(Failure::NoSuchMethod(self.method));
         }
         let policy = match &self.file {
-            Some(path) => AccessPolicy::new(read(path)?.rules().to_vec()),
+            Some(path) => read(path)?.policy().clone(),
             None => in_force(context).await?,
         };
         let tenant = self.tenant.map(|tenant| tenant.0);

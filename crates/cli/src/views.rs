@@ -180,6 +180,9 @@ pub(crate) struct RecordView {
     pub(crate) amounts: String,
     pub(crate) percent: u32,
     pub(crate) unit: &'static str,
+    /// Which call that needs a second person.
+    pub(crate) approval_id: String,
+    pub(crate) request_sha256: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -410,6 +413,8 @@ impl From<Record> for RecordView {
             spent: record.spent.map(amounts::spent).unwrap_or_default(),
             amounts: record.amounts.map(amounts::amounts).unwrap_or_default(),
             percent: record.percent,
+            approval_id: hex::encode(&record.approval_id),
+            request_sha256: hex::encode(&record.request_sha256),
             unit,
         }
     }

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
-    audit_client::AuditClient, budgets_client::BudgetsClient,
+    approvals_client::ApprovalsClient, audit_client::AuditClient, budgets_client::BudgetsClient,
     credentials_client::CredentialsClient, identities_client::IdentitiesClient,
     leases_client::LeasesClient, prices_client::PricesClient, tenants_client::TenantsClient,
     usage_client::UsageClient, virtual_keys_client::VirtualKeysClient,
@@ -89,6 +89,11 @@ impl Broker {
     /// The service that blocks identities and ends sessions.
     pub fn identities(&self) -> IdentitiesClient<Transport> {
         IdentitiesClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// The service that keeps what needs a second person.
+    pub fn approvals(&self) -> ApprovalsClient<Transport> {
+        ApprovalsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.

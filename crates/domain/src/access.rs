@@ -6,7 +6,10 @@ use crate::{LONGEST_TTL, ProviderId, SpiffeId, SpiffePattern, TenantId};
 
 /// Who may call which method, for whom. What no rule allows is refused.
 #[derive(Clone, Debug, Default)]
-pub struct AccessPolicy(Vec<AccessRule>);
+pub struct AccessPolicy {
+    rules: Vec<AccessRule>,
+    two_people: Vec<String>,
+}
 
 /// One row of the policy. A call is allowed when every part of some rule names it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -32,6 +35,7 @@ pub struct AccessRule {
 /// Methods that concern the whole deployment. Who holds a role for some tenants only may not call them,
 /// whatever the role names.
 pub const PLATFORM_METHODS: &[&str] = &[
+    ADMIT_POLICY,
     "Audit/GetPolicy",
     "Audit/PruneRecords",
     "Identities/BlockIdentity",
@@ -40,6 +44,13 @@ pub const PLATFORM_METHODS: &[&str] = &[
     "Identities/UnblockIdentity",
     "Prices/ImportPrices",
 ];
+
+/// Methods for which a policy may ask for a second person. Their requests are kept until then, so none of
+/// them holds a secret.
+pub const TWO_PERSON_METHODS: &[&str] = &[ADMIT_POLICY];
+
+/// The method that says which policy comes into force.
+pub const ADMIT_POLICY: &str = "Approvals/AdmitPolicy";
 
 /// Leave to act for one tenant, made by the policy only. Without one no secret can be opened.
 #[derive(Clone, Debug)]
@@ -51,12 +62,28 @@ pub struct Permit {
 impl AccessPolicy {
     /// The policy of these rules.
     pub fn new(rules: Vec<AccessRule>) -> Self {
-        Self(rules)
+        Self { rules, two_people: Vec::new() }
+    }
+
+    /// The same, with methods that need a second person.
+    #[must_use]
+    pub fn with_two_people(self, methods: Vec<String>) -> Self {
+        Self { two_people: methods, ..self }
     }
 
     /// The rules, in the order of the policy.
     pub fn rules(&self) -> &[AccessRule] {
-        &self.0
+        &self.rules
+    }
+
+    /// The methods that need a second person.
+    pub fn two_people(&self) -> &[String] {
+        &self.two_people
+    }
+
+    /// Whether a method needs a second person.
+    pub fn needs_two_people(&self, method: &str) -> bool {
+        self.two_people.iter().any(|it| it == method)
     }
 
     /// Whether the identity may call the method at all, for whichever tenant.
@@ -71,12 +98,12 @@ impl AccessPolicy {
     }
 
     fn naming(&self, id: &SpiffeId, method: &str) -> impl Iterator<Item = &AccessRule> {
-        self.0.iter().filter(move |rule| rule.names_identity(id) && rule.names_method(method))
+        self.rules.iter().filter(move |rule| rule.names_identity(id) && rule.names_method(method))
     }
 
     /// The one tenant that the rules let the identity act for; nothing if there are more or none.
     pub fn sole_tenant(&self, id: &SpiffeId) -> Option<TenantId> {
-        let rules = self.0.iter().filter(|rule| rule.names_identity(id));
+        let rules = self.rules.iter().filter(|rule| rule.names_identity(id));
         let mut tenants = rules.flat_map(|rule| &rule.tenants);
         let first = tenants.next()?;
         tenants.all(|tenant| tenant == first).then(|| first.parse().ok())?

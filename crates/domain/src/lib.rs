@@ -25,7 +25,9 @@ mod tokens;
 mod uid;
 mod virtual_key;
 
-pub use access::{AccessPolicy, AccessRule, PLATFORM_METHODS, Permit};
+pub use access::{
+    ADMIT_POLICY, AccessPolicy, AccessRule, PLATFORM_METHODS, Permit, TWO_PERSON_METHODS,
+};
 pub use budget::{
     Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted,
     InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Period, Place, Quantity,

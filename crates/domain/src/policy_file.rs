@@ -5,7 +5,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use crate::{
-    AccessRule, ProviderId, SpiffePattern, TenantId,
+    AccessPolicy, AccessRule, ProviderId, SpiffePattern, TWO_PERSON_METHODS, TenantId,
     access::{all, longest, method_matches, seconds},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub struct PolicyFile {
     ask: Option<String>,
     roles: BTreeMap<String, Vec<String>>,
-    rules: Vec<AccessRule>,
+    policy: AccessPolicy,
 }
 
 /// Why a text is no access policy.
@@ -32,6 +32,9 @@ pub struct PolicyFault {
 struct Text {
     /// Who grants roles, in words: refusals end with it.
     ask: Option<Spanned<String>>,
+    /// What nobody does alone: `Service/Method`.
+    #[serde(default)]
+    two_people: Vec<Spanned<String>>,
     roles: BTreeMap<String, Spanned<Role>>,
     #[serde(default)]
     grants: Vec<Grant>,
@@ -78,6 +81,9 @@ impl PolicyFile {
                 .check(name, methods)
                 .map_err(|(offset, what)| at(offset.unwrap_or(role.span().start), what))?;
         }
+        for method in &read.two_people {
+            check_two_people(method.get_ref()).map_err(|what| at(method.span().start, what))?;
+        }
         for grant in &read.grants {
             grant.check(&read.roles).map_err(|(offset, what)| at(offset, what))?;
         }
@@ -92,16 +98,24 @@ impl PolicyFile {
             );
             return Err(PolicyFault { line: None, what });
         }
-        let Text { ask, roles, grants } = read;
+        let Text { ask, two_people, roles, grants } = read;
         let named = roles.into_iter().map(|(name, role)| (name, role.into_inner().methods()));
         let roles: BTreeMap<_, _> = named.collect();
         let granted = grants.into_iter().map(|grant| grant.rule(&roles)).collect();
-        Ok(Self { ask: ask.map(Spanned::into_inner), roles, rules: granted })
+        let policy = AccessPolicy::new(granted);
+        if let Some(method) = two_people.first().filter(|_| !policy.rules().iter().any(approves)) {
+            let what = "`two_people`: no grant for all tenants has a role that may `Approvals/Approve`, so \
+                        nobody could be the second";
+            return Err(at(method.span().start, what.to_owned()));
+        }
+        let two_people = two_people.into_iter().map(Spanned::into_inner).collect();
+        let policy = policy.with_two_people(two_people);
+        Ok(Self { ask: ask.map(Spanned::into_inner), roles, policy })
     }
 
-    /// One rule for each grant, in the order of the file.
-    pub fn rules(&self) -> &[AccessRule] {
-        &self.rules
+    /// What it says: one rule for each grant, in the order of the file.
+    pub fn policy(&self) -> &AccessPolicy {
+        &self.policy
     }
 
     /// How many roles there are, held or not.
@@ -202,6 +216,18 @@ fn check_names<T: std::str::FromStr>(
     Err((names.span().start, fault))
 }
 
+fn check_two_people(method: &str) -> Result<(), String> {
+    if TWO_PERSON_METHODS.contains(&method) {
+        return Ok(());
+    }
+    let methods = TWO_PERSON_METHODS.join(", ");
+    Err(format!("`two_people`: `{method}` cannot ask for a second person; these can: {methods}"))
+}
+
+fn approves(rule: &AccessRule) -> bool {
+    rule.is_for_all() && rule.names_method("Approvals/Approve")
+}
+
 fn is_told(words: &str) -> bool {
     !words.trim().is_empty() && words.len() <= LONGEST_WORDS && !words.chars().any(char::is_control)
 }
@@ -213,6 +239,7 @@ fn line(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ADMIT_POLICY;
 
     const GOOD: &str = r#"
 ask = "the platform team"
@@ -240,7 +267,7 @@ longest_lease_seconds = 90
     #[test]
     fn roles_and_grants_become_rules() {
         let policy = parse(GOOD).unwrap();
-        let [rule] = policy.rules() else { panic!("{:?}", policy.rules()) };
+        let [rule] = policy.policy().rules() else { panic!("{policy:?}") };
         assert_eq!(
             (&*rule.role, &*rule.methods),
             ("proxy", &["Leases/AcquireLease".to_owned()][..])
@@ -248,6 +275,27 @@ longest_lease_seconds = 90
         assert_eq!(rule.longest_lease_seconds, Duration::from_secs(90));
         assert_eq!(policy.ask(), Some("the platform team"));
         assert_eq!(policy.roles_naming("Audit/ListRecords"), ["nobody"]);
+    }
+
+    #[test]
+    fn what_needs_two_people_needs_somebody_who_approves() {
+        let methods = ["Leases/AcquireLease", "Audit/ListRecords", "Approvals/Approve", ADMIT_POLICY];
+        let methods = methods.map(str::to_owned);
+        let text = format!("two_people = [\"{ADMIT_POLICY}\"]\n{GOOD}")
+            .replace("\"Audit/*\"", "\"Audit/*\", \"Approvals/*\"");
+        let fault = PolicyFile::parse(&text, &methods).unwrap_err();
+        assert_eq!(fault.line, Some(1), "{fault}");
+        assert!(fault.what.contains("nobody could be the second"), "{fault}");
+
+        let held = format!("{text}[[grants]]\nrole = \"nobody\"\nto = [\"spiffe://a.b/x\"]\ntenants = ");
+        assert!(PolicyFile::parse(&format!("{held}[\"acme\"]"), &methods).is_err());
+        let policy = PolicyFile::parse(&format!("{held}[\"*\"]"), &methods).unwrap();
+        assert!(policy.policy().needs_two_people(ADMIT_POLICY));
+        assert!(!policy.policy().needs_two_people("Audit/ListRecords"));
+
+        let other = format!("{held}[\"*\"]").replacen(ADMIT_POLICY, "Leases/AcquireLease", 1);
+        let fault = PolicyFile::parse(&other, &methods).unwrap_err();
+        assert!(fault.what.contains("cannot ask for a second person"), "{fault}");
     }
 
     #[test]

@@ -94,6 +94,11 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::AllowanceReconciled => format!("allowance reconciled{}", by(key)),
         Kind::AllowanceDrawn => format!("allowance drawn{}", by(key)),
         Kind::UsageReported => "usage reported".to_owned(),
+        Kind::ApprovalRequested => format!("{} needs a second person", record.method),
+        Kind::ApprovalGiven => "a second person approved".to_owned(),
+        Kind::ApprovalDeclined => "approval declined".to_owned(),
+        Kind::ApprovalUsed => format!("{} as approved", record.method),
+        Kind::PolicyAdmitted => "access policy admitted".to_owned(),
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("config_sha256", bytes(&record.config_sha256)),
         ("policy_sha256", bytes(&record.policy_sha256)),
         ("prices_sha256", bytes(&record.prices_sha256)),
+        ("approval_id", bytes(&record.approval_id)),
+        ("request_sha256", bytes(&record.request_sha256)),
         ("tree_size", number(record.tree_size)),
         ("tree_root", bytes(&record.tree_root)),
         ("count", number(record.count.into())),

@@ -65,6 +65,11 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::AllowanceReconciled => "Allowance reconciled",
         Kind::AllowanceDrawn => "Allowance drawn",
         Kind::UsageReported => "Usage reported",
+        Kind::ApprovalRequested => "Second person asked for",
+        Kind::ApprovalGiven => "Approved by a second person",
+        Kind::ApprovalDeclined => "Approval declined",
+        Kind::ApprovalUsed => "Approved call made",
+        Kind::PolicyAdmitted => "Access policy admitted",
     }
 }
 
@@ -91,6 +96,11 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetDeleted
         | Kind::BudgetAlert
         | Kind::AllowanceReconciled
+        | Kind::ApprovalRequested
+        | Kind::ApprovalGiven
+        | Kind::ApprovalDeclined
+        | Kind::ApprovalUsed
+        | Kind::PolicyAdmitted
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified

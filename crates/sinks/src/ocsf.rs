@@ -158,6 +158,11 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::Finding
         | Kind::CredentialTested
         | Kind::BudgetAlert
+        | Kind::ApprovalRequested
+        | Kind::ApprovalGiven
+        | Kind::ApprovalDeclined
+        | Kind::ApprovalUsed
+        | Kind::PolicyAdmitted
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

@@ -25,8 +25,8 @@ pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
     /// Appends records, in this order, in one transaction. Of those for which `audit::mutates`, only
-    /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED`, `IDENTITY_UNBLOCKED` and
-    /// `CHECKPOINT_GIVEN_UP` may go in without a change of rows, because the record is all that is
+    /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED`, `IDENTITY_UNBLOCKED`,
+    /// `CHECKPOINT_GIVEN_UP`, `POLICY_ADMITTED` and the `APPROVAL_` kinds may go in without a change of rows, because the record is all that is
     /// kept of them; others are an
     /// `InvalidRecord`.
     ///
@@ -180,6 +180,19 @@ pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
 
     /// The document with this SHA-256, as it was put in.
     async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Keeps a request that needs a second person, by its digest, until a time; one that is there stays,
+    /// for as long as either is to. Those whose time is up by `now` go.
+    async fn put_proposal(
+        &self,
+        sha256: &Hash,
+        request: &[u8],
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// The request with this digest, as it was put in.
+    async fn proposal(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Keeps a person, unless one with this handle is there already.
     async fn put_person(&self, row: &PersonRow) -> Result<(), StoreError>;

@@ -28,6 +28,7 @@ pub(crate) enum Job {
     Reconcile(Box<Reconcile>, Answer<Vec<Reconciled>>),
     Sweep(Uid, Option<Timestamp>, Answer<Swept>),
     PutPolicy(Hash, Vec<u8>, Answer<()>),
+    PutProposal(Hash, Vec<u8>, [Timestamp; 2], Answer<()>),
     PutPerson(Box<PersonRow>, Answer<()>),
     PutCheckpoint(u64, String, Answer<()>),
     DropCheckpoint(u64, Answer<()>),
@@ -96,6 +97,9 @@ impl<B: Backend> Writer<B> {
                 Job::Sweep(broker, at, answer) => tell(answer, self.sweep(broker, at).await),
                 Job::PutPolicy(sha256, document, answer) => {
                     tell(answer, self.put_policy(&sha256, &document).await)
+                }
+                Job::PutProposal(sha256, request, times, answer) => {
+                    tell(answer, self.put_proposal(&sha256, &request, times).await)
                 }
                 Job::PutPerson(row, answer) => tell(answer, self.put_person(&row).await),
                 Job::PutCheckpoint(size, note, answer) => {
@@ -344,6 +348,11 @@ fn is_its_own_state(kind: Kind) -> bool {
             | Kind::IdentityBlocked
             | Kind::IdentityUnblocked
             | Kind::CheckpointGivenUp
+            | Kind::ApprovalRequested
+            | Kind::ApprovalGiven
+            | Kind::ApprovalDeclined
+            | Kind::ApprovalUsed
+            | Kind::PolicyAdmitted
     )
 }
 

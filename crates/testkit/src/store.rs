@@ -34,7 +34,7 @@ pub enum Operation {
     Append,
     /// `apply` and `prune`.
     Apply,
-    /// `put_checkpoint`, `put_policy` and `put_person`.
+    /// `put_checkpoint`, `put_policy`, `put_proposal` and `put_person`.
     PutCheckpoint,
     /// `lead` and `resign`.
     Lead,
@@ -335,6 +335,21 @@ impl Store for FailingStore {
 
     async fn policy(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(self.inner.policy(sha256)).await
+    }
+
+    async fn put_proposal(
+        &self,
+        sha256: &Hash,
+        request: &[u8],
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let put = self.inner.put_proposal(sha256, request, until, now);
+        self.pass(Operation::PutCheckpoint, put).await
+    }
+
+    async fn proposal(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(self.inner.proposal(sha256)).await
     }
 
     async fn put_person(&self, row: &PersonRow) -> Result<(), StoreError> {

@@ -116,6 +116,17 @@ pub(crate) fn verify(checkpoint: &str, bodies: &[Vec<u8>]) -> Result<Report, Fin
     verifier.finish()
 }
 
+/// A step of a call that needs a second person.
+pub(crate) fn step(kind: Kind, who: u8) -> Record {
+    Record {
+        actor_commitment: vec![who; 32].into(),
+        method: "Kms/RotateKek".to_owned(),
+        approval_id: vec![7; 16].into(),
+        request_sha256: vec![8; 32].into(),
+        ..blank(kind)
+    }
+}
+
 /// A log in which everything is as it should be, with every kind of record in it.
 pub(crate) fn honest() -> Vec<Record> {
     let [started, loaded, opened] = beginning(&policy(300));
@@ -143,6 +154,12 @@ pub(crate) fn honest() -> Vec<Record> {
         Record { virtual_key: String::new(), ..lend(Kind::LeaseGranted, 4, 2, 1, 1) },
         change(Kind::CredentialDeleted, 1, 2, 5),
         Record { method: "Audit/ListRecords".to_owned(), ..blank(Kind::Read) },
+        step(Kind::ApprovalRequested, 1),
+        step(Kind::ApprovalGiven, 2),
+        step(Kind::ApprovalUsed, 1),
+        Record { approval_id: vec![9; 16].into(), ..step(Kind::ApprovalRequested, 1) },
+        Record { approval_id: vec![9; 16].into(), ..step(Kind::ApprovalDeclined, 2) },
+        Record { policy_sha256: vec![8; 32].into(), ..blank(Kind::PolicyAdmitted) },
         Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionRevoked) },
         Record { subject: "spiffe://a.b/c".to_owned(), ..blank(Kind::IdentityBlocked) },
         Record { subject_commitment: vec![4; 32].into(), ..blank(Kind::IdentityUnblocked) },

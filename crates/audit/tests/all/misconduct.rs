@@ -2,7 +2,7 @@ use audit::{Disclosure, Finding, Kind, PolicyDocument, Record, RecordDraft, Veri
 use domain::Timestamp;
 
 use crate::fixture::{
-    START, beginning, blank, bodies, change, end, key, lend, policy, revoke_key, seal, sign, verify,
+    START, beginning, blank, bodies, change, end, key, lend, policy, revoke_key, seal, sign, step, verify,
 };
 
 /// Signs these records, as a log would that had done what they say, and verifies them. A broker's
@@ -54,6 +54,18 @@ fn blocked() -> Record {
 fn opened(key: u8) -> Record {
     let actor = "spiffe://acme.internal/proxy".to_owned();
     Record { actor, session_key_sha256: vec![key; 32].into(), ..blank(Kind::SessionOpened) }
+}
+
+#[test]
+fn what_needs_a_second_person_was_approved_by_another() {
+    let asked = || step(Kind::ApprovalRequested, 1);
+    let (given, used) = (|who| step(Kind::ApprovalGiven, who), || step(Kind::ApprovalUsed, 1));
+    check(vec![asked(), given(2), used()], None);
+    check(vec![asked(), given(1), used()], Some(Finding::NotApproved { index: 1 }));
+    check(vec![asked(), used()], Some(Finding::NotApproved { index: 1 }));
+    check(vec![asked(), given(2), used(), used()], Some(Finding::NotApproved { index: 3 }));
+    let declined = step(Kind::ApprovalDeclined, 1);
+    check(vec![asked(), given(2), declined, used()], Some(Finding::NotApproved { index: 3 }));
 }
 
 #[test]

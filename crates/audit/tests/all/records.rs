@@ -174,6 +174,10 @@ fn a_record_says_what_its_kind_must_say() {
     check(blank(Kind::TenantSuspended), missing("tenant"));
     check(blank(Kind::Read), missing("method"));
     check(blank(Kind::PolicyLoaded), missing("policy_sha256"));
+    check(blank(Kind::PolicyAdmitted), missing("policy_sha256"));
+    let step = Record { approval_id: vec![1; 16].into(), ..blank(Kind::ApprovalGiven) };
+    check(blank(Kind::ApprovalGiven), missing("approval_id"));
+    check(step, missing("request_sha256"));
     check(blank(Kind::SessionRevoked), missing("session_key_sha256"));
     check(blank(Kind::PricesChanged), missing("prices_sha256"));
     check(blank(Kind::IdentityBlocked), missing("subject"));
@@ -225,7 +229,9 @@ fn the_largest_record_fits_a_bundle() {
         policy_sha256: hash.clone(),
         tree_size: u64::MAX,
         tree_root: hash.clone(),
-        prices_sha256: hash,
+        prices_sha256: hash.clone(),
+        approval_id: uid.into(),
+        request_sha256: hash,
         lease_expire_time: Some(proto_time(Timestamp::from_millis(i64::MAX))),
         ..blank(Kind::BrokerStarted)
     };

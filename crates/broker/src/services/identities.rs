@@ -121,7 +121,7 @@ impl Core {
     }
 
     /// Appends a record that is all there is of a change, and applies it here before the answer.
-    async fn bar(&self, caller: &Caller, record: Record) -> Result<u64, Why> {
+    pub(crate) async fn bar(&self, caller: &Caller, record: Record) -> Result<u64, Why> {
         match self.log.append(caller.stamp(record), None).await? {
             Appended::Recorded(entry) => {
                 self.directory.catch_up(entry.index + 1).await?;

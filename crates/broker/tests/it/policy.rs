@@ -27,7 +27,7 @@ fn change(running: &Running, other: impl FnOnce(String) -> String) {
 
 fn sha256_of(text: &str) -> Vec<u8> {
     let policy = PolicyFile::parse(text, &strongroom_proto::methods()).unwrap();
-    PolicyDocument::of(policy.rules()).unwrap().sha256().to_vec()
+    PolicyDocument::of(policy.policy()).unwrap().sha256().to_vec()
 }
 
 fn loaded(records: &[Record]) -> Vec<Vec<u8>> {

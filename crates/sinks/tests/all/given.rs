@@ -90,6 +90,16 @@ fn full(kind: Kind) -> Record {
             prices_sha256: vec![0x47; 32].into(),
             ..by
         },
+        Kind::PolicyAdmitted => Record { policy_sha256: vec![0x45; 32].into(), ..by },
+        Kind::ApprovalRequested
+        | Kind::ApprovalGiven
+        | Kind::ApprovalDeclined
+        | Kind::ApprovalUsed => Record {
+            method: "Approvals/Approve".to_owned(),
+            approval_id: vec![0x9a; 16].into(),
+            request_sha256: vec![0x9b; 32].into(),
+            ..by
+        },
         Kind::PolicyLoaded => Record { policy_sha256: vec![0x45; 32].into(), ..itself },
         Kind::Finding => Record { reason: Reason::LogForked.into(), ..itself },
         Kind::CheckpointGivenUp | Kind::LogPruned => {

@@ -41,6 +41,13 @@ CREATE TABLE policy (
     document BYTEA NOT NULL
 );
 
+-- Requests that need a second person, by the digest that records name them by.
+CREATE TABLE proposal (
+    sha256   BYTEA PRIMARY KEY CHECK (octet_length(sha256) = 32),
+    document BYTEA NOT NULL,
+    until    BIGINT NOT NULL
+);
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size BIGINT  NOT NULL,

@@ -41,6 +41,13 @@ CREATE TABLE policy (
     document BLOB NOT NULL
 );
 
+-- Requests that need a second person, by the digest that records name them by.
+CREATE TABLE proposal (
+    sha256   BLOB PRIMARY KEY CHECK (length(sha256) = 32),
+    document BLOB NOT NULL,
+    until    INTEGER NOT NULL
+);
+
 CREATE TABLE checkpoint (
     one  INTEGER PRIMARY KEY CHECK (one = 1),
     size INTEGER NOT NULL,

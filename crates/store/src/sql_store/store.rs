@@ -295,6 +295,21 @@ impl<B: Backend> Store for SqlStore<B> {
         self.one(SQL, &[Value::Bytes(sha256)], mapping::document).await
     }
 
+    async fn put_proposal(
+        &self,
+        sha256: &Hash,
+        request: &[u8],
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutProposal(*sha256, request.to_vec(), [until, now], answer)).await
+    }
+
+    async fn proposal(&self, sha256: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        const SQL: &str = "SELECT document FROM proposal WHERE sha256 = $1";
+        self.one(SQL, &[Value::Bytes(sha256)], mapping::document).await
+    }
+
     async fn put_person(&self, row: &PersonRow) -> Result<(), StoreError> {
         self.write(|answer| Job::PutPerson(Box::new(row.clone()), answer)).await
     }

@@ -23,6 +23,22 @@ impl<B: Backend> Writer<B> {
         self.execute(SQL, &[Value::Bytes(sha256), Value::Bytes(document)]).await.map(drop)
     }
 
+    pub(super) async fn put_proposal(
+        &mut self,
+        sha256: &Hash,
+        request: &[u8],
+        [until, now]: [Timestamp; 2],
+    ) -> Result<(), StoreError> {
+        const FORGET: &str = "DELETE FROM proposal WHERE until <= $1";
+        const SQL: &str = "\
+            INSERT INTO proposal (sha256, document, until) VALUES ($1, $2, $3) \
+            ON CONFLICT (sha256) DO UPDATE SET until = excluded.until \
+            WHERE excluded.until > proposal.until";
+        self.execute(FORGET, &[now.into()]).await?;
+        let values = [Value::Bytes(sha256), Value::Bytes(request), until.into()];
+        self.execute(SQL, &values).await.map(drop)
+    }
+
     pub(super) async fn put_person(&mut self, row: &PersonRow) -> Result<(), StoreError> {
         const SQL: &str = "\
             INSERT INTO person (handle, commitment, tenant_uid, sealed, row_mac) \

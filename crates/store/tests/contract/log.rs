@@ -1,7 +1,7 @@
 use std::{future::ready, sync::Arc};
 
-use audit::{leaf_hash, timestamp, tree_root};
-use store::{PersonRow, Store, StoreError};
+use audit::{Kind, Record, RecordDraft, leaf_hash, timestamp, tree_root};
+use store::{Appended, Pending, PersonRow, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -191,6 +191,55 @@ pub(crate) async fn access_rules_are_kept_as_they_were_put_in(place: &Place) {
     store.put_policy(&[1; 32], b"other rules").await.unwrap();
     assert_eq!(store.policy(&[1; 32]).await.unwrap().as_deref(), Some(&b"rules"[..]));
     assert_eq!(store.policy(&[2; 32]).await.unwrap(), None);
+}
+
+pub(crate) async fn a_proposed_request_is_kept_until_its_time_is_up(place: &Place) {
+    let store = place.open().await;
+    let at = domain::Timestamp::from_millis;
+    let put = async |sha256: u8, until: i64, now: i64| {
+        store.put_proposal(&[sha256; 32], &[sha256], at(until), at(now)).await.unwrap();
+    };
+    let kept = async |sha256: u8| store.proposal(&[sha256; 32]).await.unwrap();
+    assert_eq!(kept(1).await, None);
+    put(1, 100, 0).await;
+    store.put_proposal(&[1; 32], b"other", at(50), at(0)).await.unwrap();
+    assert_eq!(kept(1).await, Some(vec![1]));
+    // Until the later of the two, and not past it.
+    put(2, 300, 99).await;
+    assert_eq!(kept(1).await, Some(vec![1]));
+    put(1, 200, 99).await;
+    put(2, 300, 199).await;
+    assert_eq!(kept(1).await, Some(vec![1]));
+    put(2, 300, 200).await;
+    assert_eq!((kept(1).await, kept(2).await), (None, Some(vec![2])));
+}
+
+pub(crate) async fn approvals_are_all_that_is_kept_of_themselves(place: &Place) {
+    let store = place.open().await;
+    let step = |kind: Kind| {
+        RecordDraft::new(Record {
+            kind: kind.into(),
+            method: "Approvals/Approve".to_owned(),
+            approval_id: vec![1; 16].into(),
+            request_sha256: vec![2; 32].into(),
+            ..Record::default()
+        })
+    };
+    let kinds = [Kind::ApprovalRequested, Kind::ApprovalGiven, Kind::ApprovalDeclined];
+    let pending = kinds.map(|kind| Pending {
+        record: step(kind).unwrap(),
+        as_of: None,
+        tenants: Vec::new(),
+    });
+    store.append(&pending).await.unwrap();
+    // Of two that were decided on the same state, the second is left out.
+    let used = Pending { record: step(Kind::ApprovalUsed).unwrap(), as_of: Some(3), tenants: vec![] };
+    let appended = store.append(&[used.clone(), used]).await.unwrap();
+    assert!(matches!(appended[..], [Appended::Recorded(_), Appended::Stale { .. }]));
+    let changes = store.changes(0, 10).await.unwrap();
+    let kept: Vec<_> = changes.iter().map(|entry| entry.record().unwrap().kind()).collect();
+    assert_eq!(kept[..3], kinds);
+    assert_eq!(kept[3], Kind::ApprovalUsed);
 }
 
 pub(crate) async fn a_person_is_found_by_handle_and_by_commitment(place: &Place) {
