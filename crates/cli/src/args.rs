@@ -4,7 +4,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
+    approvals, audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
     audit_verify, audit_who_used, budgets,
     context::Context,
     credentials,
@@ -51,6 +51,9 @@ enum Command {
     /// Who may call what: the access policy.
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// What needs a second person.
+    #[command(subcommand)]
+    Approvals(approvals::Verb),
     /// Who may not call any more.
     #[command(subcommand)]
     Identities(identities::Verb),
@@ -115,6 +118,7 @@ impl Args {
             Command::Budgets(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
             Command::Policy(verb) => verb.run(&context).await,
+            Command::Approvals(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Route(verb) => verb.run(&context).await,
             Command::Usage(usage) => usage.run(&context).await,
@@ -192,6 +196,13 @@ mod tests {
         check("strongroom policy explain Audit/ListRecords --tenant acme --json", true);
         check("strongroom policy explain --as nobody Audit/ListRecords", false);
         check("strongroom policy test policy-test.toml", true);
+        check("strongroom policy admit policy.toml --json", true);
+        check("strongroom approvals list", true);
+        check("strongroom approvals show 00112233445566778899aabbccddeeff", true);
+        check("strongroom approvals approve approvals/00112233445566778899aabbccddeeff --yes", true);
+        check("strongroom approvals decline 00112233445566778899aabbccddeeff --json", true);
+        check("strongroom approvals run 00112233445566778899aabbccddeeff", true);
+        check("strongroom approvals approve 7", false);
         check("strongroom route explain gpt-4o --tenant acme --dialect anthropic", true);
         check("strongroom tenants update acme --keyless gpt-4*=openai/gpt-4o-mini", true);
         check("strongroom tenants update acme --fallback openai=second,platform/*", true);

@@ -3,6 +3,7 @@
 //! verify-proof`, `witness` and `completions` need none.
 
 mod amounts;
+mod approvals;
 mod args;
 mod audit_convert;
 mod audit_explain;

@@ -4,10 +4,10 @@ use audit::PolicyDocument;
 use clap::{Args, Subcommand};
 use domain::{AccessPolicy, AccessRule, PolicyFault, PolicyFile, ProviderId, Question, SpiffeId};
 use serde::Serialize;
-use strongroom_proto::v1::GetPolicyRequest;
+use strongroom_proto::v1::{AdmitPolicyRequest, GetPolicyRequest};
 
 use crate::{
-    context::Context,
+    approvals, context::Context,
     failure::Failure,
     files,
     names::TenantArg,
@@ -21,6 +21,9 @@ pub(crate) enum Verb {
     Check(Check),
     /// Says whether somebody may call a method, and what decides it; without `--as`, who may.
     Explain(Explain),
+    /// Has a policy admitted, where the one in force asks two people for that: then brokers use it once
+    /// it is in their file.
+    Admit(Check),
     /// Holds a policy against what it is expected to say, without a broker.
     Test(Test),
 }
@@ -56,11 +59,15 @@ struct Checked {
     sha256: String,
     roles: usize,
     grants: usize,
+    /// What nobody does alone.
+    two_people: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Explained {
     allowed: bool,
+    /// Whether another person must approve the very request.
+    two_people: bool,
     because: String,
     rules: Vec<RuleView>,
 }
@@ -68,6 +75,7 @@ struct Explained {
 #[derive(Serialize)]
 struct WhoMay {
     method: String,
+    two_people: bool,
     rules: Vec<RuleView>,
 }
 
@@ -85,6 +93,7 @@ impl Verb {
         match self {
             Self::Check(check) => check.run(context.output),
             Self::Explain(explain) => explain.run(context).await,
+            Self::Admit(check) => check.admit(context).await,
             Self::Test(test) => test.run(context.output),
         }
     }
@@ -99,13 +108,28 @@ impl Check {
             sha256: hex::encode(document.sha256()),
             roles: policy.role_count(),
             grants: policy.policy().rules().len(),
+            two_people: policy.policy().two_people().to_vec(),
         };
         output.show(&checked, |it| {
+            let two_people = match it.two_people.as_slice() {
+                [] => "nothing".to_owned(),
+                methods => methods.join(", "),
+            };
             format!(
-                "a policy of {} roles and {} grants; the log will name it {}",
+                "a policy of {} roles and {} grants, two people for {two_people}; the log will name it {}",
                 it.roles, it.grants, it.sha256
             )
         })
+    }
+}
+
+impl Check {
+    async fn admit(self, context: &Context) -> Result<(), Failure> {
+        // What is wrong with it is better told before anybody is asked.
+        read(&self.file)?;
+        let request = AdmitPolicyRequest { policy: files::read_text(&self.file)? };
+        let done = approvals::admit(&context.broker()?, request).await?;
+        context.output.show(&done, |done| done.text.clone())
     }
 }
 
@@ -121,17 +145,23 @@ impl Explain {
         let tenant = self.tenant.map(|tenant| tenant.0);
         let Some(identity) = self.identity else {
             let rules = policy.who_may(&self.method, tenant.as_ref());
-            let who = WhoMay { method: self.method, rules: views(&rules) };
+            let two_people = policy.needs_two_people(&self.method);
+            let who = WhoMay { method: self.method, two_people, rules: views(&rules) };
             return context.output.show(&who, table);
         };
+        let two_people = policy.needs_two_people(&self.method);
         let question = Question { identity, method: self.method, tenant, provider: self.provider };
         let ruling = policy.ruling(&question);
         let explained = Explained {
             allowed: ruling.is_allowed(),
+            two_people: ruling.is_allowed() && two_people,
             because: ruling.to_string(),
             rules: views(ruling.rules()),
         };
-        context.output.show(&explained, |it| it.because.clone())
+        context.output.show(&explained, |it| {
+            let second = if it.two_people { "; a second person must approve" } else { "" };
+            format!("{}{second}", it.because)
+        })
     }
 }
 
@@ -183,5 +213,6 @@ fn table(who: &WhoMay) -> String {
         ]
     };
     let rows = who.rules.iter().map(row).collect();
-    output::table(["ROLE", "HELD BY", "TENANTS", "PROVIDERS"], rows)
+    let table = output::table(["ROLE", "HELD BY", "TENANTS", "PROVIDERS"], rows);
+    if who.two_people { format!("{table}a second person must approve\n") } else { table }
 }

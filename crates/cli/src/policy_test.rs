@@ -4,7 +4,7 @@ use std::{
 };
 
 use clap::Args;
-use domain::{AccessPolicy, PolicyFault, ProviderId, Question, SpiffeId, TenantId};
+use domain::{PolicyFault, ProviderId, Question, SpiffeId, TenantId};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
@@ -36,6 +36,8 @@ struct Expectation {
     #[serde(default)]
     provider: Option<String>,
     allowed: bool,
+    /// Whether another person must approve the very request. Absent: either.
+    two_people: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +67,7 @@ impl Test {
         })?;
         let folder = self.file.parent().unwrap_or(Path::new(""));
         let policy = policy::read(&folder.join(&said.policy))?;
-        let policy = AccessPolicy::new(policy.rules().to_vec());
+        let policy = policy.policy();
         let methods = strongroom_proto::methods();
         let (expectations, mut failed) = (said.expect.len(), Vec::new());
         for expectation in said.expect {
@@ -76,6 +78,11 @@ impl Test {
             let ruling = policy.ruling(&question);
             if ruling.is_allowed() != expectation.allowed {
                 failed.push(expectation.failed(line, ruling.to_string()));
+            } else if let Some(expected) = expectation.two_people
+                && expected != policy.needs_two_people(&question.method)
+            {
+                let said = if expected { "one person is enough" } else { "it needs two people" };
+                failed.push(expectation.failed(line, said.to_owned()));
             }
         }
         let tested = Tested { expectations, failed };

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, what cannot go on has failed")]
 
+mod approvals;
 mod complete;
 mod config;
 mod families;
@@ -12,6 +13,7 @@ mod people;
 mod policy;
 mod process;
 mod records;
+mod roles;
 mod schedule;
 mod several;
 mod sinks;

@@ -34,6 +34,13 @@ pub(super) async fn refuse_credentials(calls: &mut Calls, running: &Running) {
 }
 
 pub(super) async fn refuse_the_rest(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, approvals:
+        admit_policy AdmitPolicyRequest "Approvals/AdmitPolicy",
+        approve ApproveRequest "Approvals/Approve",
+        decline DeclineRequest "Approvals/Decline",
+        get_approval GetApprovalRequest "Approvals/GetApproval",
+        list_approvals ListApprovalsRequest "Approvals/ListApprovals",
+    );
     refused!(calls, running.proxy, identities:
         block_identity BlockIdentityRequest "Identities/BlockIdentity",
         list_blocked_identities ListBlockedIdentitiesRequest "Identities/ListBlockedIdentities",

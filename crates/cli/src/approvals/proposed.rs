@@ -1,0 +1,149 @@
+use std::collections::BTreeSet;
+
+use audit::PolicyDocument;
+use domain::{ADMIT_POLICY, AccessPolicy, Fields, PolicyFile};
+use prost::Message;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use strongroom_client::Broker;
+use strongroom_proto::v1::{AdmitPolicyRequest, Approval, GetPolicyRequest};
+
+use crate::failure::Failure;
+
+/// A call that needs a second person, as it was proposed.
+#[derive(Debug)]
+pub(crate) enum Proposed {
+    AdmitPolicy(AdmitPolicyRequest),
+}
+
+/// What came of making it.
+#[derive(Serialize)]
+pub(crate) struct Done {
+    pub(crate) log_index: u64,
+    #[serde(skip)]
+    pub(crate) text: String,
+}
+
+impl Proposed {
+    /// Reads it, and holds it against the digest that is approved.
+    pub(crate) fn read(approval: &Approval) -> Result<Self, Failure> {
+        let fields = Fields::new("strongroom approval v1");
+        let fields = fields.field(1, &approval.method).field(2, &approval.request);
+        if approval.request_sha256 != *Sha256::digest(fields.finish()) {
+            return Err(Failure::BadAnswer("the proposed request is not what its digest is of"));
+        }
+        match approval.method.as_str() {
+            ADMIT_POLICY => decode(approval).map(Self::AdmitPolicy),
+            _ => Err(Failure::BadAnswer("the method is unknown here: use a newer `strongroom`")),
+        }
+    }
+
+    /// What it would do, in lines.
+    pub(crate) async fn describe(&self, broker: &Broker) -> Vec<String> {
+        match self {
+            Self::AdmitPolicy(request) => {
+                let after = PolicyFile::parse(&request.policy, &strongroom_proto::methods());
+                match (after, in_force(broker).await) {
+                    (Err(fault), _) => vec![format!("it is no policy: {fault}")],
+                    (Ok(after), before) => compare(before.as_ref(), after.policy()),
+                }
+            }
+        }
+    }
+
+    /// Makes the call.
+    pub(crate) async fn run(self, broker: &Broker) -> Result<Done, Failure> {
+        match self {
+            Self::AdmitPolicy(request) => admit(broker, request).await,
+        }
+    }
+}
+
+/// Has a policy admitted.
+pub(crate) async fn admit(broker: &Broker, request: AdmitPolicyRequest) -> Result<Done, Failure> {
+    let admitted = broker.approvals().admit_policy(request).await?.into_inner();
+    let sha256 = hex::encode(&admitted.policy_sha256);
+    let text = format!(
+        "the policy {sha256} is admitted, as entry {} tells; roll its file out to the brokers",
+        admitted.log_index
+    );
+    Ok(Done { log_index: admitted.log_index, text })
+}
+
+fn decode<M: Message + Default>(approval: &Approval) -> Result<M, Failure> {
+    let request = M::decode(approval.request.clone());
+    request.map_err(|_| Failure::BadAnswer("the proposed request is malformed"))
+}
+
+/// Not everybody who approves may read it.
+async fn in_force(broker: &Broker) -> Option<AccessPolicy> {
+    let answer = broker.audit().get_policy(GetPolicyRequest::default()).await.ok()?;
+    let document = PolicyDocument::parse(answer.into_inner().document.to_vec()).ok()?;
+    Some(document.policy().clone())
+}
+
+/// What a policy takes away and adds; all of it when the one before is not known.
+fn compare(before: Option<&AccessPolicy>, after: &AccessPolicy) -> Vec<String> {
+    let lines = |policy: &AccessPolicy| -> BTreeSet<String> {
+        let grants = policy.rules().iter().map(|rule| {
+            let to: Vec<_> = rule.identities.iter().map(ToString::to_string).collect();
+            format!(
+                "{} to {}, tenants {}, providers {}, {} s: {}",
+                rule.role,
+                to.join(" "),
+                rule.tenants.join(" "),
+                rule.providers.join(" "),
+                rule.longest_lease_seconds.as_secs(),
+                rule.methods.join(" ")
+            )
+        });
+        let two = policy.two_people().iter().map(|method| format!("two people for {method}"));
+        grants.chain(two).collect()
+    };
+    let (old, new) = (before.map(lines).unwrap_or_default(), lines(after));
+    let gone = old.difference(&new).map(|line| format!("- {line}"));
+    let added = new.difference(&old).map(|line| format!("+ {line}"));
+    let changes: Vec<_> = gone.chain(added).collect();
+    if changes.is_empty() { vec!["the same rules as now".to_owned()] } else { changes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn approval(request_of: &str, digest_of: &str) -> Approval {
+        let encoded = |policy: &str| AdmitPolicyRequest { policy: policy.to_owned() }.encode_to_vec();
+        let fields = Fields::new("strongroom approval v1").field(1, ADMIT_POLICY);
+        let digest = Sha256::digest(fields.field(2, encoded(digest_of)).finish());
+        Approval {
+            method: ADMIT_POLICY.to_owned(),
+            request: encoded(request_of).into(),
+            request_sha256: digest.to_vec().into(),
+            ..Approval::default()
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_the_digest_is_of() {
+        assert!(Proposed::read(&approval("a", "a")).is_ok());
+        assert!(Proposed::read(&approval("a", "b")).is_err());
+        let other = Approval { method: "Kms/RotateKek".to_owned(), ..approval("a", "a") };
+        assert!(Proposed::read(&other).is_err());
+    }
+
+    #[test]
+    fn a_policy_is_told_by_what_it_changes() {
+        let rule = |tenant: &str| {
+            let text = format!(
+                "role = \"r\"\nidentities = [\"spiffe://a.b/c\"]\nmethods = [\"Audit/*\"]\n\
+                 tenants = [\"{tenant}\"]"
+            );
+            AccessPolicy::new(vec![toml::from_str(&text).unwrap()])
+        };
+        let told = compare(Some(&rule("acme")), &rule("*"));
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("- r to spiffe://a.b/c, tenants acme"), "{told:?}");
+        assert!(told[1].starts_with("+ r to spiffe://a.b/c, tenants *"), "{told:?}");
+        assert_eq!(compare(Some(&rule("*")), &rule("*")), ["the same rules as now"]);
+    }
+}
