@@ -55,7 +55,7 @@ async fn admit(
 
 #[track_caller]
 fn reason(refused: &Status) -> String {
-    Problem::from_status(refused).reason.unwrap_or_default()
+    Problem::from_status(refused).reason
 }
 
 /// Proposes, and gives the name of what was kept.

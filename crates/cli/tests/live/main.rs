@@ -1,6 +1,7 @@
 //! The program as a process, against a broker that runs beside it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod approvals;
 mod bad_input;
 mod people;
 mod retention;
@@ -11,6 +12,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    path::Path,
     process::{Command, Output, Stdio},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
@@ -93,9 +95,14 @@ impl Running {
 
     /// Calls the program and gives it something to read.
     fn give(&self, arguments: &[&str], stdin: &[u8]) -> Output {
+        self.give_by(&self.layout.cli_config, arguments, stdin)
+    }
+
+    /// As `give`, by another's configuration.
+    fn give_by(&self, config: &Path, arguments: &[&str], stdin: &[u8]) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
             .args(["--json", "--config"])
-            .arg(&self.layout.cli_config)
+            .arg(config)
             .args(arguments)
             .current_dir(self.folder.path())
             .env("HOME", self.folder.path())
