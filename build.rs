@@ -4,10 +4,11 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "strongroom/v1/audit.proto",
     "strongroom/v1/credentials.proto",
     "strongroom/v1/identities.proto",
+    "strongroom/v1/kms.proto",
     "strongroom/v1/leases.proto",
     "strongroom/v1/tenants.proto",
     "strongroom/v1/virtual_keys.proto",

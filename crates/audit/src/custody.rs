@@ -5,7 +5,7 @@ use std::{
 
 use domain::Uid;
 
-use crate::{Finding, Hash, InvalidRecord, Kind, Record, record::Checked, timestamp};
+use crate::{Finding, Hash, InvalidRecord, Kind, Record, keks::Keks, record::Checked, timestamp};
 
 /// The longest time from the record of a grant or renewal to the lease's expiry.
 pub const LONGEST_LEASE: Duration = domain::LONGEST_TTL;
@@ -18,6 +18,7 @@ pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(10);
 pub(crate) struct Custody {
     credentials: HashMap<Uid, Credential>,
     leases: HashMap<Hash, Lease>,
+    keks: Keks,
     /// The ids of revoked virtual keys, and where they were revoked.
     revoked: HashMap<String, u64>,
     /// Whether the beginning was pruned: what began there is as the first record tells that names it.
@@ -69,7 +70,16 @@ impl Custody {
                 self.revoked.entry(record.virtual_key.clone()).or_insert(record.index);
                 Ok(())
             }
+            Kind::TenantCreated => {
+                self.keks.create(record);
+                Ok(())
+            }
+            Kind::KekRotated => self.keks.rotate(record, self.begins_late),
+            Kind::KekRetired => self.keks.retire(record, self.begins_late),
             Kind::Unspecified
+            | Kind::KeyRewrapped
+            | Kind::KekRotationBegun
+            | Kind::KeyRewrapBegun
             | Kind::BrokerStarted
             | Kind::BrokerStopped
             | Kind::SessionOpened
@@ -82,7 +92,6 @@ impl Custody {
             | Kind::Finding
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
-            | Kind::TenantCreated
             | Kind::TenantUpdated
             | Kind::TenantSuspended
             | Kind::TenantResumed
@@ -145,6 +154,7 @@ impl Custody {
         if let Some(revoked_at) = self.revoked.get(&record.virtual_key).copied() {
             return Err(Finding::VirtualKeyRevoked { index, revoked_at });
         }
+        self.keks.lend(record)?;
         let expiry = record.lease_expire_time.as_ref().and_then(timestamp);
         match expiry {
             Some(expiry) if expiry.since(*time) <= LONGEST_LEASE + CLOCKS_APART => Ok(()),

@@ -20,6 +20,11 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::CredentialDeleted
         | Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -72,6 +77,11 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::Finding
         | Kind::CheckpointGivenUp
         | Kind::LogPruned
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::IdentityUnblocked
         | Kind::LeaseGranted
         | Kind::LeaseRenewed

@@ -105,6 +105,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("virtual_key", &record.virtual_key, LONGEST_NAME),
         ("request_id", &record.request_id, LONGEST_NAME),
         ("because", &record.because, LONGEST_NAME),
+        ("root", &record.root, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
@@ -122,6 +123,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("broker", &record.broker, 16),
         ("policy_sha256", &record.policy_sha256, 32),
         ("tree_root", &record.tree_root, 32),
+        ("root_key_sha256", &record.root_key_sha256, 32),
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
     ];
@@ -164,6 +166,9 @@ enum Required {
     Policy,
     TreeSize,
     TreeRoot,
+    KekId,
+    KekVersion,
+    RootKey,
 }
 
 impl Required {
@@ -182,6 +187,9 @@ impl Required {
             Self::Policy => record.policy_sha256.is_empty(),
             Self::TreeSize => record.tree_size == 0,
             Self::TreeRoot => record.tree_root.is_empty(),
+            Self::KekId => record.kek_id.is_empty(),
+            Self::KekVersion => record.kek_version == 0,
+            Self::RootKey => record.root_key_sha256.is_empty(),
         }
     }
 
@@ -200,6 +208,9 @@ impl Required {
             Self::Policy => "policy_sha256",
             Self::TreeSize => "tree_size",
             Self::TreeRoot => "tree_root",
+            Self::KekId => "kek_id",
+            Self::KekVersion => "kek_version",
+            Self::RootKey => "root_key_sha256",
         }
     }
 }
@@ -212,7 +223,15 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::BrokerStopped
         | Kind::SessionOpened
         | Kind::Refused
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::Finding => &[],
+        Kind::KekRotated | Kind::KekRetired => {
+            &[Required::Tenant, Required::KekId, Required::KekVersion]
+        }
+        Kind::KeyRewrapped => {
+            &[Required::Tenant, Required::KekId, Required::KekVersion, Required::RootKey]
+        }
         Kind::Read => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::SessionRevoked => &[Required::SessionKey],

@@ -118,6 +118,11 @@ impl Standing {
             | Kind::VirtualKeyRevoked
             | Kind::Finding
             | Kind::CheckpointGivenUp
+            | Kind::KekRotated
+            | Kind::KekRetired
+            | Kind::KeyRewrapped
+            | Kind::KekRotationBegun
+            | Kind::KeyRewrapBegun
             | Kind::LogPruned => {}
         }
         Ok(())

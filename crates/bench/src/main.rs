@@ -13,6 +13,7 @@ mod process;
 mod proxy;
 mod quantiles;
 mod revocations;
+mod rewrap;
 mod table;
 mod verify;
 
@@ -40,6 +41,8 @@ enum Command {
     Revocations(revocations::Args),
     /// Whether a broker that is killed loses what it has lent.
     Kills(kills::Args),
+    /// Whether new keys for everybody fail a lease or leave something behind.
+    Rewrap(rewrap::Args),
     /// How long an auditor waits for the verification of a large export.
     Verify(verify::Args),
     /// A process that the others start.
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
             Command::Brokers(args) => brokers::run(args).await,
             Command::Revocations(args) => revocations::run(args).await,
             Command::Kills(args) => kills::run(args).await,
+            Command::Rewrap(args) => rewrap::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Role(Role::Empty(args)) => lease::empty::run(args).await,
             Command::Role(Role::Record(args)) => lease::record::run(args).await,

@@ -43,6 +43,16 @@ fn no_lease_that_was_received_is_missing_after_a_kill() {
 }
 
 #[test]
+fn no_lease_fails_and_nothing_is_left_behind_when_keys_are_rotated() {
+    let few = ["rewrap", "--tenants", "10", "--credentials", "15", "--kills", "2"];
+    let few = [&few[..], &["--brokers", "2", "--concurrency", "3"]].concat();
+    for outcome in on_both(&few) {
+        assert_eq!(outcome.get("credentials"), Some(&150.into()), "{outcome}");
+        assert!(outcome.get("leases").and_then(Value::as_u64) > Some(0), "{outcome}");
+    }
+}
+
+#[test]
 fn what_is_revoked_is_not_used_for_ever() {
     let load = ["--calls", "100", "--applications", "2", "--untimed"];
     let few = ["revocations", "--revocations", "8", "--brokers", "2", "--proxies", "2"];

@@ -37,6 +37,9 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Identities/ListBlockedIdentities", Class::Plain),
     ("Identities/RevokeSession", Class::First),
     ("Identities/UnblockIdentity", Class::Plain),
+    ("Kms/GetStatus", Class::Plain),
+    ("Kms/RewrapKeys", Class::Plain),
+    ("Kms/RotateKek", Class::Plain),
     ("Leases/AcquireLease", Class::Plain),
     ("Leases/ExplainRoute", Class::Plain),
     ("Leases/ListLeases", Class::Plain),
@@ -189,8 +192,15 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 6] =
-        ["Audit/*", "Credentials/*", "Identities/*", "Leases/*", "Tenants/*", "VirtualKeys/*"];
+    const SERVICES: [&str; 7] = [
+        "Audit/*",
+        "Credentials/*",
+        "Identities/*",
+        "Kms/*",
+        "Leases/*",
+        "Tenants/*",
+        "VirtualKeys/*",
+    ];
 
     #[test]
     fn every_rpc_is_in_the_table() {

@@ -9,7 +9,7 @@ use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
     audit_server::AuditServer, credentials_server::CredentialsServer,
-    identities_server::IdentitiesServer, leases_server::LeasesServer,
+    identities_server::IdentitiesServer, kms_server::KmsServer, leases_server::LeasesServer,
     tenants_server::TenantsServer, virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
@@ -26,13 +26,15 @@ use crate::{
     bootstrap,
     config::{Config, Limits},
     core::{Core, Parts},
-    export::{Exporter, Pace},
+    export::{self, Exporter},
     follower,
     guard::Guard,
     listener::Peer,
+    rekeying::{Pace, Rekeying},
     services::{
         audit::AuditService, credentials::CredentialService, identities::IdentityService,
-        leases::LeaseService, tenants::TenantService, virtual_keys::VirtualKeyService,
+        kms::KmsService, leases::LeaseService, tenants::TenantService,
+        virtual_keys::VirtualKeyService,
     },
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},
@@ -114,7 +116,7 @@ impl Broker {
             clock,
             commit_deadline: config.log.commit_deadline,
             keep: bootstrap::keep(config.log.keep)?,
-            kek_ttl: config.limits.kek_ttl,
+            keyring: config.limits.keyring(),
             people: config.log.people,
             roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
@@ -241,6 +243,8 @@ impl Broker {
         for exporter in self.exporters.drain(..) {
             self.tasks.spawn(exporter.run(self.leads.subscribe(), self.stop.clone()));
         }
+        let rekeying = Rekeying::new(Arc::clone(core), Pace::gentle(self.limits.kek_ttl));
+        self.tasks.spawn(rekeying.run(self.leads.subscribe(), self.stop.clone()));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         if let Some(tiles) = self.tiles.take() {
@@ -292,7 +296,7 @@ async fn put_start_on_record(
 fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
     let exporter = |sink: &SinkConfig| {
         let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        Exporter::new(sink, store, clock, core.log.growth(), Pace::default())
+        Exporter::new(sink, store, clock, core.log.growth(), export::Pace::default())
             .with_context(|| format!("the sink `{}`", sink.name.as_str()))
     };
     sinks.iter().map(exporter).collect()
@@ -336,6 +340,7 @@ fn add_services<L>(
             IdentitiesServer::new(IdentityService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
+        .add_service(KmsServer::new(KmsService(core())).max_decoding_message_size(LONGEST_MESSAGE))
         .add_service(
             VirtualKeysServer::new(VirtualKeyService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),

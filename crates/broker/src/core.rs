@@ -22,6 +22,7 @@ use crate::{
     log::Log,
     people::People,
     refused::{Refused, Why},
+    rekeying::Progress,
     session::{OpenSession, Sessions},
     tally::Tally,
 };
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     /// The key of HMACs over virtual keys, lease IDs and people.
     pub(crate) pepper: Arc<Key>,
     pub(crate) plain_http_origins: Vec<String>,
+    pub(crate) rekeyed: Progress,
     pub(crate) sessions: Sessions,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
@@ -61,7 +63,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commit_deadline: Duration,
     pub(crate) keep: Option<Duration>,
-    pub(crate) kek_ttl: Duration,
+    pub(crate) keyring: KeyringSettings,
     /// Whose SPIFFE IDs are people's.
     pub(crate) people: Vec<SpiffePattern>,
     pub(crate) roots: Arc<Roots>,
@@ -89,9 +91,8 @@ impl Core {
             verifier_key,
             ..
         } = parts;
-        let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
         let kms: Arc<dyn Kms> = Arc::clone(&roots) as _;
-        let keyring = Keyring::new(kms, Arc::clone(&clock), settings);
+        let keyring = Keyring::new(kms, Arc::clone(&clock), parts.keyring);
         let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
@@ -124,6 +125,7 @@ impl Core {
             log,
             pepper,
             plain_http_origins,
+            rekeyed: Progress::default(),
             store,
             tally: Arc::default(),
             verifier_key,

@@ -24,6 +24,7 @@ mod live;
 mod log;
 mod people;
 mod refused;
+mod rekeying;
 mod route;
 mod services;
 mod session;

@@ -4,6 +4,7 @@
 pub(crate) mod audit;
 pub(crate) mod credentials;
 pub(crate) mod identities;
+pub(crate) mod kms;
 pub(crate) mod leases;
 pub(crate) mod tenants;
 pub(crate) mod virtual_keys;

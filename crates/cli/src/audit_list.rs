@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 31] = [
+const HEADER: [&str; 34] = [
     "index",
     "time",
     "kind",
@@ -205,9 +205,12 @@ const HEADER: [&str; 31] = [
     "tree_root",
     "count",
     "because",
+    "root_key_sha256",
+    "root",
+    "kek_overdue",
 ];
 
-fn cells(record: &RecordView) -> [String; 31] {
+fn cells(record: &RecordView) -> [String; 34] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -240,6 +243,9 @@ fn cells(record: &RecordView) -> [String; 31] {
         record.tree_root.clone(),
         record.count.to_string(),
         record.because.clone(),
+        record.root_key_sha256.clone(),
+        record.root.clone(),
+        record.kek_overdue.to_string(),
     ]
 }
 

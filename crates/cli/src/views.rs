@@ -101,6 +101,11 @@ pub(crate) struct RecordView {
     pub(crate) count: u32,
     /// Why a lease is of this credential.
     pub(crate) because: String,
+    pub(crate) root_key_sha256: String,
+    /// Which root, by its name in the configuration.
+    pub(crate) root: String,
+    /// Whether the tenant's key was used past its time.
+    pub(crate) kek_overdue: bool,
 }
 
 impl From<Tenant> for TenantView {
@@ -233,6 +238,9 @@ impl From<Record> for RecordView {
             tree_root: hex::encode(&record.tree_root),
             count: record.count,
             because: record.because,
+            root_key_sha256: hex::encode(&record.root_key_sha256),
+            root: record.root,
+            kek_overdue: record.kek_overdue,
         }
     }
 }

@@ -4,7 +4,7 @@ use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
     audit_client::AuditClient, credentials_client::CredentialsClient,
-    identities_client::IdentitiesClient, leases_client::LeasesClient,
+    identities_client::IdentitiesClient, kms_client::KmsClient, leases_client::LeasesClient,
     tenants_client::TenantsClient, virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
@@ -83,6 +83,11 @@ impl Broker {
     /// The service that blocks identities and ends sessions.
     pub fn identities(&self) -> IdentitiesClient<Transport> {
         IdentitiesClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// The service of the keys above the credentials.
+    pub fn kms(&self) -> KmsClient<Transport> {
+        KmsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.

@@ -46,6 +46,11 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::Finding => "Stored data or log found changed",
         Kind::CheckpointGivenUp => "Checkpoint given up",
         Kind::LogPruned => "Log pruned",
+        Kind::KekRotated => "Tenant key rotated",
+        Kind::KekRetired => "Tenant key versions retired",
+        Kind::KeyRewrapped => "Key wrapped under another root key",
+        Kind::KekRotationBegun => "Rotation of all tenant keys begun",
+        Kind::KeyRewrapBegun => "Rewrapping under a root key begun",
     }
 }
 
@@ -64,6 +69,10 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::CredentialEnabled
         | Kind::CredentialDeleted
         | Kind::VirtualKeyRevoked
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -79,7 +88,8 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantUpdated
         | Kind::CredentialCreated
         | Kind::CredentialRotated
-        | Kind::VirtualKeyCreated => Weight::Routine,
+        | Kind::VirtualKeyCreated
+        | Kind::KeyRewrapped => Weight::Routine,
     }
 }
 

@@ -132,6 +132,9 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
         | Kind::IdentityBlocked
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
         | Kind::IdentityUnblocked => (EntityManagement, Activity::Update),
         Kind::CredentialDeleted | Kind::VirtualKeyRevoked => (EntityManagement, Activity::Delete),
         Kind::Unspecified
@@ -140,6 +143,8 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::Refused
         | Kind::PolicyLoaded
         | Kind::Finding
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

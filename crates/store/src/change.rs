@@ -3,12 +3,21 @@ use domain::{ModelPattern, ProviderId, RequestId, Timestamp};
 use crate::{
     Change, CredentialRow, KeyRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
+    keys,
     mapping::{list, purpose},
     routing::write_rules,
 };
 
 /// Carries a change out in the transaction that is open on this connection.
 pub(crate) async fn carry_out<B: Backend>(
+    connection: &mut B::Connection,
+    change: &Change,
+) -> Result<(), StoreError> {
+    make::<B>(connection, change).await?;
+    keys::check_mac::<B>(connection, change).await
+}
+
+async fn make<B: Backend>(
     connection: &mut B::Connection,
     change: &Change,
 ) -> Result<(), StoreError> {
@@ -42,6 +51,12 @@ pub(crate) async fn carry_out<B: Backend>(
         }
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,
+        Change::AddKey(key) => {
+            create_key::<B>(connection, key, &format!("version {} of a key", key.version)).await
+        }
+        Change::RetireKeys(newest) => keys::retire::<B>(connection, newest).await,
+        Change::RewrapKey(key, before) => keys::rewrap::<B>(connection, key, before).await,
+        Change::BeginKeyWork(work) => keys::begin_work::<B>(connection, work).await,
     }
 }
 
@@ -77,8 +92,9 @@ async fn create_key<B: Backend>(
     tenant: &str,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        INSERT INTO wrapped_key (uid, tenant_uid, purpose, version, wrapped, created_at) \
-        VALUES ($1, $2, $3, $4, $5, $6)";
+        INSERT INTO wrapped_key (uid, tenant_uid, purpose, version, wrapped, created_at, \
+            request_id) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let values = [
         key.uid.as_ref().into(),
         Value::Bytes(key.tenant_uid.as_ref()),
@@ -86,6 +102,7 @@ async fn create_key<B: Backend>(
         u64::from(key.version).into(),
         Value::Bytes(&key.wrapped),
         key.created_at.into(),
+        Value::Text(key.request_id.as_ref().map(RequestId::as_str)),
     ];
     insert::<B>(connection, SQL, &values, tenant).await
 }
@@ -266,7 +283,7 @@ async fn insert<B: Backend>(
 }
 
 /// Runs a statement that touches one row, or none when that row has changed.
-async fn replace<B: Backend>(
+pub(crate) async fn replace<B: Backend>(
     connection: &mut B::Connection,
     sql: &'static str,
     values: &[Value<'_>],

@@ -7,6 +7,7 @@ mod change;
 mod changes;
 mod config;
 mod error;
+mod keys;
 mod mapping;
 mod postgres;
 mod prune;
@@ -21,9 +22,13 @@ mod writer;
 
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
+pub use keys::{KeyStore, KeyWork, Place, Resealed, Stale, TenantKey};
 pub use postgres::PostgresStore;
 pub use routing::write_rules;
-pub use row::{CredentialRow, KeyPurpose, KeyRow, PersonRow, TenantRow, VersionRow, VirtualKeyRow};
+pub use row::{
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, RowMac, TenantRow, VersionRow, VirtualKeyRow,
+    mac_version,
+};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;

@@ -1,11 +1,11 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{OnMissing, Scope, Timestamp, Uid};
+use domain::{OnMissing, ProviderId, Scope, Timestamp, Uid};
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow,
-    VirtualKeyRow, backend::Row, routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, KeyWork, PersonRow, StoreError, TenantKey, TenantRow,
+    VersionRow, VirtualKeyRow, backend::Row, routing::read_rules,
 };
 
 /// Reads the columns of one table.
@@ -198,6 +198,7 @@ pub(crate) fn key(row: &Row) -> Result<KeyRow, StoreError> {
         purpose,
         version: of.number("version")?,
         wrapped: of.bytes("wrapped")?,
+        request_id: of.optional_parsed("request_id")?,
         created_at: of.time("created_at")?,
     })
 }
@@ -258,5 +259,32 @@ pub(crate) fn virtual_key(row: &Row) -> Result<VirtualKeyRow, StoreError> {
         created_at: of.time("created_at")?,
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
+    })
+}
+
+pub(crate) fn tenant_key(row: &Row) -> Result<TenantKey, StoreError> {
+    let of = Columns { row, table: "wrapped_key" };
+    Ok(TenantKey { tenant: of.parsed("tenant")?, key: key(row)? })
+}
+
+/// A version, and the provider of its credential.
+pub(crate) fn version_of_provider(row: &Row) -> Result<(VersionRow, ProviderId), StoreError> {
+    let of = Columns { row, table: "credential" };
+    Ok((version(row)?, of.parsed("provider")?))
+}
+
+/// A version of a key, and how many rows are under it.
+pub(crate) fn references(row: &Row) -> Result<(u32, u64), StoreError> {
+    let of = Columns { row, table: "wrapped_key" };
+    Ok((u32::from_be_bytes(of.array("version")?), of.number("found")?))
+}
+
+pub(crate) fn key_work(row: &Row) -> Result<KeyWork, StoreError> {
+    let of = Columns { row, table: "key_work" };
+    Ok(KeyWork {
+        name: of.text("name")?,
+        request_id: of.optional_parsed("request_id")?,
+        begun_at: of.time("begun_at")?,
+        done: of.flag("done")?,
     })
 }

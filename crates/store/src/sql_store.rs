@@ -80,7 +80,7 @@ impl<B: Backend> SqlStore<B> {
         rows.map_err(StoreError::from_sqlx)
     }
 
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -89,7 +89,7 @@ impl<B: Backend> SqlStore<B> {
         self.fetch(sql, values).await?.iter().map(map).collect()
     }
 
-    async fn one<T>(
+    pub(crate) async fn one<T>(
         &self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -98,7 +98,10 @@ impl<B: Backend> SqlStore<B> {
         self.fetch(sql, values).await?.first().map(map).transpose()
     }
 
-    async fn write<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
+    pub(crate) async fn write<T>(
+        &self,
+        job: impl FnOnce(Answer<T>) -> Job,
+    ) -> Result<T, StoreError> {
         let (answer, outcome) = oneshot::channel();
         self.writer.send(job(answer)).await.map_err(|_| StoreError::not_taken_on())?;
         outcome.await.map_err(|_| StoreError::not_taken_on())?

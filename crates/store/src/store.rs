@@ -6,13 +6,14 @@ use domain::{CredentialId, TenantId, Timestamp, Uid, VirtualKeyId};
 use tokio::sync::watch;
 
 use crate::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    CredentialRow, KeyPurpose, KeyRow, KeyStore, KeyWork, PersonRow, StoreError, TenantRow,
+    VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
 /// many tasks.
 #[async_trait]
-pub trait Store: fmt::Debug + Send + Sync {
+pub trait Store: KeyStore + fmt::Debug + Send + Sync {
     /// The deployment's permanent id, made with the database.
     fn deployment(&self) -> Uid;
 
@@ -244,6 +245,15 @@ pub enum Change {
     CreateVirtualKey(VirtualKeyRow),
     /// A virtual key's new state.
     UpdateVirtualKey(VirtualKeyRow),
+    /// A new version of a tenant's key. `Exists` when there is one already.
+    AddKey(KeyRow),
+    /// The end of all versions of a tenant's key before this one. `Changed` when there are none, or when
+    /// something is still under them.
+    RetireKeys(KeyRow),
+    /// A key wrapped anew, in the place of what it was wrapped as; `Changed` when it no longer is.
+    RewrapKey(KeyRow, Vec<u8>),
+    /// Something that is to be done to all keys, in the place of what was to be done of that name.
+    BeginKeyWork(KeyWork),
 }
 
 /// Which part of a list.

@@ -1,4 +1,6 @@
 mod fallback;
+mod kms_trouble;
+mod rekeying;
 mod roots;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -8,7 +10,7 @@ use domain::{
     AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
     Timestamp,
 };
-use envelope::{LocalKms, Roots};
+use envelope::{KeyringSettings, LocalKms, Roots};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{SqliteStore, Store};
@@ -33,7 +35,7 @@ const SECRET: &[u8] = b"sk-proj-0123456789abcdefghijklmnop";
 
 /// A core with tenant `acme` and its credential `openai`, and one workload's session.
 struct Fixture {
-    core: Core,
+    core: Arc<Core>,
     clock: Arc<ManualClock>,
     kms: Arc<FailingKms>,
     store: Arc<FailingStore>,
@@ -56,7 +58,7 @@ impl Fixture {
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
         let store = Arc::new(FailingStore::new(store));
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-        let core = core(Arc::clone(&store) as _, roots, &clock).await;
+        let core = Arc::new(core(Arc::clone(&store) as _, roots, &clock).await);
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
@@ -133,7 +135,16 @@ fn failing_kms() -> Arc<FailingKms> {
 }
 
 async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
-    let methods = ["Audit", "Credentials", "Identities", "Leases", "Tenants", "VirtualKeys"];
+    core_with(store, roots, clock, KeyringSettings::default()).await
+}
+
+async fn core_with(
+    store: Arc<dyn Store>,
+    roots: Roots,
+    clock: &Arc<ManualClock>,
+    keyring: KeyringSettings,
+) -> Core {
+    let methods = ["Audit", "Credentials", "Identities", "Kms", "Leases", "Tenants", "VirtualKeys"];
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: methods.iter().map(|service| format!("{service}/*")).collect(),
@@ -151,7 +162,7 @@ async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> 
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep: None,
-        kek_ttl: Duration::from_mins(5),
+        keyring,
         roots: Arc::new(roots),
         plain_http_origins: vec![],
         sessions: 10,

@@ -96,6 +96,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
+    keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
@@ -260,6 +261,28 @@ async fn audit(calls: &mut Calls, running: &Running) {
     answered!(calls, admin, audit.prove_consistency, "Audit/ProveConsistency", request);
 }
 
+async fn keys(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
+    let rotate = || v1::RotateKekRequest { tenant: "tenants/acme".into(), request_id: "r".into() };
+    answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    let again = answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    assert_eq!(again.log_index, 0);
+    let request = v1::RewrapKeysRequest::default();
+    answered!(calls, admin, kms.rewrap_keys, "Kms/RewrapKeys", request);
+    loop {
+        let request = v1::GetKmsStatusRequest::default();
+        let status = answered!(calls, admin, kms.get_status, "Kms/GetStatus", request);
+        let [root] = &*status.roots else { panic!("{status:?}") };
+        assert!(root.healthy && root.outdated_keys == 0 && root.keys >= 4, "{root:?}");
+        assert_eq!(status.last_error, "");
+        let stale = status.tenants.iter().flat_map(|kek| kek.versions.iter().skip(1));
+        if stale.map(|version| version.references).sum::<u64>() == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
     let admin = &running.admin;
     let (name, etag) = (|| credential.to_owned(), String::new);
@@ -311,6 +334,22 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
+async fn refuse_leases(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, leases:
+        acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
+        list_leases ListLeasesRequest "Leases/ListLeases",
+        explain_route ExplainRouteRequest "Leases/ExplainRoute",
+        list_models ListModelsRequest "Leases/ListModels",
+        open_session OpenSessionRequest "Leases/OpenSession",
+        release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
+        renew_lease RenewLeaseRequest "Leases/RenewLease",
+        revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
+    );
+    let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
+    let mut watch = running.proxy.leases();
+    calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
+}
+
 #[tokio::test]
 async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
@@ -345,6 +384,11 @@ async fn every_method_that_is_refused_leaves_a_record() {
         revoke_session RevokeSessionRequest "Identities/RevokeSession",
         unblock_identity UnblockIdentityRequest "Identities/UnblockIdentity",
     );
+    refused!(calls, running.proxy, kms:
+        get_status GetKmsStatusRequest "Kms/GetStatus",
+        rewrap_keys RewrapKeysRequest "Kms/RewrapKeys",
+        rotate_kek RotateKekRequest "Kms/RotateKek",
+    );
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
         get_policy GetPolicyRequest "Audit/GetPolicy",
@@ -354,19 +398,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
         prove_inclusion ProveInclusionRequest "Audit/ProveInclusion",
         tail_records TailRecordsRequest "Audit/TailRecords",
     );
-    refused!(calls, running.proxy, leases:
-        acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
-        list_leases ListLeasesRequest "Leases/ListLeases",
-        explain_route ExplainRouteRequest "Leases/ExplainRoute",
-        list_models ListModelsRequest "Leases/ListModels",
-        open_session OpenSessionRequest "Leases/OpenSession",
-        release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
-        renew_lease RenewLeaseRequest "Leases/RenewLease",
-        revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
-    );
-    let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
-    let mut watch = running.proxy.leases();
-    calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
+    refuse_leases(&mut calls, &running).await;
 
     let named: BTreeSet<_> = calls.refused.iter().cloned().collect();
     assert_eq!(named, contract());

@@ -1,6 +1,7 @@
 //! The program as a process, against a broker that runs beside it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod keys;
 mod people;
 mod retention;
 

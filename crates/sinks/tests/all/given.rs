@@ -66,8 +66,8 @@ fn disclose(commitment: &[u8]) -> Option<String> {
     (commitment[0] == KNOWN).then(|| "spiffe://acme.internal/people/ann=b|c\\d\ne".to_owned())
 }
 
-fn full(kind: Kind) -> Record {
-    let by = Record {
+fn by_someone(kind: Kind) -> Record {
+    Record {
         kind: kind.into(),
         actor: "spiffe://acme.internal/inference-proxy".to_owned(),
         certificate_sha256: vec![0x11; 32].into(),
@@ -75,7 +75,11 @@ fn full(kind: Kind) -> Record {
         trace_id: vec![0x22; 16].into(),
         broker: vec![0x33; 16].into(),
         ..Record::default()
-    };
+    }
+}
+
+fn full(kind: Kind) -> Record {
+    let by = by_someone(kind);
     let itself = Record { kind: kind.into(), broker: vec![0x33; 16].into(), ..Record::default() };
     match kind {
         Kind::Unspecified => itself,
@@ -117,6 +121,11 @@ fn full(kind: Kind) -> Record {
         | Kind::CredentialDeleted => {
             credential(Record { method: "Credentials/UpdateCredential".to_owned(), ..by })
         }
+        Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun => of_keys(kind, by),
         Kind::VirtualKeyCreated | Kind::VirtualKeyRevoked => Record {
             method: "VirtualKeys/RevokeVirtualKey".to_owned(),
             tenant: "acme".to_owned(),
@@ -124,6 +133,21 @@ fn full(kind: Kind) -> Record {
             revision: 1,
             ..by
         },
+    }
+}
+
+fn of_keys(kind: Kind, by: Record) -> Record {
+    if matches!(kind, Kind::KekRotationBegun | Kind::KeyRewrapBegun) {
+        let (method, root) = ("Kms/RewrapKeys".to_owned(), "acme-aws".to_owned());
+        return Record { method, root, ..by };
+    }
+    Record {
+        method: "Kms/RotateKek".to_owned(),
+        tenant: "acme".to_owned(),
+        kek_id: vec![0x77; 16].into(),
+        kek_version: 2,
+        root_key_sha256: vec![0x78; 32].into(),
+        ..by
     }
 }
 
@@ -150,6 +174,7 @@ fn lease(by: Record) -> Record {
         lease_expire_time: Some(proto_time(Timestamp::from_millis(1_700_000_060_005))),
         lease_renewals: 1,
         because: "fallback.no_quota".to_owned(),
+        kek_overdue: true,
         ..credential(by)
     }
 }

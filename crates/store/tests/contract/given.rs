@@ -3,8 +3,8 @@ use domain::{
     CustomRule, Fallback, FallbackRule, KeylessRule, OnMissing, RoutingRules, Scope, Timestamp, Uid,
 };
 use store::{
-    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, Store, TenantRow, VersionRow,
-    VirtualKeyRow,
+    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, RowMac, Store, TenantRow,
+    VersionRow, VirtualKeyRow,
 };
 
 pub(crate) fn uid(number: u8) -> Uid {
@@ -98,6 +98,20 @@ pub(crate) async fn append(store: &dyn Store, records: Vec<RecordDraft>) -> Vec<
         .collect()
 }
 
+/// A MAC under a version of the tenant's key.
+pub(crate) fn mac(version: u32, byte: u8) -> RowMac {
+    let mut mac = [byte; 36];
+    mac[..4].copy_from_slice(&version.to_be_bytes());
+    mac
+}
+
+/// Something sealed under a version of the tenant's key, as far as a store knows its form.
+pub(crate) fn sealed(version: u32, byte: u8) -> Vec<u8> {
+    let mut sealed = vec![byte; 40];
+    sealed[24..28].copy_from_slice(&version.to_be_bytes());
+    sealed
+}
+
 pub(crate) fn tenant(number: u8, name: &str) -> TenantRow {
     TenantRow {
         uid: uid(number),
@@ -111,7 +125,7 @@ pub(crate) fn tenant(number: u8, name: &str) -> TenantRow {
         request_id: Some("r-1".parse().unwrap()),
         created_at: at(10),
         updated_at: at(11),
-        row_mac: [9; 32],
+        row_mac: mac(1, 9),
     }
 }
 
@@ -135,6 +149,7 @@ pub(crate) fn key(number: u8, tenant: Uid, version: u32) -> KeyRow {
         purpose: KeyPurpose::Kek,
         version,
         wrapped: vec![0, 255, number],
+        request_id: None,
         created_at: at(12),
     }
 }
@@ -160,7 +175,7 @@ pub(crate) fn credential(number: u8, of: &TenantRow, name: &str) -> CredentialRo
         revision: 1,
         created_at: at(13),
         updated_at: at(14),
-        row_mac: [8; 32],
+        row_mac: mac(1, 8),
     }
 }
 
@@ -168,7 +183,7 @@ pub(crate) fn version(of: &CredentialRow, version: u64) -> VersionRow {
     VersionRow {
         credential_uid: of.uid,
         version,
-        envelope: vec![1, 0, 2],
+        envelope: sealed(1, 2),
         request_id: None,
         created_at: at(15),
     }
@@ -190,7 +205,7 @@ pub(crate) fn virtual_key(id: &str, of: &TenantRow) -> VirtualKeyRow {
         revision: 1,
         created_at: at(16),
         updated_at: at(17),
-        row_mac: [7; 32],
+        row_mac: mac(1, 7),
     }
 }
 
