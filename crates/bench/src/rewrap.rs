@@ -72,12 +72,11 @@ struct Outcome {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut outcomes = vec![rewrap(&args, "SQLite", &folder.path().join("sqlite"), None).await?];
+    report(&args, &rewrap(&args, "SQLite", &folder.path().join("sqlite"), None).await?);
     if let Some(url) = &args.postgres {
         let path = folder.path().join("postgres");
-        outcomes.push(rewrap(&args, "PostgreSQL", &path, Some(url)).await?);
+        report(&args, &rewrap(&args, "PostgreSQL", &path, Some(url)).await?);
     }
-    report(&args, &outcomes);
     Ok(())
 }
 
@@ -319,22 +318,21 @@ fn random(below: Duration) -> anyhow::Result<Duration> {
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the run is for")]
-fn report(args: &Args, outcomes: &[Outcome]) {
-    for Outcome { store, credentials, leases, took, records } in outcomes {
-        let (kills, seconds) = (args.kills, took.as_secs_f64());
-        if args.json {
-            let outcome = serde_json::json!({
-                "store": store, "credentials": credentials, "kills": kills, "leases": leases,
-                "refused": 0, "left_behind": 0, "seconds": seconds, "records": records,
-            });
-            println!("{outcome}");
-        } else {
-            println!(
-                "{store}: {credentials} credentials were sealed anew in {seconds:.1} s with {kills} \
-                 kills; {leases} leases meanwhile, none refused by a broker that was not killed; \
-                 nothing left on the old version; the log of {records} records verifies"
-            );
-        }
+fn report(args: &Args, outcome: &Outcome) {
+    let Outcome { store, credentials, leases, took, records } = outcome;
+    let (kills, seconds) = (args.kills, took.as_secs_f64());
+    if args.json {
+        let outcome = serde_json::json!({
+            "store": store, "credentials": credentials, "kills": kills, "leases": leases,
+            "refused": 0, "left_behind": 0, "seconds": seconds, "records": records,
+        });
+        println!("{outcome}");
+    } else {
+        println!(
+            "{store}: {credentials} credentials were sealed anew in {seconds:.1} s with {kills} \
+             kills; {leases} leases meanwhile, none refused by a broker that was not killed; \
+             nothing left on the old version; the log of {records} records verifies"
+        );
     }
 }
 

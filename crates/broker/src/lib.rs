@@ -25,6 +25,7 @@ mod log;
 mod people;
 mod refused;
 mod rekeying;
+mod root_key;
 mod route;
 mod services;
 mod session;
@@ -42,3 +43,4 @@ pub use config::{
     WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;
+pub use root_key::add_root_key;

@@ -342,3 +342,40 @@ async fn a_tenant_moves_to_its_own_root_with_its_next_version() {
     fixture.clock.advance(Duration::from_mins(6));
     lend_by(&moved, &fixture, Target::Credential(name())).await.unwrap_err();
 }
+
+#[tokio::test]
+async fn a_tenants_own_root_is_rewrapped_apart_from_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (folder.path().join("ours.key"), folder.path().join("theirs.key"));
+    for file in [&ours, &theirs] {
+        LocalKms::create_new(file, None).unwrap();
+    }
+    let kms = |file| Arc::new(FailingKms::over(Arc::new(LocalKms::open(file, None).unwrap())));
+    let (root, acme): (_, TenantId) = ("acme-hsm".parse().unwrap(), "acme".parse().unwrap());
+    let roots = || {
+        let roots = Roots::only(kms(&ours) as _);
+        roots.with(&root, std::slice::from_ref(&acme), kms(&theirs) as _).unwrap()
+    };
+    let fixture = Fixture::over(kms(&ours), roots()).await;
+    for tenant in ["acme", "globex"] {
+        fixture.furnish(tenant).await;
+    }
+    for file in [&ours, &theirs] {
+        LocalKms::rotate(file, None).unwrap();
+    }
+
+    let other = Arc::new(core(Arc::clone(&fixture.store) as _, roots(), &fixture.clock).await);
+    let record = Record { kind: Kind::KeyRewrapBegun.into(), ..Record::default() };
+    let task = Task::Rewrap(Some(root.clone()));
+    other.begin(&caller("Kms/RewrapKeys"), &task, None, record).await.unwrap();
+    let mut rekeying = rekeying(&other);
+    while rekeying.turn().await.worked {}
+    assert!(fixture.store.key_work().await.unwrap()[0].done);
+    let records = records(&fixture).await;
+    let rewrapped = records.iter().filter(|record| record.kind() == Kind::KeyRewrapped);
+    assert_eq!(rewrapped.map(|record| &*record.tenant).collect::<Vec<_>>(), ["acme"]);
+    let again = core(Arc::clone(&fixture.store) as _, roots(), &fixture.clock).await;
+    for tenant in ["acme", "globex"] {
+        lend_by(&again, &fixture, Target::Credential(name_of(tenant))).await.unwrap();
+    }
+}
