@@ -138,6 +138,12 @@ impl Standing {
             | Kind::AllowanceReconciled
             | Kind::AllowanceDrawn
             | Kind::UsageReported => {}
+            | Kind::KekRotated
+            | Kind::KekRetired
+            | Kind::KeyRewrapped
+            | Kind::KekRotationBegun
+            | Kind::KeyRewrapBegun
+            | Kind::LogPruned => {}
         }
         Ok(())
     }

@@ -9,10 +9,7 @@ use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, budgets_server::BudgetsServer,
-    credentials_server::CredentialsServer, identities_server::IdentitiesServer,
-    leases_server::LeasesServer, prices_server::PricesServer, tenants_server::TenantsServer,
-    usage_server::UsageServer, virtual_keys_server::VirtualKeysServer,
+    audit_server::AuditServer, budgets_server::BudgetsServer, credentials_server::CredentialsServer, identities_server::IdentitiesServer, leases_server::LeasesServer, prices_server::PricesServer, tenants_server::TenantsServer, usage_server::UsageServer, virtual_keys_server::VirtualKeysServer, kms_server::KmsServer,
 };
 use telemetry::Readiness;
 use tokio::{
@@ -28,15 +25,17 @@ use crate::{
     bootstrap,
     config::{Config, KeyTests, Limits},
     core::{Core, Parts},
-    export::{Exporter, Pace},
+    export::{self, Exporter},
     follower,
     guard::Guard,
     key_tests,
     listener::Peer,
-    outside, rotating,
+    outside,
+    rekeying::{Pace, Rekeying},
+    rotating,
     services::{
         audit::AuditService, budgets::BudgetService, credentials::CredentialService,
-        identities::IdentityService, leases::LeaseService, prices::PriceService,
+        identities::IdentityService, kms::KmsService, leases::LeaseService, prices::PriceService,
         tenants::TenantService, usage::UsageService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
@@ -127,7 +126,7 @@ impl Broker {
             commit_deadline: config.log.commit_deadline,
             courier: Arc::new(Client::new(Arc::clone(&exit))),
             keep: bootstrap::keep(config.log.keep)?,
-            kek_ttl: config.limits.kek_ttl,
+            keyring: config.limits.keyring(),
             people: config.log.people,
             roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
@@ -263,6 +262,8 @@ impl Broker {
         self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
         let (store, leads) = (Arc::clone(&core.store), self.leads.subscribe());
         self.tasks.spawn(usage_sweep::sweep(store, core.usage, leads, self.stop.clone()));
+        let rekeying = Rekeying::new(Arc::clone(core), Pace::gentle(self.limits.kek_ttl));
+        self.tasks.spawn(rekeying.run(self.leads.subscribe(), self.stop.clone()));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         self.tasks.spawn(tokens::look_after(Arc::clone(core), self.stop.clone()));
@@ -329,7 +330,7 @@ async fn put_start_on_record(
 fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
     let exporter = |sink: &SinkConfig| {
         let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        Exporter::new(sink, store, clock, core.log.growth(), Pace::default())
+        Exporter::new(sink, store, clock, core.log.growth(), export::Pace::default())
             .with_context(|| format!("the sink `{}`", sink.name.as_str()))
     };
     sinks.iter().map(exporter).collect()
@@ -376,6 +377,7 @@ fn add_services<L>(
             IdentitiesServer::new(IdentityService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
+        .add_service(KmsServer::new(KmsService(core())).max_decoding_message_size(LONGEST_MESSAGE))
         .add_service(
             VirtualKeysServer::new(VirtualKeyService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{AccessRule, ProviderId, SpiffePattern};
-use envelope::{KmsConfig, RootConfig, Roots};
+use envelope::{KeyringSettings, KmsConfig, RootConfig, Roots};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -212,6 +212,12 @@ pub struct Limits {
     /// How long an unwrapped tenant key is kept: 60 s to 1 h.
     #[serde(with = "humantime_serde")]
     pub kek_ttl: Duration,
+    /// How long beyond that a tenant's key may still lend while the KMS does not answer; 15 minutes at
+    /// the most. Leases that it lent are marked in the log.
+    #[serde(with = "humantime_serde")]
+    pub kek_outage_grace: Duration,
+    /// Tenant keys that this broker asks the KMS for in a second, at the most.
+    pub kms_calls_per_second: u32,
 }
 
 impl Default for Limits {
@@ -224,6 +230,19 @@ impl Default for Limits {
             drain: Duration::from_secs(10),
             sessions: 100_000,
             kek_ttl: Duration::from_mins(5),
+            kek_outage_grace: Duration::ZERO,
+            kms_calls_per_second: 500,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn keyring(&self) -> KeyringSettings {
+        KeyringSettings {
+            ttl: self.kek_ttl,
+            outage_grace: self.kek_outage_grace,
+            calls_per_second: self.kms_calls_per_second,
+            ..KeyringSettings::default()
         }
     }
 }

@@ -29,6 +29,8 @@ mod outside;
 mod people;
 mod prices;
 mod refused;
+mod rekeying;
+mod root_key;
 mod rotating;
 mod route;
 mod services;
@@ -52,3 +54,4 @@ pub use config::{
     ProviderOverride, TilesConfig, WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;
+pub use root_key::add_root_key;

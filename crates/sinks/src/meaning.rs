@@ -65,6 +65,11 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::AllowanceReconciled => "Allowance reconciled",
         Kind::AllowanceDrawn => "Allowance drawn",
         Kind::UsageReported => "Usage reported",
+        Kind::KekRotated => "Tenant key rotated",
+        Kind::KekRetired => "Tenant key versions retired",
+        Kind::KeyRewrapped => "Key wrapped under another root key",
+        Kind::KekRotationBegun => "Rotation of all tenant keys begun",
+        Kind::KeyRewrapBegun => "Rewrapping under a root key begun",
     }
 }
 
@@ -91,6 +96,10 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetDeleted
         | Kind::BudgetAlert
         | Kind::AllowanceReconciled
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -116,7 +125,8 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetCreated
         | Kind::AllowanceSettled
         | Kind::AllowanceDrawn
-        | Kind::UsageReported => Weight::Routine,
+        | Kind::UsageReported
+        | Kind::KeyRewrapped => Weight::Routine,
     }
 }
 

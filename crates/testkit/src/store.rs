@@ -12,10 +12,7 @@ use domain::{
     VirtualKeyId,
 };
 use store::{
-    AllowanceRow, Appended, BudgetRow, BudgetStore, CallQuery, Change, CredentialRow, Draw, Drawn,
-    Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Reconcile, Reconciled, Report,
-    Reported, Store, StoreError, Swept, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum,
-    VersionRow, VirtualKeyRow,
+    AllowanceRow, Appended, BudgetRow, BudgetStore, CallQuery, Change, CredentialRow, Draw, Drawn, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Reconcile, Reconciled, Report, Reported, Store, StoreError, Swept, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow, KeyStore, KeyWork, Resealed, Stale, TenantKey,
 };
 use tokio::sync::watch;
 
@@ -40,6 +37,8 @@ pub enum Operation {
     PutCheckpoint,
     /// `lead` and `resign`.
     Lead,
+    /// `reseal` and `end_key_work`.
+    Reseal,
     /// `move_sink_cursor`.
     MoveSinkCursor,
     /// `put_health` and `claim_probe`.
@@ -469,6 +468,49 @@ impl BudgetStore for FailingStore {
 
     async fn sweep(&self, broker: Uid, at: Option<Timestamp>) -> Result<Swept, StoreError> {
         self.pass(Operation::Budget, self.inner.sweep(broker, at)).await
+impl KeyStore for FailingStore {
+    async fn wrapped_keys(
+        &self,
+        after: Option<(Uid, u32)>,
+        limit: u32,
+    ) -> Result<Vec<TenantKey>, StoreError> {
+        self.read(self.inner.wrapped_keys(after, limit)).await
+    }
+
+    async fn keys_in_rotation(&self, limit: u32) -> Result<Vec<TenantKey>, StoreError> {
+        self.read(self.inner.keys_in_rotation(limit)).await
+    }
+
+    async fn keys_from_before(
+        &self,
+        time: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<TenantKey>, StoreError> {
+        self.read(self.inner.keys_from_before(time, limit)).await
+    }
+
+    async fn stale(&self, newest: &TenantKey, limit: u32) -> Result<Vec<Stale>, StoreError> {
+        self.read(self.inner.stale(newest, limit)).await
+    }
+
+    async fn key_references(
+        &self,
+        tenant: &TenantId,
+        uid: Uid,
+    ) -> Result<Vec<(u32, u64)>, StoreError> {
+        self.read(self.inner.key_references(tenant, uid)).await
+    }
+
+    async fn reseal(&self, rows: &[Resealed]) -> Result<u64, StoreError> {
+        self.pass(Operation::Reseal, self.inner.reseal(rows)).await
+    }
+
+    async fn key_work(&self) -> Result<Vec<KeyWork>, StoreError> {
+        self.read(self.inner.key_work()).await
+    }
+
+    async fn end_key_work(&self, work: &KeyWork) -> Result<(), StoreError> {
+        self.pass(Operation::Reseal, self.inner.end_key_work(work)).await
     }
 }
 

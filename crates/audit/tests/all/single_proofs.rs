@@ -49,6 +49,9 @@ fn a_changed_proof_proves_nothing() {
     assert_eq!(refused(&moved), RecordProofError::NotIncluded);
     let mut resized = proof.clone();
     resized.checkpoint = resized.checkpoint.replace("\n32\n", "\n33\n");
+    let (mut resized, size) = (proof.clone(), bodies.len());
+    resized.checkpoint =
+        resized.checkpoint.replace(&format!("\n{size}\n"), &format!("\n{}\n", size + 1));
     assert!(matches!(refused(&resized), RecordProofError::Checkpoint(CheckpointError::Note(_))));
     let mut body = bodies[6].clone();
     body[9] ^= 1;

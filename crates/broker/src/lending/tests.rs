@@ -2,6 +2,8 @@ mod alone;
 mod budgets;
 mod exchanged;
 mod fallback;
+mod kms_trouble;
+mod rekeying;
 mod roots;
 mod rotation;
 mod tried;
@@ -13,7 +15,7 @@ use domain::{
     AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
     Timestamp,
 };
-use envelope::{LocalKms, Roots};
+use envelope::{LocalKms, Roots, KeyringSettings};
 use exchange::Courier;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
@@ -40,7 +42,7 @@ const SECRET: &[u8] = b"sk-proj-0123456789abcdefghijklmnop";
 
 /// A core with tenant `acme` and its credential `openai`, and one workload's session.
 struct Fixture {
-    core: Core,
+    core: Arc<Core>,
     clock: Arc<ManualClock>,
     kms: Arc<FailingKms>,
     store: Arc<FailingStore>,
@@ -67,6 +69,7 @@ impl Fixture {
         let outside = Arc::<Scripted>::default();
         let courier = Arc::clone(&outside) as _;
         let core = core_with(Arc::clone(&store) as _, roots, &clock, courier).await;
+        let core = Arc::new(core);
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
@@ -191,11 +194,30 @@ async fn core_with(
     clock: &Arc<ManualClock>,
     courier: Arc<dyn Courier>,
 ) -> Core {
+    core_of(store, roots, clock, (courier, KeyringSettings::default())).await
+}
+
+async fn core_keyed(
+    store: Arc<dyn Store>,
+    roots: Roots,
+    clock: &Arc<ManualClock>,
+    keyring: KeyringSettings,
+) -> Core {
+    core_of(store, roots, clock, (Arc::<Scripted>::default(), keyring)).await
+}
+
+async fn core_of(
+    store: Arc<dyn Store>,
+    roots: Roots,
+    clock: &Arc<ManualClock>,
+    (courier, keyring): (Arc<dyn Courier>, KeyringSettings),
+) -> Core {
     let methods = [
         "Audit",
         "Budgets",
         "Credentials",
         "Identities",
+        "Kms",
         "Leases",
         "Prices",
         "Tenants",
@@ -221,7 +243,7 @@ async fn core_with(
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep: None,
-        kek_ttl: Duration::from_mins(5),
+        keyring,
         roots: Arc::new(roots),
         plain_http_origins: vec![],
         sessions: 10,

@@ -99,6 +99,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
     rotate(&mut calls, &running, &credential).await;
+    keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
@@ -366,6 +367,28 @@ async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialNam
     calls.answered.insert("Credentials/StartRotation".to_owned());
 }
 
+async fn keys(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
+    let rotate = || v1::RotateKekRequest { tenant: "tenants/acme".into(), request_id: "r".into() };
+    answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    let again = answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    assert_eq!(again.log_index, 0);
+    let request = v1::RewrapKeysRequest::default();
+    answered!(calls, admin, kms.rewrap_keys, "Kms/RewrapKeys", request);
+    loop {
+        let request = v1::GetKmsStatusRequest::default();
+        let status = answered!(calls, admin, kms.get_status, "Kms/GetStatus", request);
+        let [root] = &*status.roots else { panic!("{status:?}") };
+        assert!(root.healthy && root.outdated_keys == 0 && root.keys >= 4, "{root:?}");
+        assert_eq!(status.last_error, "");
+        let stale = status.tenants.iter().flat_map(|kek| kek.versions.iter().skip(1));
+        if stale.map(|version| version.references).sum::<u64>() == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
     let admin = &running.admin;
     let (name, etag) = (|| credential.to_owned(), String::new);
@@ -419,6 +442,25 @@ async fn refuse_budgets(calls: &mut Calls, running: &Running) {
         reconcile_allowances ReconcileAllowancesRequest "Budgets/ReconcileAllowances",
         update_budget UpdateBudgetRequest "Budgets/UpdateBudget",
     );
+}
+
+async fn refuse_leases(calls: &mut Calls, running: &Running) {
+    refused!(calls, running.proxy, leases:
+        acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
+        draw_allowance DrawAllowanceRequest "Leases/DrawAllowance",
+        settle_usage SettleUsageRequest "Leases/SettleUsage",
+        list_leases ListLeasesRequest "Leases/ListLeases",
+        explain_route ExplainRouteRequest "Leases/ExplainRoute",
+        list_models ListModelsRequest "Leases/ListModels",
+        open_session OpenSessionRequest "Leases/OpenSession",
+        release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
+        renew_lease RenewLeaseRequest "Leases/RenewLease",
+        report_failures ReportFailuresRequest "Leases/ReportFailures",
+        revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
+    );
+    let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
+    let mut watch = running.proxy.leases();
+    calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
 }
 
 async fn refuse_credentials(calls: &mut Calls, running: &Running) {
@@ -491,6 +533,11 @@ async fn every_method_that_is_refused_leaves_a_record() {
     refuse_credentials(&mut calls, &running).await;
     refuse_budgets(&mut calls, &running).await;
     refuse_administration(&mut calls, &running).await;
+    refused!(calls, running.proxy, kms:
+        get_status GetKmsStatusRequest "Kms/GetStatus",
+        rewrap_keys RewrapKeysRequest "Kms/RewrapKeys",
+        rotate_kek RotateKekRequest "Kms/RotateKek",
+    );
     refused!(calls, running.proxy, audit:
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
         get_policy GetPolicyRequest "Audit/GetPolicy",
@@ -500,23 +547,8 @@ async fn every_method_that_is_refused_leaves_a_record() {
         prove_inclusion ProveInclusionRequest "Audit/ProveInclusion",
         tail_records TailRecordsRequest "Audit/TailRecords",
     );
-    refused!(calls, running.proxy, leases:
-        acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
-        draw_allowance DrawAllowanceRequest "Leases/DrawAllowance",
-        settle_usage SettleUsageRequest "Leases/SettleUsage",
-        list_leases ListLeasesRequest "Leases/ListLeases",
-        explain_route ExplainRouteRequest "Leases/ExplainRoute",
-        list_models ListModelsRequest "Leases/ListModels",
-        open_session OpenSessionRequest "Leases/OpenSession",
-        release_lease ReleaseLeaseRequest "Leases/ReleaseLease",
-        renew_lease RenewLeaseRequest "Leases/RenewLease",
-        report_failures ReportFailuresRequest "Leases/ReportFailures",
-        revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
-    );
     refuse_the_rest(&mut calls, &running).await;
-    let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
-    let mut watch = running.proxy.leases();
-    calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
+    refuse_leases(&mut calls, &running).await;
 
     let named: BTreeSet<_> = calls.refused.iter().cloned().collect();
     assert_eq!(named, contract());

@@ -11,6 +11,7 @@ mod lending;
 mod people;
 mod process;
 mod records;
+mod root_key;
 mod schedule;
 mod several;
 mod sinks;

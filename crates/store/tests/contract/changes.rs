@@ -206,8 +206,9 @@ pub(crate) async fn lists_are_ordered_by_the_bytes_of_names(place: &Place) {
     for (number, name) in (10..).zip(["ab", "a-c", "a1", "b"]) {
         let credential = credential(number, &acme, name);
         let first = version(&credential, 1);
+        let first_key = key(number, uid(number + 10), 1);
         apply(&*store, Change::CreateCredential(credential, first)).await;
-        apply(&*store, Change::CreateTenant(tenant(number + 10, name), vec![])).await;
+        apply(&*store, Change::CreateTenant(tenant(number + 10, name), vec![first_key])).await;
     }
     for id in ["bbbbbbbbbbbbbbbb", "2222222222222222"] {
         apply(&*store, Change::CreateVirtualKey(virtual_key(id, &acme))).await;
