@@ -61,6 +61,7 @@ pub fn mutates(kind: Kind) -> bool {
 }
 
 /// What holders of leases must stop using because of this record, if anything.
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
 pub fn revocation(record: &Record) -> Option<Revocation> {
     let target = match Kind::try_from(record.kind).ok()? {
         Kind::LeaseRevoked => Target::LeaseHash(record.lease_hash.clone()),

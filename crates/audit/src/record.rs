@@ -251,6 +251,7 @@ impl Required {
 }
 
 /// Without these a record would not say what happened, and a revocation would name nothing.
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
 fn required(kind: Kind) -> &'static [Required] {
     match kind {
         Kind::Unspecified

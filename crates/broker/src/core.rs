@@ -3,7 +3,7 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::Record;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
-use envelope::{Keyring, KeyringSettings, Kms, Roots};
+use envelope::{Keyring, KeyringSettings, Roots};
 use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
 use store::Store;
@@ -105,21 +105,18 @@ impl Core {
             verifier_key,
             ..
         } = parts;
-        let kms: Arc<dyn Kms> = Arc::clone(&roots) as _;
-        let keyring = Keyring::new(kms, Arc::clone(&clock), parts.keyring);
+        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), parts.keyring);
         let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
         let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
         let tokens = Arc::new(Tokens::new(courier, &clock, aws));
-        let directory = Directory::new(&store, &custody, Arc::clone(&tokens));
-        let directory = Arc::new(directory);
+        let directory = Arc::new(Directory::new(&store, &custody, Arc::clone(&tokens)));
         let replayed = directory.catch_up(head.changed).await;
         replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
-        let healths = Healths::new(Arc::clone(&store));
+        let healths = Arc::new(Healths::new(Arc::clone(&store)));
         healths.catch_up().await.context("reading how credentials fare")?;
-        let healths = Arc::new(healths);
         let people = People::new(
             people,
             Arc::clone(&access),

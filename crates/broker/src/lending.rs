@@ -182,10 +182,10 @@ impl Core {
             Ok(version) => version,
             Err(why) => return self.gone(why, as_of).await,
         };
-        let instead = loan.is_none() && decision.route.has_fallback;
-        let instead = instead.then_some(&decision.tenant);
-        let opened = self.opened((&permit, instead), &decision.route.owner, row, version).await?;
-        let (lendable, kek) = match opened {
+        let may_fall_back = loan.is_none() && decision.route.has_fallback;
+        let instead = may_fall_back.then_some(&decision.tenant);
+        let owner = &decision.route.owner;
+        let (lendable, kek) = match self.opened((&permit, instead), owner, row, version).await? {
             Ok(opened) => opened,
             Err(failed) => return Ok(Attempt::PassedOver(failed)),
         };
@@ -193,8 +193,7 @@ impl Core {
         // Given back unless the lease that it is for is recorded and sealed.
         let hold = self.hold_for(caller, ask, loan.is_none()).await?;
         let ttl = granted_ttl(ask.ttl, self.longest(&decision, &lendable));
-        let now = self.clock.now();
-        let expires_at = now + ttl;
+        let (now, expires_at) = self.lasting(ttl);
         let record = caller.stamp(Record {
             session_key_sha256: session.key_sha256.to_vec().into(),
             kind: if loan.is_some() { Kind::LeaseRenewed } else { Kind::LeaseGranted }.into(),
@@ -204,9 +203,7 @@ impl Core {
             request_id: ask.request_id.clone(),
             ..decision.record(&kek)?
         });
-        let tenants = vec![decision.tenant.row.id.clone(), decision.route.owner.row.id.clone()];
-        let basis = Basis { as_of, tenants };
-        let entry = match self.log.append(record.clone(), Some(basis)).await? {
+        let entry = match self.log.append(record.clone(), Some(decision.basis(as_of))).await? {
             Appended::Recorded(entry) => entry,
             Appended::Stale { changed } => return Ok(Attempt::Stale(changed)),
         };
@@ -230,6 +227,12 @@ impl Core {
         // The record is durable: from here on the secret may leave.
         let lease = granted.seal(session, &decision, lendable.secret())?;
         Ok(Attempt::Lent(Box::new(hold.on(lease))))
+    }
+
+    /// Now, and the end of what begins now.
+    fn lasting(&self, ttl: Duration) -> (Timestamp, Timestamp) {
+        let now = self.clock.now();
+        (now, now + ttl)
     }
 
     /// What is gone because it was changed a moment ago, perhaps elsewhere, is no fault.
@@ -331,6 +334,12 @@ impl Core {
 }
 
 impl Decision {
+    /// What must not have changed for it to hold.
+    fn basis(&self, as_of: u64) -> Basis {
+        let tenants = vec![self.tenant.row.id.clone(), self.route.owner.row.id.clone()];
+        Basis { as_of, tenants }
+    }
+
     /// What a record of the lease says of whom it serves, and with what.
     fn record(&self, kek: &Kek) -> Result<Record, Why> {
         let row = &self.route.held()?.row;

@@ -92,6 +92,9 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listen = config.listen;
     let broker = Broker::open(config, sha256).await?;
+    if let Some(advice) = hardening::memory_advice() {
+        tracing::warn!("{advice}");
+    }
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
     tracing::info!(address = %listener.local_addr()?, vkey = broker.verifier_key(), "listening");

@@ -174,6 +174,7 @@ impl From<&CredentialName> for About {
 
 impl Why {
     /// The stable reason: in the record, and in the `ErrorInfo` under the same name.
+    #[expect(clippy::too_many_lines, reason = "a table: each refusal is in it")]
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::NotPermitted => Reason::NotPermitted,

@@ -174,7 +174,6 @@ mod tests {
         check("strongroom credentials get tenants/acme/credentials/openai", true);
         check("strongroom credentials delete acme/openai --yes", true);
         check("strongroom credentials rotate acme/openai", true);
-        check("strongroom credentials rotate acme/openai --now", true);
         check("strongroom credentials rotate acme/openai --canary 5%", true);
         check("strongroom credentials rotate acme/openai --canary 50 --hold 1h --detach", true);
         check("strongroom credentials rotate acme/openai --canary 5% --overlap 5m", true);
@@ -246,7 +245,6 @@ mod tests {
         check("strongroom credentials put acme --provider openai", false);
         check("strongroom credentials rotate acme/openai --canary 0%", false);
         check("strongroom credentials rotate acme/openai --canary 100%", false);
-        check("strongroom credentials rotate acme/openai --canary 5% --now", false);
         check("strongroom credentials rotate acme/openai --hold 2m", false);
         check("strongroom credentials rotation acme/openai --promote --cancel", false);
         check("strongroom credentials put acme/openai", false);

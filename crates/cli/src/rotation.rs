@@ -25,9 +25,6 @@ use crate::{
 pub(crate) struct Rotate {
     #[command(flatten)]
     named: Named,
-    /// End the old key's leases at once. That is so anyway without `--canary`.
-    #[arg(long, conflicts_with = "canary")]
-    now: bool,
     /// Begin with this share of the leases, 1% to 99%, then 25%, then all; the old key serves on where
     /// the new one is refused, and if it is refused the rotation is set back.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]

@@ -1,11 +1,38 @@
 use std::fmt;
 
+use hardening::Place;
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Plaintext: wiped when dropped, absent from `Debug`, neither `Clone` nor serializable.
 ///
 /// Build it at its final size: a buffer that grows leaves copies behind.
+///
+/// ```
+/// let secret = domain::Secret::new(b"sk-0123456789ab".to_vec());
+/// assert_eq!(format!("{secret:?}"), "Secret(…)");
+/// ```
+///
+/// There is no second one of it:
+///
+/// ```compile_fail,E0599
+/// let secret = domain::Secret::new(b"sk-0123456789ab".to_vec());
+/// let copy = secret.clone();
+/// ```
+///
+/// It has no text:
+///
+/// ```compile_fail,E0277
+/// let secret = domain::Secret::new(b"sk-0123456789ab".to_vec());
+/// println!("{secret}");
+/// ```
+///
+/// And it is part of nothing that is written out:
+///
+/// ```compile_fail,E0277
+/// fn write(value: impl serde::Serialize) {}
+/// write(domain::Secret::new(b"sk-0123456789ab".to_vec()));
+/// ```
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
@@ -44,15 +71,27 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A 256-bit key: wiped when dropped, absent from `Debug`, not `Clone`.
-pub struct Key(Zeroizing<[u8; 32]>);
+/// A 256-bit key that lasts: kept apart from other memory, wiped when dropped, absent from `Debug`,
+/// not `Clone`.
+///
+/// ```compile_fail,E0599
+/// let key = domain::Key::take(&mut [7; 32]);
+/// let copy = key.clone();
+/// ```
+///
+/// ```compile_fail,E0277
+/// let key = domain::Key::take(&mut [7; 32]);
+/// println!("{key}");
+/// ```
+pub struct Key(Place);
 
 impl Key {
     /// Takes a key over and wipes where it stood.
     pub fn take(bytes: &mut [u8; 32]) -> Self {
-        let key = Self(Zeroizing::new(*bytes));
+        let mut place = Place::zeroed();
+        place.bytes_mut().copy_from_slice(bytes);
         bytes.zeroize();
-        key
+        Self(place)
     }
 
     /// A new key from the operating system's random source.
@@ -60,9 +99,9 @@ impl Key {
     /// # Errors
     /// When that source fails; there is nothing to fall back to.
     pub fn random() -> Result<Self, getrandom::Error> {
-        let mut key = Self(Zeroizing::new([0; 32]));
-        getrandom::fill(key.0.as_mut_slice())?;
-        Ok(key)
+        let mut place = Place::zeroed();
+        getrandom::fill(place.bytes_mut())?;
+        Ok(Self(place))
     }
 
     /// HMAC-SHA256 of a message under this key.
@@ -81,7 +120,7 @@ impl Key {
 
     /// The key's bytes.
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 }
 

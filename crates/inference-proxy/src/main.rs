@@ -60,6 +60,9 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     // Before anybody is told that this runs: whoever is told may end it.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let proxy = Proxy::open(&config)?;
+    if let Some(advice) = hardening::memory_advice() {
+        tracing::warn!("{advice}");
+    }
     let listener = TcpListener::bind(config.listen).await.context("binding the listener")?;
     let mut ops = JoinSet::new();
     if let Some(address) = telemetry.metrics_listen {

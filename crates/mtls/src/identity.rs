@@ -71,8 +71,9 @@ impl SvidError {
 }
 
 impl Identity {
-    /// Reads a leaf certificate as an X.509-SVID. This checks form only, not who issued it.
-    pub(crate) fn read(
+    /// Reads a leaf certificate as an X.509-SVID. This checks form only, not who issued it: whose
+    /// certificate was not verified is nobody.
+    pub fn read(
         certificate: &CertificateDer<'_>,
         trust_domains: &TrustDomains,
     ) -> Result<Self, SvidError> {

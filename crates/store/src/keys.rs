@@ -5,8 +5,10 @@ use domain::{ProviderId, RequestId, TenantId, Timestamp, Uid, VirtualKeyId};
 
 pub(crate) use self::writing::{begin_work, check_mac, retire, rewrap};
 use crate::{
-    CredentialRow, KeyRow, PersonRow, StoreError, TenantRow, VersionRow, VirtualKeyRow,
+    BudgetRow, CredentialRow, KeyRow, PersonRow, StoreError, TenantRow, TestRow, VersionRow,
+    VirtualKeyRow,
     backend::{Backend, Row, Value},
+    budgets::rows,
     mapping,
     sql_store::SqlStore,
     writer::Job,
@@ -72,6 +74,10 @@ pub enum Stale {
     Credential(CredentialRow),
     /// By its MAC.
     VirtualKey(VirtualKeyRow),
+    /// By its MAC.
+    Budget(BudgetRow),
+    /// What a test of a credential has shown, by its MAC.
+    Test(TestRow),
     /// By the header of what is sealed, of a credential for this provider.
     Version(VersionRow, ProviderId),
     /// By the header of what is sealed.
@@ -98,6 +104,10 @@ pub enum Place {
     Credential(Uid),
     /// A virtual key's MAC.
     VirtualKey(VirtualKeyId),
+    /// A budget's MAC.
+    Budget(Uid),
+    /// The MAC of what a test of this credential has shown.
+    Test(Uid),
     /// A credential's secret, of this version.
     Version(Uid, u64),
     /// A person's name, by the handle, with the row's new MAC.
@@ -173,6 +183,12 @@ impl<B: Backend> KeyStore for SqlStore<B> {
         const VIRTUAL_KEY: &str = "\
             SELECT * FROM virtual_key WHERE tenant = $1 AND substr(row_mac, 1, 4) < $2 \
             ORDER BY id LIMIT $3";
+        const BUDGET: &str = "\
+            SELECT * FROM budget WHERE tenant = $1 AND substr(row_mac, 1, 4) < $2 \
+            ORDER BY id LIMIT $3";
+        const TEST: &str = "\
+            SELECT t.* FROM credential_test AS t JOIN credential AS c ON c.uid = t.credential_uid \
+            WHERE c.tenant = $1 AND substr(t.row_mac, 1, 4) < $2 ORDER BY c.id LIMIT $3";
         const VERSION: &str = "\
             SELECT v.*, c.provider AS provider FROM credential_version AS v \
                 JOIN credential AS c ON c.uid = v.credential_uid \
@@ -182,11 +198,13 @@ impl<B: Backend> KeyStore for SqlStore<B> {
             SELECT * FROM person WHERE tenant_uid = $1 AND substr(sealed, 25, 4) < $2 LIMIT $3";
         let before = bytes(newest.key.version);
         let mut found = Vec::new();
-        let queries: [(&'static str, fn(&Row) -> Result<Stale, StoreError>); 4] = [
+        let queries: [(&'static str, fn(&Row) -> Result<Stale, StoreError>); 6] = [
             (TENANT, |row| mapping::tenant(row).map(Stale::Tenant)),
             (CREDENTIAL, |row| mapping::credential(row).map(Stale::Credential)),
             (VERSION, |row| mapping::version_of_provider(row).map(|(v, p)| Stale::Version(v, p))),
             (VIRTUAL_KEY, |row| mapping::virtual_key(row).map(Stale::VirtualKey)),
+            (BUDGET, |row| rows::budget(row).map(Stale::Budget)),
+            (TEST, |row| mapping::test(row).map(Stale::Test)),
         ];
         for (sql, map) in queries {
             let left = rest(limit, &found);
@@ -215,6 +233,9 @@ impl<B: Backend> KeyStore for SqlStore<B> {
                 SELECT substr(row_mac, 1, 4) AS version FROM tenant WHERE id = $1 \
                 UNION ALL SELECT substr(row_mac, 1, 4) FROM credential WHERE tenant = $1 \
                 UNION ALL SELECT substr(row_mac, 1, 4) FROM virtual_key WHERE tenant = $1 \
+                UNION ALL SELECT substr(row_mac, 1, 4) FROM budget WHERE tenant = $1 \
+                UNION ALL SELECT substr(t.row_mac, 1, 4) FROM credential_test AS t \
+                    JOIN credential AS c ON c.uid = t.credential_uid WHERE c.tenant = $1 \
                 UNION ALL SELECT substr(v.envelope, 25, 4) FROM credential_version AS v \
                     JOIN credential AS c ON c.uid = v.credential_uid WHERE c.tenant = $1 \
                 UNION ALL SELECT substr(sealed, 25, 4) FROM person WHERE tenant_uid = $2 \
@@ -261,7 +282,9 @@ mod tests {
             "person.row_mac",
             "credential.row_mac",
             "credential_version.envelope",
+            "credential_test.row_mac",
             "virtual_key.row_mac",
+            "budget.row_mac",
         ];
         assert_eq!(found, brought, "add it to the statements of this module, then here");
     }

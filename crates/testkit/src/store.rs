@@ -1,3 +1,6 @@
+mod budgets;
+mod keys;
+
 use std::{
     io,
     ops::Range,
@@ -7,13 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
-use domain::{
-    Account, AccountKey, BudgetId, CredentialId, CredentialName, TenantId, Timestamp, Uid,
-    VirtualKeyId,
-};
+use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    AllowanceRow, Appended, BudgetRow, BudgetStore, CallQuery, Change, CredentialRow, Draw, Drawn, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Reconcile, Reconciled, Report, Reported, Store, StoreError, Swept, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow, KeyStore, KeyWork, Resealed, Stale, TenantKey,
-};
+    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow, };
 use tokio::sync::watch;
 
 /// A store that does as another one does, until it is told to fail.
@@ -412,105 +411,6 @@ impl Store for FailingStore {
 
     async fn close(&self) {
         self.inner.close().await;
-    }
-}
-
-#[async_trait]
-impl BudgetStore for FailingStore {
-    async fn budget(
-        &self,
-        tenant: &TenantId,
-        id: &BudgetId,
-    ) -> Result<Option<BudgetRow>, StoreError> {
-        self.read(self.inner.budget(tenant, id)).await
-    }
-
-    async fn budgets(
-        &self,
-        tenant: &TenantId,
-        page: Page<'_>,
-    ) -> Result<Vec<BudgetRow>, StoreError> {
-        self.read(self.inner.budgets(tenant, page)).await
-    }
-
-    async fn accounts(
-        &self,
-        budget: Uid,
-        window: Timestamp,
-    ) -> Result<Vec<(AccountKey, Account)>, StoreError> {
-        self.read(self.inner.accounts(budget, window)).await
-    }
-
-    async fn draw(&self, draw: &Draw) -> Result<Drawn, StoreError> {
-        self.pass(Operation::Budget, self.inner.draw(draw)).await
-    }
-
-    fn undo(&self, id: Uid, attempt: Uid) {
-        self.inner.undo(id, attempt);
-    }
-
-    async fn report(&self, reports: Vec<Report>) -> Result<Vec<Reported>, StoreError> {
-        self.pass(Operation::Budget, self.inner.report(reports)).await
-    }
-
-    async fn unknown_allowances(
-        &self,
-        tenant: &TenantId,
-        after: Option<Uid>,
-        limit: u32,
-    ) -> Result<Vec<AllowanceRow>, StoreError> {
-        self.read(self.inner.unknown_allowances(tenant, after, limit)).await
-    }
-
-    async fn reconcile(&self, reconcile: Reconcile) -> Result<Vec<Reconciled>, StoreError> {
-        self.pass(Operation::Budget, self.inner.reconcile(reconcile)).await
-    }
-
-    async fn sweep(&self, broker: Uid, at: Option<Timestamp>) -> Result<Swept, StoreError> {
-        self.pass(Operation::Budget, self.inner.sweep(broker, at)).await
-impl KeyStore for FailingStore {
-    async fn wrapped_keys(
-        &self,
-        after: Option<(Uid, u32)>,
-        limit: u32,
-    ) -> Result<Vec<TenantKey>, StoreError> {
-        self.read(self.inner.wrapped_keys(after, limit)).await
-    }
-
-    async fn keys_in_rotation(&self, limit: u32) -> Result<Vec<TenantKey>, StoreError> {
-        self.read(self.inner.keys_in_rotation(limit)).await
-    }
-
-    async fn keys_from_before(
-        &self,
-        time: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<TenantKey>, StoreError> {
-        self.read(self.inner.keys_from_before(time, limit)).await
-    }
-
-    async fn stale(&self, newest: &TenantKey, limit: u32) -> Result<Vec<Stale>, StoreError> {
-        self.read(self.inner.stale(newest, limit)).await
-    }
-
-    async fn key_references(
-        &self,
-        tenant: &TenantId,
-        uid: Uid,
-    ) -> Result<Vec<(u32, u64)>, StoreError> {
-        self.read(self.inner.key_references(tenant, uid)).await
-    }
-
-    async fn reseal(&self, rows: &[Resealed]) -> Result<u64, StoreError> {
-        self.pass(Operation::Reseal, self.inner.reseal(rows)).await
-    }
-
-    async fn key_work(&self) -> Result<Vec<KeyWork>, StoreError> {
-        self.read(self.inner.key_work()).await
-    }
-
-    async fn end_key_work(&self, work: &KeyWork) -> Result<(), StoreError> {
-        self.pass(Operation::Reseal, self.inner.end_key_work(work)).await
     }
 }
 

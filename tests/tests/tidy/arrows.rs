@@ -9,8 +9,8 @@ use crate::sources;
 /// envelope, what verifies a log offline (`audit`) does no I/O, and what sends records to other
 /// systems (`sinks`) knows of nothing but records.
 const ARROWS: &[(&str, &str)] = &[
-    ("domain", ""),
     ("hardening", ""),
+    ("domain", "hardening"),
     ("telemetry", ""),
     ("strongroom-proto", ""),
     ("mtls", "domain"),

@@ -8,14 +8,7 @@ fn an_honest_log_is_reported_as_it_is() {
     let bodies = bodies(&seal(honest()));
     let report = verify(&sign(&bodies), &bodies).unwrap();
     assert_eq!(report.origin, "strongroom.test/log");
-    assert_eq!(report.size, 32);
-    assert_eq!(report.leases, 4);
-    assert_eq!(report.kinds[&Kind::LeaseGranted], 4);
-    assert_eq!(report.kinds[&Kind::CredentialCreated], 2);
-    assert_eq!(report.kinds.values().sum::<u64>(), 32);
-    assert_eq!(report.first_time, Some(time_of(0)));
-    assert_eq!(report.last_time, Some(time_of(31)));
-    let size = honest().len() as u64;
+    let size = bodies.len() as u64;
     assert_eq!(report.size, size);
     assert_eq!(report.leases, 4);
     assert_eq!(report.kinds[&Kind::LeaseGranted], 4);
@@ -112,9 +105,8 @@ fn every_truncation_and_addition_is_caught() {
     }
     let mut records = honest();
     records.push(blank(Kind::BrokerStarted));
-    let index = entries.len() as u64;
     let longer = verify(&checkpoint, &bodies(&seal(records)));
-    assert_eq!(longer, Err(Finding::BeyondCheckpoint { index: 32 }));
+    let index = entries.len() as u64;
     assert_eq!(longer, Err(Finding::BeyondCheckpoint { index }));
 }
 
@@ -171,7 +163,7 @@ fn a_log_continues_each_of_its_earlier_checkpoints() {
     records.push(blank(Kind::BrokerStarted));
     let size = records.len() as u64;
     let larger = sign(&bodies(&seal(records)));
-    assert_eq!(verify_with(&[larger]), Err(Finding::Forked { size: 33 }));
+    let size = entries.len() as u64 + 1;
     assert_eq!(verify_with(&[larger]), Err(Finding::Forked { size }));
 }
 

@@ -48,10 +48,8 @@ fn a_changed_proof_proves_nothing() {
     let moved = RecordProof { index: 7, ..proof.clone() };
     assert_eq!(refused(&moved), RecordProofError::NotIncluded);
     let mut resized = proof.clone();
-    resized.checkpoint = resized.checkpoint.replace("\n32\n", "\n33\n");
-    let (mut resized, size) = (proof.clone(), bodies.len());
-    resized.checkpoint =
-        resized.checkpoint.replace(&format!("\n{size}\n"), &format!("\n{}\n", size + 1));
+    let size = |more: usize| format!("\n{}\n", bodies.len() + more);
+    resized.checkpoint = resized.checkpoint.replace(&size(0), &size(1));
     assert!(matches!(refused(&resized), RecordProofError::Checkpoint(CheckpointError::Note(_))));
     let mut body = bodies[6].clone();
     body[9] ^= 1;

@@ -65,7 +65,8 @@ impl Credentials for CredentialService {
         request: Request<v1::RotateCredentialRequest>,
     ) -> Answer<v1::Credential> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.rotate_credential(&caller, request)).await
+        let work = Box::pin(self.0.rotate_credential(&caller, request));
+        self.0.answer(&caller, work).await
     }
 
     async fn start_rotation(
@@ -73,7 +74,8 @@ impl Credentials for CredentialService {
         request: Request<v1::StartRotationRequest>,
     ) -> Answer<v1::Credential> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.start_rotation(&caller, request)).await
+        let work = Box::pin(self.0.start_rotation(&caller, request));
+        self.0.answer(&caller, work).await
     }
 
     async fn promote_rotation(

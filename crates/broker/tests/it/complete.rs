@@ -76,6 +76,9 @@ macro_rules! refused {
     };
 }
 
+mod keys;
+mod refused;
+
 /// What is not answered by this machine's clock: nothing is pruned that is younger than a day. It has
 /// a test of its own, by a clock that is put forward.
 const NEVER_HERE: &str = "Audit/PruneRecords";
@@ -404,7 +407,7 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, credentials.enable_credential, "Credentials/EnableCredential", request);
     let request = v1::DeleteCredentialRequest { name: name(), etag: etag() };
     answered!(calls, admin, credentials.delete_credential, "Credentials/DeleteCredential", request);
-    change_key(calls, running, &format!("tenants/acme/virtualKeys/{}", key.id())).await;
+    keys::change_key(calls, running, &format!("tenants/acme/virtualKeys/{}", key.id())).await;
     let name = || "tenants/acme".to_owned();
     let tenant = v1::Tenant { name: name(), ..Default::default() };
     let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: None };
@@ -432,19 +435,28 @@ async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &Vi
     answered!(calls, admin, identities.revoke_session, "Identities/RevokeSession", request);
 }
 
-async fn refuse_budgets(calls: &mut Calls, running: &Running) {
-    refused!(calls, running.proxy, budgets:
-        create_budget CreateBudgetRequest "Budgets/CreateBudget",
-        delete_budget DeleteBudgetRequest "Budgets/DeleteBudget",
-        get_budget GetBudgetRequest "Budgets/GetBudget",
-        list_budgets ListBudgetsRequest "Budgets/ListBudgets",
-        list_unknown_allowances ListUnknownAllowancesRequest "Budgets/ListUnknownAllowances",
-        reconcile_allowances ReconcileAllowancesRequest "Budgets/ReconcileAllowances",
-        update_budget UpdateBudgetRequest "Budgets/UpdateBudget",
+#[tokio::test]
+async fn every_method_that_is_refused_leaves_a_record() {
+    let running = Running::start().await;
+    let mut calls = Calls::default();
+    // By one who may not call it, or else with a request that says nothing.
+    refused!(calls, running.proxy, kms:
+        get_status GetKmsStatusRequest "Kms/GetStatus",
+        rewrap_keys RewrapKeysRequest "Kms/RewrapKeys",
+        rotate_kek RotateKekRequest "Kms/RotateKek",
     );
-}
-
-async fn refuse_leases(calls: &mut Calls, running: &Running) {
+    refused::refuse_credentials(&mut calls, &running).await;
+    refused::refuse_budgets(&mut calls, &running).await;
+    refused::refuse_administration(&mut calls, &running).await;
+    refused!(calls, running.proxy, audit:
+        get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
+        get_policy GetPolicyRequest "Audit/GetPolicy",
+        list_records ListRecordsRequest "Audit/ListRecords",
+        prune_records PruneRecordsRequest "Audit/PruneRecords",
+        prove_consistency ProveConsistencyRequest "Audit/ProveConsistency",
+        prove_inclusion ProveInclusionRequest "Audit/ProveInclusion",
+        tail_records TailRecordsRequest "Audit/TailRecords",
+    );
     refused!(calls, running.proxy, leases:
         acquire_lease AcquireLeaseRequest "Leases/AcquireLease",
         draw_allowance DrawAllowanceRequest "Leases/DrawAllowance",
@@ -458,97 +470,10 @@ async fn refuse_leases(calls: &mut Calls, running: &Running) {
         report_failures ReportFailuresRequest "Leases/ReportFailures",
         revoke_lease RevokeLeaseRequest "Leases/RevokeLease",
     );
+    refused::refuse_the_rest(&mut calls, &running).await;
     let beyond = v1::WatchRevocationsRequest { from_index: Some(1_000_000) };
     let mut watch = running.proxy.leases();
     calls.refused("Leases/WatchRevocations", watch.watch_revocations(beyond)).await;
-}
-
-async fn refuse_credentials(calls: &mut Calls, running: &Running) {
-    refused!(calls, running.proxy, credentials:
-        create_credential CreateCredentialRequest "Credentials/CreateCredential",
-        delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
-        disable_credential DisableCredentialRequest "Credentials/DisableCredential",
-        enable_credential EnableCredentialRequest "Credentials/EnableCredential",
-        get_credential GetCredentialRequest "Credentials/GetCredential",
-        list_credentials ListCredentialsRequest "Credentials/ListCredentials",
-        rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
-        start_rotation StartRotationRequest "Credentials/StartRotation",
-        promote_rotation PromoteRotationRequest "Credentials/PromoteRotation",
-        cancel_rotation CancelRotationRequest "Credentials/CancelRotation",
-        test_credential TestCredentialRequest "Credentials/TestCredential",
-    );
-}
-
-async fn refuse_the_rest(calls: &mut Calls, running: &Running) {
-    refused!(calls, running.proxy, identities:
-        block_identity BlockIdentityRequest "Identities/BlockIdentity",
-        list_blocked_identities ListBlockedIdentitiesRequest "Identities/ListBlockedIdentities",
-        revoke_session RevokeSessionRequest "Identities/RevokeSession",
-        unblock_identity UnblockIdentityRequest "Identities/UnblockIdentity",
-    );
-    refused!(calls, running.proxy, usage:
-        query_usage QueryUsageRequest "Usage/QueryUsage",
-        list_calls ListCallsRequest "Usage/ListCalls",
-    );
-    refused!(calls, running.proxy, prices:
-        import_prices ImportPricesRequest "Prices/ImportPrices",
-        set_tenant_prices SetTenantPricesRequest "Prices/SetTenantPrices",
-    );
-    let nobody =
-        v1::GetPricesRequest { tenant: "tenants/nobody".into(), known_version: String::new() };
-    let mut prices = running.proxy.prices();
-    calls.refused("Prices/GetPrices", prices.get_prices(nobody)).await;
-}
-
-async fn change_key(calls: &mut Calls, running: &Running, name: &str) {
-    let (admin, name) = (&running.admin, || name.to_owned());
-    let key = v1::VirtualKey { name: name(), ..Default::default() };
-    let request = v1::UpdateVirtualKeyRequest { virtual_key: Some(key), update_mask: None };
-    let method = "VirtualKeys/UpdateVirtualKey";
-    answered!(calls, admin, virtual_keys.update_virtual_key, method, request);
-    let key_sha256 = vec![1; 32].into();
-    let request = v1::RotateVirtualKeyRequest { name: name(), key_sha256, ..Default::default() };
-    let method = "VirtualKeys/RotateVirtualKey";
-    answered!(calls, admin, virtual_keys.rotate_virtual_key, method, request);
-    let request = v1::RetireVirtualKeyValuesRequest { name: name() };
-    let method = "VirtualKeys/RetireVirtualKeyValues";
-    answered!(calls, admin, virtual_keys.retire_virtual_key_values, method, request);
-    let request = v1::BlockVirtualKeyRequest { name: name() };
-    let method = "VirtualKeys/BlockVirtualKey";
-    answered!(calls, admin, virtual_keys.block_virtual_key, method, request);
-    let request = v1::UnblockVirtualKeyRequest { name: name() };
-    let method = "VirtualKeys/UnblockVirtualKey";
-    answered!(calls, admin, virtual_keys.unblock_virtual_key, method, request);
-    let request = v1::RevokeVirtualKeyRequest { name: name() };
-    let method = "VirtualKeys/RevokeVirtualKey";
-    answered!(calls, admin, virtual_keys.revoke_virtual_key, method, request);
-}
-
-#[tokio::test]
-#[expect(clippy::too_many_lines, reason = "a table: one entry for each method")]
-async fn every_method_that_is_refused_leaves_a_record() {
-    let running = Running::start().await;
-    let mut calls = Calls::default();
-    // By one who may not call it, or else with a request that says nothing.
-    refuse_credentials(&mut calls, &running).await;
-    refuse_budgets(&mut calls, &running).await;
-    refuse_administration(&mut calls, &running).await;
-    refused!(calls, running.proxy, kms:
-        get_status GetKmsStatusRequest "Kms/GetStatus",
-        rewrap_keys RewrapKeysRequest "Kms/RewrapKeys",
-        rotate_kek RotateKekRequest "Kms/RotateKek",
-    );
-    refused!(calls, running.proxy, audit:
-        get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
-        get_policy GetPolicyRequest "Audit/GetPolicy",
-        list_records ListRecordsRequest "Audit/ListRecords",
-        prune_records PruneRecordsRequest "Audit/PruneRecords",
-        prove_consistency ProveConsistencyRequest "Audit/ProveConsistency",
-        prove_inclusion ProveInclusionRequest "Audit/ProveInclusion",
-        tail_records TailRecordsRequest "Audit/TailRecords",
-    );
-    refuse_the_rest(&mut calls, &running).await;
-    refuse_leases(&mut calls, &running).await;
 
     let named: BTreeSet<_> = calls.refused.iter().cloned().collect();
     assert_eq!(named, contract());
@@ -558,29 +483,6 @@ async fn every_method_that_is_refused_leaves_a_record() {
     let (ours, waiting) = recorded.split_at(calls.refused.len());
     assert_eq!(ours, calls.refused);
     assert!(waiting.iter().all(|method| method == "Audit/GetCheckpoint"), "{waiting:?}");
-}
-
-/// By one who may not call it, or else with a request that says nothing.
-async fn refuse_administration(calls: &mut Calls, running: &Running) {
-    refused!(calls, running.proxy, tenants:
-        create_tenant CreateTenantRequest "Tenants/CreateTenant",
-        get_tenant GetTenantRequest "Tenants/GetTenant",
-        list_tenants ListTenantsRequest "Tenants/ListTenants",
-        resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
-        suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
-        update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
-    );
-    refused!(calls, running.proxy, virtual_keys:
-        block_virtual_key BlockVirtualKeyRequest "VirtualKeys/BlockVirtualKey",
-        retire_virtual_key_values RetireVirtualKeyValuesRequest "VirtualKeys/RetireVirtualKeyValues",
-        rotate_virtual_key RotateVirtualKeyRequest "VirtualKeys/RotateVirtualKey",
-        unblock_virtual_key UnblockVirtualKeyRequest "VirtualKeys/UnblockVirtualKey",
-        update_virtual_key UpdateVirtualKeyRequest "VirtualKeys/UpdateVirtualKey",
-        create_virtual_key CreateVirtualKeyRequest "VirtualKeys/CreateVirtualKey",
-        get_virtual_key GetVirtualKeyRequest "VirtualKeys/GetVirtualKey",
-        list_virtual_keys ListVirtualKeysRequest "VirtualKeys/ListVirtualKeys",
-        revoke_virtual_key RevokeVirtualKeyRequest "VirtualKeys/RevokeVirtualKey",
-    );
 }
 
 #[tokio::test]

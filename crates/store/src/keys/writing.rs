@@ -37,11 +37,23 @@ fn macked(change: &Change) -> Option<(Uid, &RowMac, Named<'_>)> {
         Change::CreateCredential(row, _) | Change::UpdateCredential(row, _) => {
             Some((row.tenant_uid, &row.row_mac, Box::new(|| row.name().to_string())))
         }
+        Change::DropVersion(row, _) => {
+            Some((row.tenant_uid, &row.row_mac, Box::new(|| row.name().to_string())))
+        }
+        Change::CreateBudget(row) | Change::UpdateBudget(row) => {
+            let name = || format!("{}/budgets/{}", row.tenant.resource(), row.id);
+            Some((row.tenant_uid, &row.row_mac, Box::new(name)))
+        }
         Change::CreateVirtualKey(row) | Change::UpdateVirtualKey(row) => {
             let name = || format!("{}/virtualKeys/{}", row.tenant.resource(), row.id);
             Some((row.tenant_uid, &row.row_mac, Box::new(name)))
         }
-        Change::DeleteCredential(_)
+        // What a test has shown is of no tenant by its row; a MAC under a key that is gone is found
+        // when it is read, and the next test puts another in its place.
+        Change::KeepTest(_)
+        | Change::SetPrices(_)
+        | Change::DeleteBudget(_)
+        | Change::DeleteCredential(_)
         | Change::AddKey(_)
         | Change::RetireKeys(_)
         | Change::RewrapKey(..)
@@ -63,6 +75,11 @@ pub(crate) async fn retire<B: Backend>(
                 WHERE tenant_uid = $1 AND substr(row_mac, 1, 4) < $3) \
             AND NOT EXISTS (SELECT 1 FROM virtual_key \
                 WHERE tenant_uid = $1 AND substr(row_mac, 1, 4) < $3) \
+            AND NOT EXISTS (SELECT 1 FROM budget \
+                WHERE tenant_uid = $1 AND substr(row_mac, 1, 4) < $3) \
+            AND NOT EXISTS (SELECT 1 FROM credential_test AS t \
+                JOIN credential AS c ON c.uid = t.credential_uid \
+                WHERE c.tenant_uid = $1 AND substr(t.row_mac, 1, 4) < $3) \
             AND NOT EXISTS (SELECT 1 FROM credential_version AS v \
                 JOIN credential AS c ON c.uid = v.credential_uid \
                 WHERE c.tenant_uid = $1 AND substr(v.envelope, 25, 4) < $3) \
@@ -172,6 +189,9 @@ fn statement(row: &Resealed) -> (&'static str, Vec<Value<'_>>) {
     const TENANT: &str = "UPDATE tenant SET row_mac = $1 WHERE row_mac = $2 AND uid = $3";
     const CREDENTIAL: &str = "UPDATE credential SET row_mac = $1 WHERE row_mac = $2 AND uid = $3";
     const VIRTUAL_KEY: &str = "UPDATE virtual_key SET row_mac = $1 WHERE row_mac = $2 AND id = $3";
+    const BUDGET: &str = "UPDATE budget SET row_mac = $1 WHERE row_mac = $2 AND uid = $3";
+    const TEST: &str =
+        "UPDATE credential_test SET row_mac = $1 WHERE row_mac = $2 AND credential_uid = $3";
     const VERSION: &str = "\
         UPDATE credential_version SET envelope = $1 \
         WHERE envelope = $2 AND credential_uid = $3 AND version = $4";
@@ -190,6 +210,14 @@ fn statement(row: &Resealed) -> (&'static str, Vec<Value<'_>>) {
         Place::VirtualKey(id) => {
             values.push(id.as_str().into());
             VIRTUAL_KEY
+        }
+        Place::Budget(uid) => {
+            values.push(Value::Bytes(uid.as_ref()));
+            BUDGET
+        }
+        Place::Test(uid) => {
+            values.push(Value::Bytes(uid.as_ref()));
+            TEST
         }
         Place::Version(uid, version) => {
             values.extend([Value::Bytes(uid.as_ref()), (*version).into()]);
