@@ -269,7 +269,6 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::KeyRewrapped => {
             &[Required::Tenant, Required::KekId, Required::KekVersion, Required::RootKey]
         }
-        Kind::Read | Kind::UsageReported => &[Required::Method],
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],

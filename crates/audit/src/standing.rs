@@ -138,13 +138,12 @@ impl Standing {
             | Kind::AllowanceExpired
             | Kind::AllowanceReconciled
             | Kind::AllowanceDrawn
-            | Kind::UsageReported => {}
+            | Kind::UsageReported
             | Kind::KekRotated
             | Kind::KekRetired
             | Kind::KeyRewrapped
             | Kind::KekRotationBegun
-            | Kind::KeyRewrapBegun
-            | Kind::LogPruned => {}
+            | Kind::KeyRewrapBegun => {}
         }
         Ok(())
     }

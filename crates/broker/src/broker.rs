@@ -9,7 +9,11 @@ use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
-    audit_server::AuditServer, budgets_server::BudgetsServer, credentials_server::CredentialsServer, identities_server::IdentitiesServer, leases_server::LeasesServer, prices_server::PricesServer, tenants_server::TenantsServer, usage_server::UsageServer, virtual_keys_server::VirtualKeysServer, kms_server::KmsServer,
+    audit_server::AuditServer, budgets_server::BudgetsServer,
+    credentials_server::CredentialsServer, identities_server::IdentitiesServer,
+    kms_server::KmsServer, leases_server::LeasesServer, prices_server::PricesServer,
+    tenants_server::TenantsServer, usage_server::UsageServer,
+    virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
 use tokio::{

@@ -6,7 +6,8 @@ use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
-    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, TestRow, VersionRow, VirtualKeyRow, write_limits, write_rotation, write_rules, RowMac, mac_version,
+    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, RowMac, Store, TenantRow, TestRow,
+    VersionRow, VirtualKeyRow, mac_version, write_limits, write_rotation, write_rules,
 };
 
 use crate::refused::Why;
@@ -370,7 +371,7 @@ impl Sealed for TestRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 
@@ -445,7 +446,7 @@ impl Sealed for BudgetRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 

@@ -17,7 +17,9 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::{
     barred::Barred,
-    custody::{Custody, Sealed as _}, prices::Prices, custody::{Custody, Holder},
+    custody::{Custody, Holder},
+    custody::{Custody, Sealed as _},
+    prices::Prices,
     refused::Why,
     tokens::Tokens,
 };

@@ -3,7 +3,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use domain::Clock;
 use mtls::ClientTls;
 use strongroom_proto::v1::{
-    audit_client::AuditClient, budgets_client::BudgetsClient, credentials_client::CredentialsClient, identities_client::IdentitiesClient, leases_client::LeasesClient, prices_client::PricesClient, tenants_client::TenantsClient, usage_client::UsageClient, virtual_keys_client::VirtualKeysClient, kms_client::KmsClient,
+    audit_client::AuditClient, budgets_client::BudgetsClient,
+    credentials_client::CredentialsClient, identities_client::IdentitiesClient,
+    kms_client::KmsClient, leases_client::LeasesClient, prices_client::PricesClient,
+    tenants_client::TenantsClient, usage_client::UsageClient,
+    virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;

@@ -3,7 +3,8 @@ use domain::{ProviderId, RequestId, Rotation, TenantId, Timestamp};
 use crate::{
     Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, TestRow, VersionRow,
     backend::{Backend, Value},
-    budgets::change::{create_budget, delete_budget, update_budget}, keys,
+    budgets::change::{create_budget, delete_budget, update_budget},
+    keys,
     mapping::{list, purpose},
     rotation::write_rotation,
     routing::write_rules,

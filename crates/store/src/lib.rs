@@ -37,7 +37,8 @@ pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
 pub use row::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, TenantRow, TestRow, VersionRow, VirtualKeyRow, RowMac, mac_version,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, RowMac, TenantRow,
+    TestRow, VersionRow, VirtualKeyRow, mac_version,
 };
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};

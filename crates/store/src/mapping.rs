@@ -5,9 +5,9 @@ use domain::{CredentialName, KeyTerms, OnMissing, ProviderId, RateLimits, Scope,
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, KeyWork, PersonRow, PreviousKey, StoreError, TenantKey,
-    TenantRow, TestRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation,
-    routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, KeyWork, PersonRow, PreviousKey, StoreError,
+    TenantKey, TenantRow, TestRow, VersionRow, VirtualKeyRow, backend::Row,
+    rotation::read_rotation, routing::read_rules,
 };
 
 mod usage;
@@ -335,6 +335,9 @@ fn terms(of: &Columns<'_>) -> Result<KeyTerms, StoreError> {
         expires_at: of.optional_time("expires_at")?,
         labels: of.pairs("labels")?.into_iter().map(label).collect::<Result<_, StoreError>>()?,
         owner: of.optional_parsed("owner")?,
+    })
+}
+
 pub(crate) fn tenant_key(row: &Row) -> Result<TenantKey, StoreError> {
     let of = Columns { row, table: "wrapped_key" };
     Ok(TenantKey { tenant: of.parsed("tenant")?, key: key(row)? })

@@ -176,7 +176,7 @@ pub struct TestRow {
     /// When.
     pub tested_at: Timestamp,
     /// The MAC over all of the above.
-    pub row_mac: [u8; 32],
+    pub row_mac: RowMac,
 }
 
 /// A virtual key as it is kept: never the key itself.

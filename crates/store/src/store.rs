@@ -6,7 +6,9 @@ use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyI
 use tokio::sync::watch;
 
 use crate::{
-    BudgetRow, BudgetStore, CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow, PriceRow, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow, KeyStore, KeyWork,
+    BudgetRow, BudgetStore, CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, KeyStore,
+    KeyWork, PersonRow, PriceRow, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum,
+    VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from

@@ -8,7 +8,8 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, HealthRow, Pending, PersonRow, Reconcile, Reconciled, StoreError, Swept, UsageRow, KeyWork, Resealed,
+    Appended, Change, Head, HealthRow, KeyWork, Pending, PersonRow, Reconcile, Reconciled,
+    Resealed, StoreError, Swept, UsageRow,
     backend::{Backend, Options, Row, Value},
     budgets::{BudgetDone, BudgetWork, carry_out as carry_out_budgets, sweep},
     change::carry_out,

@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending, PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow, };
+    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending,
+    PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
+    VirtualKeyRow,
+};
 use tokio::sync::watch;
 
 /// A store that does as another one does, until it is told to fail.

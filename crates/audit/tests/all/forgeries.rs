@@ -161,7 +161,6 @@ fn a_log_continues_each_of_its_earlier_checkpoints() {
     }
     let mut records = honest();
     records.push(blank(Kind::BrokerStarted));
-    let size = records.len() as u64;
     let larger = sign(&bodies(&seal(records)));
     let size = entries.len() as u64 + 1;
     assert_eq!(verify_with(&[larger]), Err(Finding::Forked { size }));

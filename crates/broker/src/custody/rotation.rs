@@ -54,9 +54,7 @@ impl Custody {
                 self.remac(of, &newest, row, Place::VirtualKey(row.id.clone())).await
             }
             Stale::Budget(row) => self.remac(of, &newest, row, Place::Budget(row.uid)).await,
-            Stale::Test(row) => {
-                self.remac(of, &newest, row, Place::Test(row.credential_uid)).await
-            }
+            Stale::Test(row) => self.remac(of, &newest, row, Place::Test(row.credential_uid)).await,
             Stale::Version(row, provider) => {
                 let context = Context {
                     deployment: self.deployment,

@@ -47,7 +47,7 @@ pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
         request_id: None,
         created_at: at(0),
         updated_at: at(0),
-        row_mac: [0; 32],
+        row_mac: [0; 36],
     };
     let row = CredentialRow {
         uid: other,
@@ -67,7 +67,7 @@ pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
         revision: 1,
         created_at: at(0),
         updated_at: at(0),
-        row_mac: [0; 32],
+        row_mac: [0; 36],
     };
     let version = VersionRow {
         credential_uid: other,

@@ -15,7 +15,7 @@ use domain::{
     AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
     Timestamp,
 };
-use envelope::{LocalKms, Roots, KeyringSettings};
+use envelope::{KeyringSettings, LocalKms, Roots};
 use exchange::Courier;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};

@@ -5,8 +5,8 @@ use domain::{
 };
 use std::time::Duration;
 use store::{
-    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, PreviousKey, Store, TenantRow, RowMac,
-    VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, PreviousKey, RowMac, Store,
+    TenantRow, VersionRow, VirtualKeyRow,
 };
 
 pub(crate) fn uid(number: u8) -> Uid {
