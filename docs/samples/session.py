@@ -52,7 +52,7 @@ class Session:
                     l["header_name"], l["header_prefix"], struct.pack(">q", l["expire_time_ms"]), l["ttl_ms"],
                     l["log_index"], l["identity"], l["virtual_key"], l["model"], l["credential_kind"], settings,
                     l["address"], bytes([l["has_fallback"]]), l["because"], joined(l["endpoints"]),
-                    joined(l["networks"]))
+                    joined(l["networks"]), l["price_version"])
         info = fields("strongroom lease key v1", l["lease_id"], l["credential"], l["credential_version"], l["renewals"])
         material = expand(self.lease, info, 44)
         return AESGCM(material[:32]).decrypt(material[32:], sealed, ad)

@@ -35,6 +35,7 @@ def contract():
         return (
             importlib.import_module("strongroom.v1.leases_pb2"),
             importlib.import_module("strongroom.v1.leases_pb2_grpc"),
+            importlib.import_module("strongroom.v1.calls_pb2").NATIVE,
         )
 
 
@@ -126,7 +127,7 @@ def unseal(key: bytes, lease, identity: str) -> bytes:
         (23, lease.because.encode()),
         (24, joined(lease.endpoints)),
         (25, joined(lease.networks)),
-        (27, lease.price_version.encode()),
+        (26, lease.price_version.encode()),
     )
     info = fields(
         "strongroom lease key v1",
@@ -147,7 +148,7 @@ def dns_name(pki: pathlib.Path) -> str:
 
 
 def main(address: str, pki: str, name: str, tenant: str, provider: str) -> dict:
-    messages, services = contract()
+    messages, services, native = contract()
     folder = pathlib.Path(pki)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=(folder / "ca.pem").read_bytes(),
@@ -163,7 +164,7 @@ def main(address: str, pki: str, name: str, tenant: str, provider: str) -> dict:
         target = messages.TenantTarget(tenant=f"tenants/{tenant}", provider=provider)
         lease = leases.AcquireLease(
             messages.AcquireLeaseRequest(
-                session_id=session.session_id, tenant=target, dialect=messages.NATIVE
+                session_id=session.session_id, tenant=target, dialect=native
             ),
             timeout=5,
         )

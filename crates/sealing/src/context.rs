@@ -92,7 +92,7 @@ impl LeaseContext<'_> {
             .field(23, self.because)
             .field(24, joined(self.endpoints.iter().map(String::as_str)))
             .field(25, joined(self.networks.iter().map(String::as_str)))
-            .field(27, self.price_version)
+            .field(26, self.price_version)
             .finish()
     }
 

@@ -26,8 +26,8 @@ pub enum StoreConfig {
         /// server is on this host, the URL should say `sslmode=verify-full`: with less, who sits
         /// between the two can pose as the server.
         url_file: PathBuf,
-        /// At most so many connections. One writes, one counts what is spent, one listens for other
-        /// brokers' changes, and the others read.
+        /// At most so many connections. One writes, one counts usage, one what is spent, one listens for
+        /// other brokers' changes, and the others read.
         #[serde(default = "connections")]
         connections: u32,
     },

@@ -28,8 +28,8 @@ use crate::{
 pub type PostgresStore = SqlStore<Postgres>;
 
 impl PostgresStore {
-    /// Connects, with at most so many connections; one of them writes, one counts what is spent, one
-    /// listens for other brokers' changes, and there are at least four.
+    /// Connects, with at most so many connections; one of them writes, one counts usage, one what is
+    /// spent, one listens for other brokers' changes, and there are at least five.
     ///
     /// The URL may hold a password and appears in no error.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
@@ -45,7 +45,7 @@ impl PostgresStore {
         let mut connection = Postgres::connect(&options).await.map_err(StoreError::from_sqlx)?;
         MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
         let readers = PgPoolOptions::new()
-            .max_connections(connections.saturating_sub(3).max(1))
+            .max_connections(connections.saturating_sub(4).max(1))
             .acquire_timeout(WAIT)
             // Not for the writer: a timeout that ends a commit's wait for a standby lets records be
             // seen that a failover then loses.

@@ -15,7 +15,7 @@ async fn a_credential_that_its_provider_withdraws_is_found_and_disabled() {
     let (folder, layout) = layout();
     let text = fs::read_to_string(&layout.broker_config).unwrap();
     let more = format!(
-        "\n[key_tests]\nevery = \"1h\"\nconfirm_after = \"10s\"\n\
+        "\n[key_tests]\nevery = \"4m\"\nconfirm_after = \"1m\"\n\
          [egress]\nallow = [\"127.0.0.0/8\"]\ndanger_plain_http_to_loopback = true\n\
          [providers.openai]\norigin = \"{}\"\n",
         openai.url()
