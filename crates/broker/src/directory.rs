@@ -18,7 +18,6 @@ use tokio::sync::{OnceCell, watch};
 use crate::{
     barred::Barred,
     custody::{Custody, Holder},
-    custody::{Custody, Sealed as _},
     prices::Prices,
     refused::Why,
     tokens::Tokens,
@@ -279,7 +278,7 @@ impl Directory {
                 credentials.push(Held { row, current: OnceCell::new(), spare: OnceCell::new() });
             }
             if !full {
-                let budgets = self.load_budgets(id, &kek).await?;
+                let budgets = self.load_budgets(holder).await?;
                 return Ok(Some(Tenant { row, keys, credentials, budgets }));
             }
         }
@@ -287,10 +286,10 @@ impl Directory {
 }
 
 impl Directory {
-    async fn load_budgets(&self, id: &TenantId, kek: &Kek) -> Result<Vec<BudgetRow>, Why> {
-        let budgets = self.store.budgets(id, Page { after: "", limit: PAGE }).await?;
+    async fn load_budgets(&self, of: Holder<'_>) -> Result<Vec<BudgetRow>, Why> {
+        let budgets = self.store.budgets(of.tenant, Page { after: "", limit: PAGE }).await?;
         for row in &budgets {
-            row.verify(kek)?;
+            self.custody.verify(of, row).await?;
             let named = Named::Budget(row.tenant.to_string(), row.id.to_string());
             self.check_age(&named, row.revision)?;
         }

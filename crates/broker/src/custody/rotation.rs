@@ -53,7 +53,7 @@ impl Custody {
             Stale::VirtualKey(row) => {
                 self.remac(of, &newest, row, Place::VirtualKey(row.id.clone())).await
             }
-            Stale::Budget(row) => self.remac(of, &newest, row, Place::Budget(row.uid)).await,
+            Stale::Budget(row) => self.remac(of, &newest, row, Place::Budget(row.budget.id)).await,
             Stale::Test(row) => self.remac(of, &newest, row, Place::Test(row.credential_uid)).await,
             Stale::Version(row, provider) => {
                 let context = Context {

@@ -32,7 +32,7 @@ fn row(name: &str, budget: Budget) -> BudgetRow {
         request_id: Some("r-2".parse().unwrap()),
         created_at: at(10),
         updated_at: at(11),
-        row_mac: [9; 32],
+        row_mac: [9; 36],
     }
 }
 

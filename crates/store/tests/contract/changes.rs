@@ -40,7 +40,7 @@ pub(crate) async fn the_last_test_of_a_credential_is_kept_as_long_as_it(place: &
         version,
         verdict: verdict.to_owned(),
         tested_at: at(20),
-        row_mac: [6; 32],
+        row_mac: [6; 36],
     };
     for (verdict, version) in [("valid", 1), ("no_quota", 2)] {
         let found = test(verdict, version);

@@ -10,7 +10,6 @@ use tokio::{net::TcpListener, task::JoinSet};
 use crate::{
     budgets::{budget, draw, granted as granted_allowance, requests},
     given::{append, at, changed, granted, key, pending, refusal, revoked, tenant},
-    given::{append, at, changed, granted, pending, refusal, revoked, tenant},
     log::check_tree,
     place::{Place, server_url},
     proxy::{Cut, Proxy},
