@@ -8,7 +8,6 @@ use std::{
 
 use audit::{Kind, Record};
 use domain::{CredentialId, LONGEST_TTL, TenantId, VirtualKeyId};
-use envelope::Kek;
 use moka::sync::Cache;
 use store::{
     BudgetRow, CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRow, VirtualKeyRow,
