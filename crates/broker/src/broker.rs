@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
 use egress::{Client, Exit};
-use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
@@ -109,7 +108,7 @@ impl Broker {
             ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
                 .context("loading the certificate")?;
         let store = store::open(&config.store).await.context("opening the store")?;
-        let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
+        let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;

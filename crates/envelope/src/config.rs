@@ -93,6 +93,8 @@ pub struct RootConfig {
     pub tenants: Vec<TenantId>,
     /// What holds it.
     pub kms: KmsConfig,
+    /// What holds a second root key, if there is one, for the day on which the first is lost.
+    pub recovery: Option<KmsConfig>,
 }
 
 /// A symmetric key in AWS KMS. Credentials come from where AWS SDKs find them; the role needs
