@@ -99,7 +99,7 @@ pub struct RootConfig {
 
 /// A symmetric key in AWS KMS. Credentials come from where AWS SDKs find them; the role needs
 /// `kms:GenerateDataKey`, `kms:Decrypt` and `kms:ReEncrypt*`, best with a condition on the
-/// encryption context.
+/// encryption context; where it recovers or is recovered, `kms:Encrypt` too.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AwsConfig {
