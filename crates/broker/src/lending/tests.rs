@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{SqliteStore, Store};
 use strongroom_proto::v1;
-use testkit::{FailingKms, FailingStore, Fault, KmsFailure, Operation};
+use testkit::{FailingKms, FailingStore, Fault, Operation};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
@@ -336,29 +336,6 @@ async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
     let late = other.lend(&fixture.caller, &session, ask(), None).await;
     check(late, Code::FailedPrecondition, Reason::CredentialIsDisabled);
     assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 1);
-}
-
-#[tokio::test]
-async fn warm_leases_ask_neither_kms_nor_rows() {
-    let fixture = Fixture::new().await;
-    fixture.lend().await.unwrap();
-    let calls = fixture.kms.calls();
-    fixture.store.fail(Operation::Read, Fault::Before);
-    for _ in 0..100 {
-        fixture.lend().await.unwrap();
-    }
-    assert_eq!(fixture.kms.calls(), calls);
-}
-
-#[tokio::test]
-async fn a_cold_key_and_no_kms_is_unavailable() {
-    let fixture = Fixture::new().await;
-    fixture.kms.fail(KmsFailure::Unavailable);
-    assert!(fixture.lend().await.is_ok(), "the key is still cached");
-    fixture.clock.advance(Duration::from_mins(6));
-    check(fixture.lend().await, Code::Unavailable, Reason::KmsUnavailable);
-    fixture.kms.recover();
-    assert!(fixture.lend().await.is_ok());
 }
 
 #[tokio::test]
