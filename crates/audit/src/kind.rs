@@ -37,6 +37,11 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::ApprovalDeclined
         | Kind::ApprovalUsed
         | Kind::PolicyAdmitted
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -125,6 +130,11 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::Finding
         | Kind::CheckpointGivenUp
         | Kind::LogPruned
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::IdentityUnblocked
         | Kind::LeaseGranted
         | Kind::LeaseRenewed

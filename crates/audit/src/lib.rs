@@ -15,6 +15,7 @@ mod filter;
 mod finding;
 mod frontier;
 mod hash;
+mod keks;
 mod key;
 mod kind;
 mod note;

@@ -30,7 +30,10 @@ mod outside;
 mod people;
 mod policy_file;
 mod prices;
+mod recover;
 mod refused;
+mod rekeying;
+mod root_key;
 mod rotating;
 mod route;
 mod services;
@@ -55,3 +58,5 @@ pub use config::{
 };
 pub use give_up::give_up_checkpoint;
 pub use policy_file::admit_policy;
+pub use recover::{Recovered, recover};
+pub use root_key::add_root_key;

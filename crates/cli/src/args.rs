@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     credentials,
     failure::Failure,
-    identities, init, keys, leases,
+    identities, init, keys, kms, leases,
     output::{self, Output},
     policy, prices, route, tenants, usage, witness,
 };
@@ -54,6 +54,9 @@ enum Command {
     /// What needs a second person.
     #[command(subcommand)]
     Approvals(approvals::Verb),
+    /// The keys above the credentials: root keys, and each tenant's key.
+    #[command(subcommand)]
+    Kms(kms::Verb),
     /// Who may not call any more.
     #[command(subcommand)]
     Identities(identities::Verb),
@@ -116,6 +119,7 @@ impl Args {
             Command::Credentials(verb) => verb.run(&context).await,
             Command::Keys(verb) => verb.run(&context).await,
             Command::Budgets(verb) => verb.run(&context).await,
+            Command::Kms(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
             Command::Policy(verb) => verb.run(&context).await,
             Command::Approvals(verb) => verb.run(&context).await,
@@ -190,6 +194,11 @@ mod tests {
         check("strongroom tenants suspend acme", true);
         check("strongroom identities block spiffe://a.b/c", true);
         check("strongroom identities revoke-session 00ff", true);
+        check("strongroom kms status", true);
+        check("strongroom kms status acme --json", true);
+        check("strongroom kms rotate acme --detach", true);
+        check("strongroom kms rotate --all --request-id r-1", true);
+        check("strongroom kms rewrap --root acme-hsm", true);
         check("strongroom leases revoke 00ff", true);
         check("strongroom policy check policy.toml", true);
         check("strongroom policy explain --file p --as spiffe://a.b/c Audit/ListRecords", true);
@@ -267,6 +276,8 @@ mod tests {
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);
         check("strongroom identities block acme", false);
+        check("strongroom kms rotate", false);
+        check("strongroom kms rotate acme --all", false);
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);

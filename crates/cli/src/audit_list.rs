@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 45] = [
+const HEADER: [&str; 48] = [
     "index",
     "time",
     "kind",
@@ -219,9 +219,12 @@ const HEADER: [&str; 45] = [
     "unit",
     "approval_id",
     "request_sha256",
+    "root_key_sha256",
+    "root",
+    "kek_overdue",
 ];
 
-fn cells(record: &RecordView) -> [String; 45] {
+fn cells(record: &RecordView) -> [String; 48] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -268,6 +271,9 @@ fn cells(record: &RecordView) -> [String; 45] {
         record.unit.to_owned(),
         record.approval_id.clone(),
         record.request_sha256.clone(),
+        record.root_key_sha256.clone(),
+        record.root.clone(),
+        record.kek_overdue.to_string(),
     ]
 }
 

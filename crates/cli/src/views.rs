@@ -183,6 +183,11 @@ pub(crate) struct RecordView {
     /// Which call that needs a second person.
     pub(crate) approval_id: String,
     pub(crate) request_sha256: String,
+    pub(crate) root_key_sha256: String,
+    /// Which root, by its name in the configuration.
+    pub(crate) root: String,
+    /// Whether the tenant's key was used past its time.
+    pub(crate) kek_overdue: bool,
 }
 
 impl From<Tenant> for TenantView {
@@ -416,6 +421,9 @@ impl From<Record> for RecordView {
             approval_id: hex::encode(&record.approval_id),
             request_sha256: hex::encode(&record.request_sha256),
             unit,
+            root_key_sha256: hex::encode(&record.root_key_sha256),
+            root: record.root,
+            kek_overdue: record.kek_overdue,
         }
     }
 }

@@ -5,8 +5,9 @@ use mtls::ClientTls;
 use strongroom_proto::v1::{
     approvals_client::ApprovalsClient, audit_client::AuditClient, budgets_client::BudgetsClient,
     credentials_client::CredentialsClient, identities_client::IdentitiesClient,
-    leases_client::LeasesClient, prices_client::PricesClient, tenants_client::TenantsClient,
-    usage_client::UsageClient, virtual_keys_client::VirtualKeysClient,
+    kms_client::KmsClient, leases_client::LeasesClient, prices_client::PricesClient,
+    tenants_client::TenantsClient, usage_client::UsageClient,
+    virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
@@ -94,6 +95,11 @@ impl Broker {
     /// The service that keeps what needs a second person.
     pub fn approvals(&self) -> ApprovalsClient<Transport> {
         ApprovalsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// The service of the keys above the credentials.
+    pub fn kms(&self) -> KmsClient<Transport> {
+        KmsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.

@@ -42,12 +42,13 @@ pub const PLATFORM_METHODS: &[&str] = &[
     "Identities/ListBlockedIdentities",
     "Identities/RevokeSession",
     "Identities/UnblockIdentity",
+    "Kms/RewrapKeys",
     "Prices/ImportPrices",
 ];
 
 /// Methods for which a policy may ask for a second person. Their requests are kept until then, so none of
 /// them holds a secret.
-pub const TWO_PERSON_METHODS: &[&str] = &[ADMIT_POLICY];
+pub const TWO_PERSON_METHODS: &[&str] = &[ADMIT_POLICY, "Kms/RewrapKeys", "Kms/RotateKek"];
 
 /// The method that says which policy comes into force.
 pub const ADMIT_POLICY: &str = "Approvals/AdmitPolicy";

@@ -70,6 +70,11 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::ApprovalDeclined => "Approval declined",
         Kind::ApprovalUsed => "Approved call made",
         Kind::PolicyAdmitted => "Access policy admitted",
+        Kind::KekRotated => "Tenant key rotated",
+        Kind::KekRetired => "Tenant key versions retired",
+        Kind::KeyRewrapped => "Key wrapped under another root key",
+        Kind::KekRotationBegun => "Rotation of all tenant keys begun",
+        Kind::KeyRewrapBegun => "Rewrapping under a root key begun",
     }
 }
 
@@ -101,6 +106,10 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::ApprovalDeclined
         | Kind::ApprovalUsed
         | Kind::PolicyAdmitted
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -126,7 +135,8 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetCreated
         | Kind::AllowanceSettled
         | Kind::AllowanceDrawn
-        | Kind::UsageReported => Weight::Routine,
+        | Kind::UsageReported
+        | Kind::KeyRewrapped => Weight::Routine,
     }
 }
 

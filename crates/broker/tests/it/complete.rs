@@ -106,6 +106,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
     rotate(&mut calls, &running, &credential).await;
+    keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE && !OF_TWO.contains(&it.as_str())).collect();
@@ -382,6 +383,28 @@ async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialNam
     calls.answered.insert("Credentials/StartRotation".to_owned());
 }
 
+async fn keys(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
+    let rotate = || v1::RotateKekRequest { tenant: "tenants/acme".into(), request_id: "r".into() };
+    answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    let again = answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    assert_eq!(again.log_index, 0);
+    let request = v1::RewrapKeysRequest::default();
+    answered!(calls, admin, kms.rewrap_keys, "Kms/RewrapKeys", request);
+    loop {
+        let request = v1::GetKmsStatusRequest::default();
+        let status = answered!(calls, admin, kms.get_status, "Kms/GetStatus", request);
+        let [root] = &*status.roots else { panic!("{status:?}") };
+        assert!(root.healthy && root.outdated_keys == 0 && root.keys >= 4, "{root:?}");
+        assert_eq!(status.last_error, "");
+        let stale = status.tenants.iter().flat_map(|kek| kek.versions.iter().skip(1));
+        if stale.map(|version| version.references).sum::<u64>() == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
     let admin = &running.admin;
     let (name, etag) = (|| credential.to_owned(), String::new);
@@ -430,6 +453,11 @@ async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
     let mut calls = Calls::default();
     // By one who may not call it, or else with a request that says nothing.
+    refused!(calls, running.proxy, kms:
+        get_status GetKmsStatusRequest "Kms/GetStatus",
+        rewrap_keys RewrapKeysRequest "Kms/RewrapKeys",
+        rotate_kek RotateKekRequest "Kms/RotateKek",
+    );
     refused::refuse_credentials(&mut calls, &running).await;
     refused::refuse_budgets(&mut calls, &running).await;
     refused::refuse_administration(&mut calls, &running).await;

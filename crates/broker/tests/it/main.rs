@@ -14,6 +14,8 @@ mod policy;
 mod process;
 mod records;
 mod roles;
+mod recovery;
+mod root_key;
 mod schedule;
 mod several;
 mod sinks;

@@ -6,7 +6,9 @@ use prost::Message;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use strongroom_client::Broker;
-use strongroom_proto::v1::{AdmitPolicyRequest, Approval, GetPolicyRequest};
+use strongroom_proto::v1::{
+    AdmitPolicyRequest, Approval, GetPolicyRequest, RewrapKeysRequest, RotateKekRequest,
+};
 
 use crate::failure::Failure;
 
@@ -14,6 +16,8 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) enum Proposed {
     AdmitPolicy(AdmitPolicyRequest),
+    RewrapKeys(RewrapKeysRequest),
+    RotateKek(RotateKekRequest),
 }
 
 /// What came of making it.
@@ -34,6 +38,8 @@ impl Proposed {
         }
         match approval.method.as_str() {
             ADMIT_POLICY => decode(approval).map(Self::AdmitPolicy),
+            "Kms/RewrapKeys" => decode(approval).map(Self::RewrapKeys),
+            "Kms/RotateKek" => decode(approval).map(Self::RotateKek),
             _ => Err(Failure::BadAnswer("the method is unknown here: use a newer `strongroom`")),
         }
     }
@@ -48,6 +54,14 @@ impl Proposed {
                     (Ok(after), before) => compare(before.as_ref(), after.policy()),
                 }
             }
+            Self::RewrapKeys(request) => {
+                let root = if request.root.is_empty() { "the deployment" } else { &request.root };
+                vec![format!("wraps every key under the root of {root} by its current key")]
+            }
+            Self::RotateKek(request) if request.tenant.is_empty() => {
+                vec!["makes a new version of every tenant's key".to_owned()]
+            }
+            Self::RotateKek(request) => vec![format!("makes a new version of {}'s key", request.tenant)],
         }
     }
 
@@ -55,8 +69,19 @@ impl Proposed {
     pub(crate) async fn run(self, broker: &Broker) -> Result<Done, Failure> {
         match self {
             Self::AdmitPolicy(request) => admit(broker, request).await,
+            Self::RewrapKeys(request) => {
+                Ok(begun(broker.kms().rewrap_keys(request).await?.into_inner().log_index))
+            }
+            Self::RotateKek(request) => {
+                Ok(begun(broker.kms().rotate_kek(request).await?.into_inner().log_index))
+            }
         }
     }
+}
+
+fn begun(log_index: u64) -> Done {
+    let text = format!("begun, as entry {log_index} tells; strongroom kms status shows how far it is");
+    Done { log_index, text }
 }
 
 /// Has a policy admitted.

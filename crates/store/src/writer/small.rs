@@ -5,7 +5,7 @@ use domain::{Timestamp, Uid};
 
 use super::Writer;
 use crate::{
-    HealthRow, PersonRow, StoreError, UsageRow,
+    HealthRow, StoreError, UsageRow,
     backend::{Backend, Value},
     error::is_lost,
     health, usage,
@@ -36,20 +36,6 @@ impl<B: Backend> Writer<B> {
             WHERE excluded.until > proposal.until";
         self.execute(FORGET, &[now.into()]).await?;
         let values = [Value::Bytes(sha256), Value::Bytes(request), until.into()];
-        self.execute(SQL, &values).await.map(drop)
-    }
-
-    pub(super) async fn put_person(&mut self, row: &PersonRow) -> Result<(), StoreError> {
-        const SQL: &str = "\
-            INSERT INTO person (handle, commitment, tenant_uid, sealed, row_mac) \
-            VALUES ($1, $2, $3, $4, $5) ON CONFLICT (handle) DO NOTHING";
-        let values = [
-            Value::Bytes(&row.handle),
-            Value::Bytes(&row.commitment),
-            row.tenant_uid.as_ref().into(),
-            Value::Bytes(&row.sealed),
-            Value::Bytes(&row.row_mac),
-        ];
         self.execute(SQL, &values).await.map(drop)
     }
 

@@ -12,6 +12,7 @@ mod changes;
 mod faults;
 mod given;
 mod health;
+mod keys;
 mod lead;
 mod ledger;
 mod log;
@@ -118,6 +119,13 @@ contract![
     budgets::what_has_ended_is_recorded_once_and_then_forgotten,
     budgets::a_race_for_a_cap_gives_out_all_of_it_and_no_more,
     ledger::the_store_says_what_the_ledger_says,
+    keys::every_row_under_an_old_version_is_found_and_replaced,
+    keys::a_change_that_comes_before_a_replacement_stays,
+    keys::a_version_is_deleted_when_nothing_is_under_it,
+    keys::nothing_is_written_under_a_version_that_is_gone,
+    keys::a_key_is_wrapped_anew_in_the_place_of_what_was_read,
+    keys::keys_are_listed_by_id_and_those_due_by_name,
+    keys::work_on_keys_is_kept_until_it_is_done,
     faults::a_corrupt_value_is_named,
     faults::a_corrupt_head_stops_the_log,
     faults::a_locked_database_is_unavailable_and_records_nothing,
