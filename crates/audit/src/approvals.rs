@@ -62,6 +62,11 @@ impl Approval {
         self.proposed_at + APPROVAL_LASTS
     }
 
+    /// Whether it waits for somebody, but for the time.
+    pub fn is_open(&self) -> bool {
+        matches!(self.step, Step::Proposed | Step::Approved)
+    }
+
     /// Whether its time is up.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at() <= now
@@ -70,6 +75,7 @@ impl Approval {
 
 impl Approvals {
     /// Takes a record in. A misstep changes nothing.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few kinds say anything of it")]
     pub fn apply(&mut self, record: &Record) -> Result<(), Misstep> {
         match record.kind() {
             Kind::PolicyAdmitted => {
@@ -102,7 +108,7 @@ impl Approvals {
         now: Timestamp,
     ) -> Option<&Approval> {
         self.open.values().find(|it| {
-            matches!(it.step, Step::Proposed | Step::Approved)
+            it.is_open()
                 && it.proposer == *proposer
                 && it.request_sha256 == *request_sha256
                 && !it.is_expired(now)
@@ -139,9 +145,10 @@ impl Approvals {
     fn decide(&mut self, record: &Record, step: Step) -> Result<(), Misstep> {
         let (decider, now, request) = (person(record)?, time(record)?, request(record)?);
         let approval = self.open.get_mut(&id(record)?).ok_or(Misstep)?;
-        let is_due = match step {
-            Step::Approved => approval.step == Step::Proposed && decider != approval.proposer,
-            _ => matches!(approval.step, Step::Proposed | Step::Approved),
+        let is_due = if step == Step::Approved {
+            approval.step == Step::Proposed && decider != approval.proposer
+        } else {
+            approval.is_open()
         };
         if !is_due || approval.is_expired(now) || approval.request_sha256 != request {
             return Err(Misstep);

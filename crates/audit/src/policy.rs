@@ -37,7 +37,8 @@ impl PolicyDocument {
 
     /// Reads a document.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, MalformedPolicy> {
-        let Rules { rules, two_people } = serde_json::from_slice(&bytes).map_err(MalformedPolicy)?;
+        let Rules { rules, two_people } =
+            serde_json::from_slice(&bytes).map_err(MalformedPolicy)?;
         let sha256 = Sha256::digest(&bytes).into();
         let policy = AccessPolicy::new(rules).with_two_people(two_people);
         Ok(Self { sha256, bytes, policy })

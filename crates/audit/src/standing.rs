@@ -3,8 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use domain::{ProviderId, SpiffeId, TenantId, Uid};
 
 use crate::{
-    Approvals, Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record, custody::CLOCKS_APART,
-    record::Checked, timestamp,
+    Approvals, Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record,
+    custody::CLOCKS_APART, record::Checked, timestamp,
 };
 
 /// Who may borrow, as the records so far tell it: brokers that run, sessions that are open, identities

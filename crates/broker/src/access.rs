@@ -410,8 +410,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_another_policy_decided_is_decided_again() {
-        let policy =
-            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&AccessPolicy::default()).unwrap() };
+        let policy = || InForce {
+            file: PolicyFile::default(),
+            document: PolicyDocument::of(&AccessPolicy::default()).unwrap(),
+        };
         let access = Access::new(policy());
         let first = access.in_force();
         access.replace(policy(), async { false }).await;
@@ -423,8 +425,10 @@ mod tests {
 
     #[tokio::test]
     async fn no_policy_takes_the_place_of_one_that_is_held() {
-        let policy =
-            || InForce { file: PolicyFile::default(), document: PolicyDocument::of(&AccessPolicy::default()).unwrap() };
+        let policy = || InForce {
+            file: PolicyFile::default(),
+            document: PolicyDocument::of(&AccessPolicy::default()).unwrap(),
+        };
         let access = Access::new(policy());
         let first = access.in_force();
         let held = access.hold(&first).await.unwrap();

@@ -57,10 +57,9 @@ impl Core {
                 tenant: tenant.map(ToString::to_string).unwrap_or_default(),
                 ..step(kind, id, &request_sha256)
             };
-            match self.take_step(caller, record, as_of).await? {
-                true if kind == Kind::ApprovalUsed => return Ok(()),
-                true => return Err(Why::ApprovalNeeded(id)),
-                false => {}
+            if self.take_step(caller, record, as_of).await? {
+                let is_approved = kind == Kind::ApprovalUsed;
+                return if is_approved { Ok(()) } else { Err(Why::ApprovalNeeded(id)) };
             }
         }
         Err(Why::LogUnavailable)
@@ -89,9 +88,9 @@ impl Core {
                 }
                 Decision::Approve(_) => Kind::ApprovalGiven,
             };
-            let is_open = match kind {
-                Kind::ApprovalGiven => approval.step == Step::Proposed,
-                _ => matches!(approval.step, Step::Proposed | Step::Approved),
+            let is_open = match decision {
+                Decision::Approve(_) => approval.step == Step::Proposed,
+                Decision::Decline => approval.is_open(),
             };
             if !is_open || approval.is_expired(self.store.now().await?) {
                 return Err(Why::ApprovalIsOver.into());
@@ -127,9 +126,9 @@ impl Core {
         let genuine = |request: &Vec<u8>| {
             request_sha256(&approval.method, request) == approval.request_sha256
         };
-        request
-            .filter(genuine)
-            .ok_or_else(|| Why::Corrupt("a proposed request was changed past the broker".to_owned()))
+        request.filter(genuine).ok_or_else(|| {
+            Why::Corrupt("a proposed request was changed past the broker".to_owned())
+        })
     }
 
     /// An approval by somebody who may not call any more counts for nothing.

@@ -39,8 +39,8 @@ use crate::{
     services::{
         approvals::ApprovalService, audit::AuditService, budgets::BudgetService,
         credentials::CredentialService, identities::IdentityService, kms::KmsService,
-        leases::LeaseService, prices::PriceService,
-        tenants::TenantService, usage::UsageService, virtual_keys::VirtualKeyService,
+        leases::LeaseService, prices::PriceService, tenants::TenantService, usage::UsageService,
+        virtual_keys::VirtualKeyService,
     },
     signer::Signer,
     signing::{Signing, check_clock, record_trouble},

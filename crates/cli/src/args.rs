@@ -4,8 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    approvals, audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
-    audit_verify, audit_who_used, budgets,
+    approvals, audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune,
+    audit_tail, audit_verify, audit_who_used, budgets,
     context::Context,
     credentials,
     failure::Failure,
@@ -208,7 +208,10 @@ mod tests {
         check("strongroom policy admit policy.toml --json", true);
         check("strongroom approvals list", true);
         check("strongroom approvals show 00112233445566778899aabbccddeeff", true);
-        check("strongroom approvals approve approvals/00112233445566778899aabbccddeeff --yes", true);
+        check(
+            "strongroom approvals approve approvals/00112233445566778899aabbccddeeff --yes",
+            true,
+        );
         check("strongroom approvals decline 00112233445566778899aabbccddeeff --json", true);
         check("strongroom approvals run 00112233445566778899aabbccddeeff", true);
         check("strongroom approvals approve 7", false);

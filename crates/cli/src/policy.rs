@@ -7,7 +7,8 @@ use serde::Serialize;
 use strongroom_proto::v1::{AdmitPolicyRequest, GetPolicyRequest};
 
 use crate::{
-    approvals, context::Context,
+    approvals,
+    context::Context,
     failure::Failure,
     files,
     names::TenantArg,

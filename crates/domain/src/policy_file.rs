@@ -279,7 +279,8 @@ longest_lease_seconds = 90
 
     #[test]
     fn what_needs_two_people_needs_somebody_who_approves() {
-        let methods = ["Leases/AcquireLease", "Audit/ListRecords", "Approvals/Approve", ADMIT_POLICY];
+        let methods =
+            ["Leases/AcquireLease", "Audit/ListRecords", "Approvals/Approve", ADMIT_POLICY];
         let methods = methods.map(str::to_owned);
         let text = format!("two_people = [\"{ADMIT_POLICY}\"]\n{GOOD}")
             .replace("\"Audit/*\"", "\"Audit/*\", \"Approvals/*\"");
@@ -287,7 +288,8 @@ longest_lease_seconds = 90
         assert_eq!(fault.line, Some(1), "{fault}");
         assert!(fault.what.contains("nobody could be the second"), "{fault}");
 
-        let held = format!("{text}[[grants]]\nrole = \"nobody\"\nto = [\"spiffe://a.b/x\"]\ntenants = ");
+        let held =
+            format!("{text}[[grants]]\nrole = \"nobody\"\nto = [\"spiffe://a.b/x\"]\ntenants = ");
         assert!(PolicyFile::parse(&format!("{held}[\"acme\"]"), &methods).is_err());
         let policy = PolicyFile::parse(&format!("{held}[\"*\"]"), &methods).unwrap();
         assert!(policy.policy().needs_two_people(ADMIT_POLICY));

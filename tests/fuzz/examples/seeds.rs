@@ -27,7 +27,11 @@ fn main() {
     keep("tiles", "path", b"tile/entries/x001/x234/067.p/12");
     keep("tiles", "hashes", b"tile/0/x001/067");
     let rule: AccessRule = toml::from_str(RULE).unwrap();
-    keep("policy", "one-rule", PolicyDocument::of(&domain::AccessPolicy::new(vec![rule])).unwrap().as_bytes());
+    keep(
+        "policy",
+        "one-rule",
+        PolicyDocument::of(&domain::AccessPolicy::new(vec![rule])).unwrap().as_bytes(),
+    );
     keep("envelope", "sealed", &sealed());
     keep("certificate", "workload", &certificate("spiffe://acme.internal/proxy"));
     keep("certificate", "foreign", &certificate("spiffe://evil.example/proxy"));

@@ -2,7 +2,8 @@ use audit::{Disclosure, Finding, Kind, PolicyDocument, Record, RecordDraft, Veri
 use domain::Timestamp;
 
 use crate::fixture::{
-    START, beginning, blank, bodies, change, end, key, lend, policy, revoke_key, seal, sign, step, verify,
+    START, beginning, blank, bodies, change, end, key, lend, policy, revoke_key, seal, sign, step,
+    verify,
 };
 
 /// Signs these records, as a log would that had done what they say, and verifies them. A broker's

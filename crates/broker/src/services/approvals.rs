@@ -79,9 +79,9 @@ impl Approvals for ApprovalService {
 impl Core {
     async fn list_approvals(&self, caller: &Caller) -> Result<v1::ListApprovalsResponse, Refused> {
         self.catch_up().await?;
-        let mut listed: Vec<_> = self.directory.approvals(|all| {
-            all.all().filter(|it| self.may_decide(caller, it)).cloned().collect()
-        });
+        let mut listed: Vec<_> = self
+            .directory
+            .approvals(|all| all.all().filter(|it| self.may_decide(caller, it)).cloned().collect());
         listed.sort_by_key(|approval| std::cmp::Reverse(approval.log_index));
         let (mut approvals, now) = (Vec::new(), self.store.now().await?);
         for approval in listed.iter().take(MOST) {

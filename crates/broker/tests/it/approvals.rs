@@ -114,7 +114,10 @@ async fn what_another_has_approved_is_done_once() {
     assert_ne!(propose(&second, &wanted).await, name);
     admit(&running.admin, &wanted).await.unwrap();
     let used = get(&running.admin, &name).await.unwrap();
-    assert_eq!((used.state(), &*used.decider), (State::Used, "spiffe://strongroom.local/admin/second"));
+    assert_eq!(
+        (used.state(), &*used.decider),
+        (State::Used, "spiffe://strongroom.local/admin/second")
+    );
     assert_ne!(propose(&running.admin, &wanted).await, name, "once");
     let listed = running.admin.approvals().list_approvals(v1::ListApprovalsRequest {}).await;
     assert_eq!(listed.unwrap().into_inner().approvals.len(), 4);
@@ -154,7 +157,10 @@ async fn nobody_is_their_own_second_person_and_no_workload_is_one() {
     assert_eq!(propose(&running.admin, &wanted).await, name, "still waits");
     // One who has no such role.
     let stranger = Running::start_with_policy(|policy| {
-        two_people(&policy).replace("\"spiffe://strongroom.local/admin/*\"", "\"spiffe://strongroom.local/admin/local\"")
+        two_people(&policy).replace(
+            "\"spiffe://strongroom.local/admin/*\"",
+            "\"spiffe://strongroom.local/admin/local\"",
+        )
     })
     .await;
     let name = propose(&stranger.admin, &wanted).await;
@@ -273,8 +279,7 @@ async fn the_brokers_own_clock_ends_no_approval() {
     let (folder, layout) = layout();
     let policy = two_people(&fs::read_to_string(&layout.policy).unwrap());
     fs::write(&layout.policy, &policy).unwrap();
-    issue(&layout, "second");
-    let clock = ManualClock::at(SystemClock.now() + Duration::from_hours(23));
+    let clock = ManualClock::at(SystemClock.now() + Duration::from_hours(25));
     let running = Running::start_by(folder, layout, Arc::new(clock)).await;
     let name = propose(&running.admin, &with_member(&policy)).await;
     assert_eq!(get(&running.admin, &name).await.unwrap().state(), State::Proposed);

@@ -76,6 +76,7 @@ macro_rules! refused {
     };
 }
 
+mod approvals;
 mod keys;
 mod refused;
 
@@ -100,7 +101,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     read(&mut calls, &running, &virtual_key).await;
     usage_and_prices(&mut calls, &running).await;
     audit(&mut calls, &running).await;
-    admit(&mut calls, &running).await;
+    approvals::admit(&mut calls, &running).await;
     spend(&mut calls, &running, &virtual_key).await;
     let secret = domain::Secret::new(b"sk-proj-another-0123456789".to_vec());
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
@@ -109,7 +110,10 @@ async fn every_method_that_is_answered_leaves_a_record() {
     keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
-    let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE && !OF_TWO.contains(&it.as_str())).collect();
+    let answered: BTreeSet<_> = contract()
+        .into_iter()
+        .filter(|it| it != NEVER_HERE && !OF_TWO.contains(&it.as_str()))
+        .collect();
     assert_eq!(calls.answered, answered);
     let records = running.end().await;
     let done: BTreeSet<_> = methods(&records, |kind| kind != Kind::Refused).into_iter().collect();
@@ -357,15 +361,6 @@ async fn audit(calls: &mut Calls, running: &Running) {
     assert_eq!(*policy.sha256(), *loaded.policy_sha256);
     let request = v1::ProveConsistencyRequest { old_size: 1, new_size: 2 };
     answered!(calls, admin, audit.prove_consistency, "Audit/ProveConsistency", request);
-}
-
-async fn admit(calls: &mut Calls, running: &Running) {
-    let request = v1::ListApprovalsRequest {};
-    let admin = &running.admin;
-    answered!(calls, admin, approvals.list_approvals, "Approvals/ListApprovals", request);
-    let policy = fs::read_to_string(&running.layout.policy).unwrap();
-    let request = v1::AdmitPolicyRequest { policy };
-    answered!(calls, admin, approvals.admit_policy, "Approvals/AdmitPolicy", request);
 }
 
 async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialName) {

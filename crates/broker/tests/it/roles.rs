@@ -92,7 +92,8 @@ fn people_do_what_their_role_is_for() {
     let approver = may("approver/p", None);
     let expected = ["Approve", "Decline", "GetApproval", "ListApprovals"];
     let expected = expected.map(|method| format!("Approvals/{method}"));
-    let expected: BTreeSet<_> = expected.into_iter().chain(["Audit/GetPolicy".to_owned()]).collect();
+    let expected: BTreeSet<_> =
+        expected.into_iter().chain(["Audit/GetPolicy".to_owned()]).collect();
     assert_eq!(approver, expected);
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use audit::PolicyDocument;
+use audit::{Hash, PolicyDocument};
 use domain::{ADMIT_POLICY, AccessPolicy, Fields, PolicyFile};
 use prost::Message;
 use serde::Serialize;
@@ -33,7 +33,8 @@ impl Proposed {
     pub(crate) fn read(approval: &Approval) -> Result<Self, Failure> {
         let fields = Fields::new("strongroom approval v1");
         let fields = fields.field(1, &approval.method).field(2, &approval.request);
-        if approval.request_sha256 != *Sha256::digest(fields.finish()) {
+        let digest: Hash = Sha256::digest(fields.finish()).into();
+        if *approval.request_sha256 != digest {
             return Err(Failure::BadAnswer("the proposed request is not what its digest is of"));
         }
         match approval.method.as_str() {
@@ -61,7 +62,9 @@ impl Proposed {
             Self::RotateKek(request) if request.tenant.is_empty() => {
                 vec!["makes a new version of every tenant's key".to_owned()]
             }
-            Self::RotateKek(request) => vec![format!("makes a new version of {}'s key", request.tenant)],
+            Self::RotateKek(request) => {
+                vec![format!("makes a new version of {}'s key", request.tenant)]
+            }
         }
     }
 
@@ -80,7 +83,8 @@ impl Proposed {
 }
 
 fn begun(log_index: u64) -> Done {
-    let text = format!("begun, as entry {log_index} tells; strongroom kms status shows how far it is");
+    let text =
+        format!("begun, as entry {log_index} tells; strongroom kms status shows how far it is");
     Done { log_index, text }
 }
 
@@ -137,9 +141,10 @@ mod tests {
     use super::*;
 
     fn approval(request_of: &str, digest_of: &str) -> Approval {
-        let encoded = |policy: &str| AdmitPolicyRequest { policy: policy.to_owned() }.encode_to_vec();
+        let encoded =
+            |policy: &str| AdmitPolicyRequest { policy: policy.to_owned() }.encode_to_vec();
         let fields = Fields::new("strongroom approval v1").field(1, ADMIT_POLICY);
-        let digest = Sha256::digest(fields.field(2, encoded(digest_of)).finish());
+        let digest: Hash = Sha256::digest(fields.field(2, encoded(digest_of)).finish()).into();
         Approval {
             method: ADMIT_POLICY.to_owned(),
             request: encoded(request_of).into(),

@@ -47,7 +47,8 @@ fn a_policy_is_admitted_by_two() {
     let (_, said) = running.refused(&["approvals", "run", &name]);
     assert_eq!(error(&said)["reason"], "APPROVAL_NEEDED", "{said}");
 
-    let by_second = |arguments: &[&str]| answer(arguments, &running.give_by(&second, arguments, b""));
+    let by_second =
+        |arguments: &[&str]| answer(arguments, &running.give_by(&second, arguments, b""));
     let listed = by_second(&["approvals", "list"]);
     assert_eq!(listed["approvals"][0]["name"], name.as_str());
     let shown = by_second(&["approvals", "show", &name]);

@@ -226,14 +226,12 @@ pub(crate) async fn approvals_are_all_that_is_kept_of_themselves(place: &Place) 
         })
     };
     let kinds = [Kind::ApprovalRequested, Kind::ApprovalGiven, Kind::ApprovalDeclined];
-    let pending = kinds.map(|kind| Pending {
-        record: step(kind).unwrap(),
-        as_of: None,
-        tenants: Vec::new(),
-    });
+    let pending =
+        kinds.map(|kind| Pending { record: step(kind).unwrap(), as_of: None, tenants: Vec::new() });
     store.append(&pending).await.unwrap();
     // Of two that were decided on the same state, the second is left out.
-    let used = Pending { record: step(Kind::ApprovalUsed).unwrap(), as_of: Some(3), tenants: vec![] };
+    let used =
+        Pending { record: step(Kind::ApprovalUsed).unwrap(), as_of: Some(3), tenants: vec![] };
     let appended = store.append(&[used.clone(), used]).await.unwrap();
     assert!(matches!(appended[..], [Appended::Recorded(_), Appended::Stale { .. }]));
     let changes = store.changes(0, 10).await.unwrap();

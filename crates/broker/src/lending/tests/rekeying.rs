@@ -243,7 +243,16 @@ async fn every_tenants_key_is_rotated_and_a_tenant_that_was_added_is_left_alone(
         let request_id = Some(request_id.parse().unwrap());
         let admin = caller("Kms/RotateKek");
         let core = Arc::clone(&fixture.core);
-        async move { core.begin(&admin, &Task::RotateAll, request_id, record).await.unwrap() }
+        async move {
+            core.begin(
+                (&admin, &v1::RotateKekRequest::default()),
+                &Task::RotateAll,
+                request_id,
+                record,
+            )
+            .await
+            .unwrap()
+        }
     };
     assert!(begun("r-1").await > 0);
     assert_eq!(begun("r-1").await, 0, "the same request again");
@@ -291,7 +300,10 @@ async fn keys_are_wrapped_under_a_new_root_key_and_open_as_before() {
     let other = Arc::new(core(Arc::clone(&fixture.store) as _, roots, &fixture.clock).await);
     let record = Record { kind: Kind::KeyRewrapBegun.into(), ..Record::default() };
     let admin = caller("Kms/RewrapKeys");
-    other.begin(&admin, &Task::Rewrap(None), None, record).await.unwrap();
+    other
+        .begin((&admin, &v1::RewrapKeysRequest::default()), &Task::Rewrap(None), None, record)
+        .await
+        .unwrap();
     // Interrupted: what is done is done, and the rest follows.
     fixture.store.fail_once(Operation::Apply, Fault::AfterPersisting);
     assert!(rekeying(&other).turn().await.failed);
@@ -367,7 +379,10 @@ async fn a_tenants_own_root_is_rewrapped_apart_from_ours() {
     let other = Arc::new(core(Arc::clone(&fixture.store) as _, roots(), &fixture.clock).await);
     let record = Record { kind: Kind::KeyRewrapBegun.into(), ..Record::default() };
     let task = Task::Rewrap(Some(root.clone()));
-    other.begin(&caller("Kms/RewrapKeys"), &task, None, record).await.unwrap();
+    other
+        .begin((&caller("Kms/RewrapKeys"), &v1::RewrapKeysRequest::default()), &task, None, record)
+        .await
+        .unwrap();
     let mut rekeying = rekeying(&other);
     while rekeying.turn().await.worked {}
     assert!(fixture.store.key_work().await.unwrap()[0].done);
