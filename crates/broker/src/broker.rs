@@ -309,8 +309,17 @@ async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
     TileServer::open(tiles, files, domains, Arc::clone(clock)).await.map(Some)
 }
 
-/// Says in the log that this broker runs, and by which rules it decides.
+/// Says in the log that this broker runs, and by which rules it decides. If that fails, the database is
+/// free again.
 async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
+    let put = record_start(core, config_sha256).await;
+    if put.is_err() {
+        core.store.close().await;
+    }
+    put
+}
+
+async fn record_start(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
     let policy = core.access.in_force();
     let admitted = policy_file::is_admitted(core, policy.document()).await;
     if !admitted.map_err(|why| anyhow::anyhow!("reading which policy was admitted: {why:?}"))? {

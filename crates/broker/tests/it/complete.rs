@@ -79,6 +79,7 @@ macro_rules! refused {
 mod approvals;
 mod keys;
 mod refused;
+mod usage;
 
 /// What is not answered by this machine's clock: nothing is pruned that is younger than a day. It has
 /// a test of its own, by a clock that is put forward.
@@ -99,7 +100,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     );
     lend(&mut calls, &running, &virtual_key).await;
     read(&mut calls, &running, &virtual_key).await;
-    usage_and_prices(&mut calls, &running).await;
+    usage::usage_and_prices(&mut calls, &running).await;
     audit(&mut calls, &running).await;
     approvals::admit(&mut calls, &running).await;
     spend(&mut calls, &running, &virtual_key).await;
@@ -295,30 +296,6 @@ async fn read(calls: &mut Calls, running: &Running, virtual_key: &VirtualKey) {
     answered!(calls, admin, virtual_keys.get_virtual_key, "VirtualKeys/GetVirtualKey", request);
     let request = v1::ListVirtualKeysRequest { parent: name(), ..Default::default() };
     answered!(calls, admin, virtual_keys.list_virtual_keys, "VirtualKeys/ListVirtualKeys", request);
-}
-
-async fn usage_and_prices(calls: &mut Calls, running: &Running) {
-    let admin = &running.admin;
-    let request = v1::QueryUsageRequest {
-        start_time: Some(audit::proto_time(SystemClock.now())),
-        end_time: Some(audit::proto_time(SystemClock.now() + Duration::from_hours(1))),
-        ..Default::default()
-    };
-    answered!(calls, admin, usage.query_usage, "Usage/QueryUsage", request);
-    answered!(calls, admin, usage.list_calls, "Usage/ListCalls", v1::ListCallsRequest::default());
-    let request = v1::GetPricesRequest::default();
-    answered!(calls, running.proxy, prices.get_prices, "Prices/GetPrices", request);
-    let table = r#"{"version": 1000, "date": "2026-11-21", "providers": {}}"#;
-    let request = v1::ImportPricesRequest { table: table.into(), ..Default::default() };
-    answered!(calls, admin, prices.import_prices, "Prices/ImportPrices", request.clone());
-    // Again: nothing changes, and that is on record.
-    answered!(calls, admin, prices.import_prices, "Prices/ImportPrices", request);
-    let request = v1::SetTenantPricesRequest {
-        tenant: "tenants/acme".into(),
-        terms: "{}".into(),
-        ..Default::default()
-    };
-    answered!(calls, admin, prices.set_tenant_prices, "Prices/SetTenantPrices", request);
 }
 
 async fn audit(calls: &mut Calls, running: &Running) {
