@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use audit::{Kind, Reason, Record};
 use broker::{Broker, Config};
-use domain::{ADMIT_POLICY, Clock, ManualClock, SystemClock};
+use domain::{ADMIT_POLICY, Clock, ManualClock, SystemClock, TWO_PERSON_METHODS};
 use setup::{Layout, Pki};
 use strongroom_client::Problem;
 use strongroom_proto::v1::{self, approval::State};
@@ -271,6 +271,69 @@ async fn where_nobody_asks_for_two_people_one_is_enough() {
     let refused = admit(&running.admin, "[roles").await.unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (Code::InvalidArgument, "INVALID_FIELD"));
     assert_eq!(steps(&running.end().await), [Kind::PolicyAdmitted]);
+}
+
+/// One that may be listed and did not ask would be a promise in the policy that nobody keeps.
+#[tokio::test]
+async fn every_method_that_can_ask_for_two_people_does() {
+    let methods: Vec<_> = TWO_PERSON_METHODS.iter().map(|it| format!("\"{it}\"")).collect();
+    let methods = format!("two_people = [{}]", methods.join(", "));
+    let running =
+        Running::start_with_policy(|policy| policy.replace("two_people = []", &methods)).await;
+    let policy = fs::read_to_string(&running.layout.policy).unwrap();
+    for method in TWO_PERSON_METHODS {
+        let refused = call(&running.admin, method, &policy).await.unwrap_err();
+        assert_eq!(reason(&refused), "APPROVAL_NEEDED", "{method}");
+    }
+    let records = running.end().await;
+    let asked = steps(&records).into_iter().filter(|kind| *kind == Kind::ApprovalRequested);
+    assert_eq!(asked.count(), TWO_PERSON_METHODS.len());
+    // Where the policy does not ask, they are done.
+    let running = Running::start().await;
+    for method in TWO_PERSON_METHODS {
+        call(&running.admin, method, &policy).await.unwrap();
+    }
+    running.end().await;
+}
+
+async fn call(
+    broker: &strongroom_client::Broker,
+    method: &str,
+    policy: &str,
+) -> Result<(), Status> {
+    match method {
+        ADMIT_POLICY => admit(broker, policy).await.map(drop),
+        "Kms/RewrapKeys" => {
+            broker.kms().rewrap_keys(v1::RewrapKeysRequest::default()).await.map(drop)
+        }
+        "Kms/RotateKek" => broker.kms().rotate_kek(v1::RotateKekRequest::default()).await.map(drop),
+        method => panic!("{method} has no case here"),
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_carried_out_is_answered_again_without_a_second_person() {
+    let running = Running::start_with_policy(|policy| {
+        policy.replace("two_people = []", "two_people = [\"Kms/RotateKek\"]")
+    })
+    .await;
+    let rotate = async || {
+        let request = v1::RotateKekRequest {
+            tenant: "tenants/platform".to_owned(),
+            request_id: "r-1".to_owned(),
+        };
+        running.admin.kms().rotate_kek(request).await.map(tonic::Response::into_inner)
+    };
+    let refused = rotate().await.unwrap_err();
+    let name = Problem::from_status(&refused).metadata.into_iter().next().unwrap().1;
+    approve(&person(&running, "second"), &name).await.unwrap();
+    assert!(rotate().await.unwrap().log_index > 0);
+    assert_eq!(rotate().await.unwrap().log_index, 0);
+    let records = running.end().await;
+    let used = Kind::ApprovalUsed;
+    let at = |kind: Kind| records.iter().position(|record| record.kind() == kind).unwrap();
+    assert_eq!(at(Kind::KekRotated), at(used) + 1, "and nothing stands between");
+    assert_eq!(records[at(used)].tenant, "platform");
 }
 
 /// The database's clock decides what is over; a broker whose clock is a day ahead changes nothing.
