@@ -108,6 +108,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("because", &record.because, LONGEST_NAME),
         ("budget", &record.budget, LONGEST_NAME),
         ("root", &record.root, LONGEST_NAME),
+        ("table", &record.table, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
@@ -130,6 +131,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("subject_commitment", &record.subject_commitment, 32),
         ("prices_sha256", &record.prices_sha256, 32),
         ("allowance_id", &record.allowance_id, 16),
+        ("erasure_id", &record.erasure_id, 16),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
@@ -150,6 +152,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     let times = [
         ("lease_expire_time", &record.lease_expire_time),
         ("previous_expire_time", &record.previous_expire_time),
+        ("copies_until_time", &record.copies_until_time),
     ];
     for (name, time) in times {
         if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
@@ -190,6 +193,8 @@ enum Required {
     KekId,
     KekVersion,
     RootKey,
+    Erasure,
+    CopiesUntil,
 }
 
 impl Required {
@@ -218,6 +223,8 @@ impl Required {
             Self::KekId => record.kek_id.is_empty(),
             Self::KekVersion => record.kek_version == 0,
             Self::RootKey => record.root_key_sha256.is_empty(),
+            Self::Erasure => record.erasure_id.is_empty(),
+            Self::CopiesUntil => record.copies_until_time.is_none(),
         }
     }
 
@@ -246,6 +253,8 @@ impl Required {
             Self::KekId => "kek_id",
             Self::KekVersion => "kek_version",
             Self::RootKey => "root_key_sha256",
+            Self::Erasure => "erasure_id",
+            Self::CopiesUntil => "copies_until_time",
         }
     }
 }
@@ -269,6 +278,11 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::KeyRewrapped => {
             &[Required::Tenant, Required::KekId, Required::KekVersion, Required::RootKey]
         }
+        Kind::TenantShredded => &[Required::Tenant, Required::Erasure],
+        Kind::CredentialShredded => {
+            &[Required::Credential, Required::CredentialUid, Required::Erasure]
+        }
+        Kind::SharesDestroyed => &[Required::Tenant, Required::Erasure, Required::CopiesUntil],
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],

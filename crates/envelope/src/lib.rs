@@ -17,6 +17,7 @@ mod local;
 mod pkcs11;
 mod private_file;
 mod roots;
+mod share;
 mod transit;
 #[cfg(test)]
 mod vectors;
@@ -34,4 +35,5 @@ pub use kms::{Kms, KmsStatus, WrappedKey};
 pub use local::LocalKms;
 pub use pkcs11::Pkcs11Kms;
 pub use roots::Roots;
+pub use share::tenant_key;
 pub use transit::TransitKms;
