@@ -31,6 +31,10 @@ pub(crate) enum Failure {
     SetBack { name: String, because: String },
     #[error("the test did not show that the credential works: {0}")]
     NotValid(String),
+    #[error("{name} is erased from the database, and its shares are not destroyed yet")]
+    SharesStand { name: String },
+    #[error("{count} rows are not as they were written")]
+    RowsChanged { count: usize },
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -121,6 +125,14 @@ impl Failure {
             Self::SetBack { .. } => {
                 Some("check the new key at the provider, then rotate again with one that works")
             }
+            Self::SharesStand { .. } => Some(
+                "the store of shares does not answer; the broker goes on by itself: ask again with the same \
+                 command",
+            ),
+            Self::RowsChanged { .. } => Some(
+                "somebody changed the database past the brokers, or a part of it was restored: \
+                 docs/operations.md, \"Rows that were changed\"",
+            ),
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")
@@ -198,9 +210,10 @@ impl Failure {
             Self::Broker(_) => "refused",
             Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
             Self::NoConfig | Self::Config { .. } | Self::Usage(_) | Self::Export { .. } => "usage",
-            Self::Finding(_) | Self::Unverified { .. } | Self::Beyond { .. } => {
-                "verification_failed"
-            }
+            Self::Finding(_)
+            | Self::RowsChanged { .. }
+            | Self::Unverified { .. }
+            | Self::Beyond { .. } => "verification_failed",
             Self::Client(_)
             | Self::NotValid(_)
             | Self::File { .. }
@@ -211,6 +224,7 @@ impl Failure {
             | Self::BadAnswer(_)
             | Self::NotConfirmed
             | Self::SetBack { .. }
+            | Self::SharesStand { .. }
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)
