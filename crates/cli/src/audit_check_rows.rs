@@ -14,6 +14,8 @@ struct Checked {
     records: u64,
     tenants: u64,
     findings: Vec<FindingView>,
+    /// Tenants whose rows were not checked.
+    unchecked_tenants: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,11 +49,13 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
         records: last.records,
         tenants: last.tenants_checked,
         findings: last.findings.into_iter().map(FindingView::from).collect(),
+        unchecked_tenants: last.unchecked_tenants,
     };
     context.output.show(&checked, human)?;
-    match checked.findings.len() {
-        0 => Ok(()),
-        count => Err(Failure::RowsChanged { count }),
+    match (checked.findings.len(), checked.unchecked_tenants.len()) {
+        (0, 0) => Ok(()),
+        (0, tenants) => Err(Failure::RowsUnchecked { tenants }),
+        (count, _) => Err(Failure::RowsChanged { count }),
     }
 }
 
@@ -64,8 +68,11 @@ impl From<RowFinding> for FindingView {
 }
 
 fn human(checked: &Checked) -> String {
-    let Checked { rows, records, tenants, findings } = checked;
+    let Checked { rows, records, tenants, findings, unchecked_tenants } = checked;
     let looked = format!("{rows} rows of {tenants} tenants and {records} records were checked");
+    if findings.is_empty() && !unchecked_tenants.is_empty() {
+        return format!("{looked}\nnot checked: {}", unchecked_tenants.join(", "));
+    }
     if findings.is_empty() {
         return format!("{looked}: all are as they were written");
     }

@@ -35,6 +35,8 @@ pub(crate) enum Failure {
     SharesStand { name: String },
     #[error("{count} rows are not as they were written")]
     RowsChanged { count: usize },
+    #[error("the rows of {tenants} tenants were not checked")]
+    RowsUnchecked { tenants: usize },
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -133,6 +135,9 @@ impl Failure {
                 "somebody changed the database past the brokers, or a part of it was restored: \
                  docs/operations.md, \"Rows that were changed\"",
             ),
+            Self::RowsUnchecked { .. } => Some(
+                "the KMS does not give their keys: see `strongroom kms status`, and check again",
+            ),
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")
@@ -225,6 +230,7 @@ impl Failure {
             | Self::NotConfirmed
             | Self::SetBack { .. }
             | Self::SharesStand { .. }
+            | Self::RowsUnchecked { .. }
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)

@@ -15,12 +15,25 @@ use crate::{
 /// What has to be read of the log's own tables to see whether they are as they were written.
 #[async_trait]
 pub trait CheckStore {
-    /// The deployment's id as it is stored now.
-    async fn stored_deployment(&self) -> Result<Uid, StoreError>;
+    /// What is stored once, as it is now.
+    async fn stored(&self) -> Result<Stored, StoreError>;
+
+    /// Rows that nobody finds by whose they are, because that is not there: the table and an id of
+    /// the row's, some of each table.
+    async fn strays(&self) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError>;
 
     /// Looks at a range of records: whether each hashes to its leaf, and whether what the database finds it
     /// by is what it says.
     async fn check_records(&self, range: Range<u64>) -> Result<CheckedRecords, StoreError>;
+}
+
+/// What is stored once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stored {
+    /// The deployment's id.
+    pub deployment: Uid,
+    /// The size that the newest checkpoint is kept under.
+    pub checkpoint_size: Option<u64>,
 }
 
 /// What was seen of a range of records.
@@ -38,9 +51,60 @@ pub struct CheckedRecords {
 
 #[async_trait]
 impl<B: Backend> CheckStore for SqlStore<B> {
-    async fn stored_deployment(&self) -> Result<Uid, StoreError> {
+    async fn stored(&self) -> Result<Stored, StoreError> {
         let found = self.one("SELECT deployment FROM head", &[], mapping::deployment).await?;
-        found.ok_or_else(|| StoreError::Corrupt("head.deployment".to_owned()))
+        let deployment = found.ok_or_else(|| StoreError::Corrupt("head.deployment".to_owned()))?;
+        let size = |row: &Row| Columns { row, table: "checkpoint" }.number("size");
+        let checkpoint_size = self.one("SELECT size FROM checkpoint", &[], size).await?;
+        Ok(Stored { deployment, checkpoint_size })
+    }
+
+    async fn strays(&self) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError> {
+        // Whom each row says that it belongs to, twice where it says so twice.
+        const STRAYS: [(&str, &str); 7] = [
+            (
+                "wrapped_key",
+                "SELECT uid AS id FROM wrapped_key AS it WHERE NOT EXISTS \
+                    (SELECT 1 FROM tenant AS t WHERE t.uid = it.tenant_uid) LIMIT 100",
+            ),
+            (
+                "person",
+                "SELECT commitment AS id FROM person AS it WHERE NOT EXISTS \
+                    (SELECT 1 FROM tenant AS t WHERE t.uid = it.tenant_uid) LIMIT 100",
+            ),
+            (
+                "credential",
+                "SELECT uid AS id FROM credential AS it WHERE NOT EXISTS (SELECT 1 FROM tenant AS t \
+                    WHERE t.uid = it.tenant_uid AND t.id = it.tenant) LIMIT 100",
+            ),
+            (
+                "credential_version",
+                "SELECT credential_uid AS id FROM credential_version AS it WHERE NOT EXISTS \
+                    (SELECT 1 FROM credential AS c WHERE c.uid = it.credential_uid) LIMIT 100",
+            ),
+            (
+                "credential_test",
+                "SELECT credential_uid AS id FROM credential_test AS it WHERE NOT EXISTS \
+                    (SELECT 1 FROM credential AS c WHERE c.uid = it.credential_uid) LIMIT 100",
+            ),
+            (
+                "virtual_key",
+                "SELECT tenant_uid AS id FROM virtual_key AS it WHERE NOT EXISTS (SELECT 1 FROM \
+                    tenant AS t WHERE t.uid = it.tenant_uid AND t.id = it.tenant) LIMIT 100",
+            ),
+            (
+                "budget",
+                "SELECT uid AS id FROM budget AS it WHERE NOT EXISTS (SELECT 1 FROM tenant AS t \
+                    WHERE t.uid = it.tenant_uid AND t.id = it.tenant) LIMIT 100",
+            ),
+        ];
+        let mut strays = Vec::new();
+        for (table, sql) in STRAYS {
+            for row in self.fetch(sql, &[]).await? {
+                strays.push((table, Columns { row: &row, table }.bytes("id")?));
+            }
+        }
+        Ok(strays)
     }
 
     async fn check_records(&self, range: Range<u64>) -> Result<CheckedRecords, StoreError> {

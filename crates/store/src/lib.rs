@@ -32,7 +32,7 @@ pub use budgets::{
     AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Granted, Reconcile, Reconciled,
     Report, Reported, Swept, write_limits,
 };
-pub use check::{CheckStore, CheckedRecords};
+pub use check::{CheckStore, CheckedRecords, Stored};
 pub use config::{StoreConfig, open, open_shares};
 pub use erasure::ErasureRow;
 pub use error::StoreError;

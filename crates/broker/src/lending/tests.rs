@@ -1,11 +1,13 @@
 mod alone;
 mod budgets;
+mod erasure;
 mod exchanged;
 mod fallback;
 mod kms_trouble;
 mod rekeying;
 mod roots;
 mod rotation;
+mod rows;
 mod tried;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -19,9 +21,9 @@ use envelope::{KeyringSettings, LocalKms, Roots};
 use exchange::Courier;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
-use store::{SqliteStore, Store};
+use store::{ShareStore, SqliteStore, Store};
 use strongroom_proto::v1;
-use testkit::{FailingKms, FailingStore, Fault, KmsFailure, Operation};
+use testkit::{FailingKms, FailingShares, FailingStore, Fault, KmsFailure, Operation};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
@@ -45,6 +47,7 @@ struct Fixture {
     core: Arc<Core>,
     clock: Arc<ManualClock>,
     kms: Arc<FailingKms>,
+    shares: Arc<FailingShares>,
     store: Arc<FailingStore>,
     outside: Arc<Scripted>,
     caller: Caller,
@@ -61,6 +64,11 @@ impl Fixture {
         fixture
     }
 
+    /// The stores, for another broker on them.
+    fn stores(&self) -> Stores {
+        (Arc::clone(&self.store) as _, Arc::clone(&self.shares) as _)
+    }
+
     /// Without any tenant yet.
     async fn over(kms: Arc<FailingKms>, roots: Roots) -> Self {
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
@@ -68,14 +76,16 @@ impl Fixture {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
         let outside = Arc::<Scripted>::default();
         let courier = Arc::clone(&outside) as _;
-        let core = core_with(Arc::clone(&store) as _, roots, &clock, courier).await;
+        let shares = Arc::new(FailingShares::new().await.unwrap());
+        let stores = (Arc::clone(&store) as _, Arc::clone(&shares) as _);
+        let core = core_with(stores, roots, &clock, courier).await;
         let core = Arc::new(core);
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
         let session = core.sessions.keep(session);
         let client = keys.open(&encapsulated, session.session.id()).unwrap();
-        Self { core, clock, kms, store, outside, caller, client, session }
+        Self { core, clock, kms, shares, store, outside, caller, client, session }
     }
 
     async fn furnish(&self, tenant: &str) {
@@ -184,34 +194,37 @@ fn failing_kms() -> Arc<FailingKms> {
     Arc::new(FailingKms::over(Arc::new(LocalKms::open(&key_file, None).unwrap())))
 }
 
-async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
-    core_with(store, roots, clock, Arc::<Scripted>::default()).await
+type Stores = (Arc<dyn Store>, Arc<dyn ShareStore>);
+
+async fn core(stores: Stores, roots: Roots, clock: &Arc<ManualClock>) -> Core {
+    core_with(stores, roots, clock, Arc::<Scripted>::default()).await
 }
 
 async fn core_with(
-    store: Arc<dyn Store>,
+    stores: Stores,
     roots: Roots,
     clock: &Arc<ManualClock>,
     courier: Arc<dyn Courier>,
 ) -> Core {
-    core_of(store, roots, clock, (courier, KeyringSettings::default())).await
+    core_of(stores, roots, clock, (courier, KeyringSettings::default())).await
 }
 
 async fn core_keyed(
-    store: Arc<dyn Store>,
+    stores: Stores,
     roots: Roots,
     clock: &Arc<ManualClock>,
     keyring: KeyringSettings,
 ) -> Core {
-    core_of(store, roots, clock, (Arc::<Scripted>::default(), keyring)).await
+    core_of(stores, roots, clock, (Arc::<Scripted>::default(), keyring)).await
 }
 
 async fn core_of(
-    store: Arc<dyn Store>,
+    stores: Stores,
     roots: Roots,
     clock: &Arc<ManualClock>,
     (courier, keyring): (Arc<dyn Courier>, KeyringSettings),
 ) -> Core {
+    let (store, shares) = stores;
     let methods = [
         "Audit",
         "Budgets",
@@ -247,6 +260,8 @@ async fn core_of(
         roots: Arc::new(roots),
         plain_http_origins: vec![],
         sessions: 10,
+        shares,
+        share_backups: Duration::from_hours(168),
         sinks: vec![],
         usage: crate::config::UsageConfig::default(),
         store,
@@ -328,7 +343,7 @@ async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
     // Another broker on the same store has the credential cached before it is disabled here.
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
-    let other = core(Arc::clone(&fixture.store) as _, roots, &clock).await;
+    let other = core(fixture.stores(), roots, &clock).await;
     let keys = ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
     other.lend(&fixture.caller, &session, ask(), None).await.unwrap();

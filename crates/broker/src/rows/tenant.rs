@@ -1,10 +1,10 @@
-use std::collections::BTreeSet;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use audit::Reason;
-use domain::{TenantId, Uid};
+use domain::TenantId;
 use envelope::KmsError;
 use sha2::{Digest as _, Sha256};
-use store::{BudgetRow, CredentialRow, KeyPurpose, KeyRow, Page, StoreError, VirtualKeyRow};
+use store::{KeyPurpose, KeyRow, StoreError};
 
 use super::{RowCheck, RowFinding, expected::ExpectedTenant};
 use crate::{
@@ -12,19 +12,16 @@ use crate::{
     refused::{Refused, Why},
 };
 
-/// Rows read at a time.
-const PAGE: u32 = 500;
-
 /// What is known of one tenant while its rows are looked at.
-struct Look<'a> {
-    id: &'a TenantId,
-    expected: &'a ExpectedTenant,
-    findings: Vec<RowFinding>,
+pub(super) struct Look<'a> {
+    pub(super) id: &'a TenantId,
+    pub(super) expected: &'a ExpectedTenant,
+    pub(super) findings: Vec<RowFinding>,
     rows: u64,
 }
 
 impl Look<'_> {
-    fn found(&mut self, reason: Reason, table: &'static str, name: &str, what: &str) {
+    pub(super) fn found(&mut self, reason: Reason, table: &'static str, name: &str, what: &str) {
         self.findings.push(RowFinding {
             reason,
             table,
@@ -36,7 +33,7 @@ impl Look<'_> {
 
     /// Counts a row, and takes note of it if it is not what was written. What cannot be told now is an
     /// error.
-    fn take(
+    pub(super) fn take(
         &mut self,
         table: &'static str,
         name: &str,
@@ -59,20 +56,45 @@ impl Look<'_> {
         }
     }
 
-    /// Compares a genuine row's revision with the log's.
-    fn compare(&mut self, table: &'static str, name: &str, kept: u64, logged: Option<u64>) {
-        let reason = match logged {
-            None => Reason::RowNotOnRecord,
-            Some(logged) if kept < logged => Reason::RowRolledBack,
-            Some(logged) if kept > logged => Reason::RowNotOnRecord,
-            Some(_) => return,
-        };
-        let logged =
-            logged.map_or("nothing of it".to_owned(), |logged| format!("revision {logged}"));
-        self.found(reason, table, name, &format!("it has revision {kept}, and the log {logged}"));
+    /// The rows of one reading. One that cannot be read is told of, unless it is known from its name.
+    pub(super) fn read<T>(
+        &mut self,
+        table: &'static str,
+        rows: Result<Vec<T>, StoreError>,
+    ) -> Result<Option<Vec<T>>, Why> {
+        match rows {
+            Ok(rows) => Ok(Some(rows)),
+            Err(StoreError::Corrupt(what)) => {
+                if !self.findings.iter().any(|finding| finding.table == table) {
+                    let name = format!("a row of {}", self.id.resource());
+                    self.found(Reason::RowNotOnRecord, table, &name, &what);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
-    fn missing<'n>(&mut self, table: &'static str, names: impl IntoIterator<Item = &'n String>) {
+    /// Compares a genuine row's revision with the log's.
+    pub(super) fn compare(&mut self, table: &'static str, name: &str, kept: u64, logged: u64) {
+        let reason = match kept.cmp(&logged) {
+            Ordering::Less => Reason::RowRolledBack,
+            Ordering::Greater => Reason::RowNotOnRecord,
+            Ordering::Equal => return,
+        };
+        let what = format!("it has revision {kept}, and the log says {logged}");
+        self.found(reason, table, name, &what);
+    }
+
+    pub(super) fn stranger(&mut self, table: &'static str, name: &str) {
+        self.found(Reason::RowNotOnRecord, table, name, "the log knows nothing of it");
+    }
+
+    pub(super) fn missing<'n>(
+        &mut self,
+        table: &'static str,
+        names: impl IntoIterator<Item = &'n String>,
+    ) {
         for name in names {
             self.found(Reason::RowMissing, table, name, "the log says that it is there");
         }
@@ -115,7 +137,7 @@ impl RowCheck {
             return Ok((look.findings, look.rows));
         }
         if self.genuine(&mut look, holder, ("tenant", &row)).await? {
-            look.compare("tenant", &name, row.revision, Some(expected.revision));
+            look.compare("tenant", &name, row.revision, expected.revision);
         }
         self.look_at_credentials(&mut look, holder).await?;
         self.look_at_virtual_keys(&mut look, holder).await?;
@@ -124,7 +146,7 @@ impl RowCheck {
         Ok((look.findings, look.rows))
     }
 
-    async fn genuine(
+    pub(super) async fn genuine(
         &self,
         look: &mut Look<'_>,
         holder: Holder<'_>,
@@ -195,151 +217,5 @@ impl RowCheck {
             Err(why) => Err(why),
         };
         look.take("wrapped_key", &name, looked)
-    }
-
-    async fn look_at_credentials(
-        &self,
-        look: &mut Look<'_>,
-        holder: Holder<'_>,
-    ) -> Result<(), Why> {
-        let mut left: BTreeSet<&Vec<u8>> = look.expected.credentials.keys().collect();
-        let mut after = String::new();
-        loop {
-            let page = Page { after: &after, limit: PAGE };
-            let rows = match self.core.store.credentials(look.id, page).await {
-                Ok(rows) => rows,
-                Err(error) => {
-                    let name = format!("{} credentials", look.id.resource());
-                    return look.take("credential", &name, Err(error.into()));
-                }
-            };
-            let full = rows.len() == PAGE as usize;
-            after = rows.last().map(|row| row.id.to_string()).unwrap_or_default();
-            for row in &rows {
-                let uid = row.uid.as_bytes().to_vec();
-                left.remove(&uid);
-                let genuine = self.genuine(look, holder, ("credential", row)).await?;
-                let logged = look.expected.credentials.get(&uid);
-                if genuine {
-                    let revision = logged.map(|logged| logged.revision);
-                    look.compare("credential", &row.name().to_string(), row.revision, revision);
-                }
-                for version in logged.into_iter().flat_map(|logged| &logged.versions) {
-                    self.look_at_version(look, holder, row, *version).await?;
-                }
-            }
-            if !full {
-                break;
-            }
-        }
-        let names = left.into_iter().filter_map(|uid| look.expected.credentials.get(uid));
-        let names: Vec<_> = names.map(|credential| credential.name.clone()).collect();
-        look.missing("credential", &names);
-        for test in self.core.store.credential_tests(look.id).await? {
-            self.genuine(look, holder, ("credential_test", &test)).await?;
-        }
-        Ok(())
-    }
-
-    async fn look_at_version(
-        &self,
-        look: &mut Look<'_>,
-        holder: Holder<'_>,
-        row: &CredentialRow,
-        version: u64,
-    ) -> Result<(), Why> {
-        let name = format!("{} version {version}", row.name());
-        let opens = async {
-            let stored = self.core.custody.version(row, version).await?;
-            self.core.custody.open_here(holder.keys, row, &stored).await.map(drop)
-        };
-        look.take("credential_version", &name, opens.await)
-    }
-
-    async fn look_at_virtual_keys(
-        &self,
-        look: &mut Look<'_>,
-        holder: Holder<'_>,
-    ) -> Result<(), Why> {
-        let mut left: BTreeSet<&String> = look.expected.virtual_keys.keys().collect();
-        let mut after = String::new();
-        loop {
-            let page = Page { after: &after, limit: PAGE };
-            let rows: Vec<VirtualKeyRow> = match self.core.store.virtual_keys(look.id, page).await {
-                Ok(rows) => rows,
-                Err(error) => {
-                    let name = format!("{} virtual keys", look.id.resource());
-                    return look.take("virtual_key", &name, Err(error.into()));
-                }
-            };
-            let full = rows.len() == PAGE as usize;
-            after = rows.last().map(|row| row.id.to_string()).unwrap_or_default();
-            for row in &rows {
-                let id = row.id.to_string();
-                left.remove(&id);
-                if self.genuine(look, holder, ("virtual_key", row)).await? {
-                    let logged = look.expected.virtual_keys.get(&id).copied();
-                    look.compare("virtual_key", &row.name().to_string(), row.revision, logged);
-                }
-            }
-            if !full {
-                look.missing("virtual_key", left);
-                return Ok(());
-            }
-        }
-    }
-
-    async fn look_at_budgets(&self, look: &mut Look<'_>, holder: Holder<'_>) -> Result<(), Why> {
-        let mut left: BTreeSet<&String> = look.expected.budgets.keys().collect();
-        let page = Page { after: "", limit: 1000 };
-        let rows: Vec<BudgetRow> = match self.core.store.budgets(look.id, page).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                let name = format!("{} budgets", look.id.resource());
-                return look.take("budget", &name, Err(error.into()));
-            }
-        };
-        for row in &rows {
-            let id = row.id.to_string();
-            left.remove(&id);
-            if self.genuine(look, holder, ("budget", row)).await? {
-                let logged = look.expected.budgets.get(&id).copied();
-                look.compare("budget", &row.name().to_string(), row.revision, logged);
-            }
-        }
-        look.missing("budget", left);
-        Ok(())
-    }
-
-    async fn look_at_people(
-        &self,
-        look: &mut Look<'_>,
-        keys: &[KeyRow],
-        tenant: Uid,
-    ) -> Result<(), Why> {
-        let mut after = None;
-        loop {
-            let rows = match self.core.store.people(tenant, after, PAGE).await {
-                Ok(rows) => rows,
-                Err(error) => {
-                    let name = format!("{} people", look.id.resource());
-                    return look.take("person", &name, Err(error.into()));
-                }
-            };
-            after = rows.last().map(|row| row.handle);
-            for row in &rows {
-                let name = format!("person {}", hex::encode(row.commitment));
-                let looked = match self.core.people.check(row) {
-                    Ok(()) if !row.sealed.is_empty() => {
-                        self.core.custody.open_person(keys, row).await.map(drop)
-                    }
-                    looked => looked,
-                };
-                look.take("person", &name, looked)?;
-            }
-            if rows.len() < PAGE as usize {
-                return Ok(());
-            }
-        }
     }
 }

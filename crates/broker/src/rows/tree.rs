@@ -1,4 +1,5 @@
 use audit::{Frontier, Hash, Node, Reason};
+use domain::Timestamp;
 use store::Store;
 
 use super::RowFinding;
@@ -8,6 +9,8 @@ use crate::refused::Why;
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     frontier: Frontier,
+    /// When the last record was written, if that is known.
+    last: Option<Timestamp>,
 }
 
 /// What a step of a walk has seen.
@@ -28,6 +31,10 @@ impl Walk {
         self.frontier.size()
     }
 
+    pub(super) fn last(&self) -> Option<Timestamp> {
+        self.last
+    }
+
     pub(super) fn root(&self) -> Hash {
         self.frontier.root()
     }
@@ -41,6 +48,7 @@ impl Walk {
         for (index, column) in checked.wrong {
             step.findings.push(RowFinding::of_log(Reason::RowChanged, column, index));
         }
+        self.last = checked.last;
         let mut complete: Vec<(Node, Hash)> = Vec::new();
         for leaf in &checked.leaves {
             self.frontier.push_with(*leaf, |node, hash| {

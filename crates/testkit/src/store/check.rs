@@ -1,15 +1,18 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
-use domain::Uid;
-use store::{CheckStore, CheckedRecords, StoreError};
+use store::{CheckStore, CheckedRecords, StoreError, Stored};
 
 use super::FailingStore;
 
 #[async_trait]
 impl CheckStore for FailingStore {
-    async fn stored_deployment(&self) -> Result<Uid, StoreError> {
-        self.read(self.inner.stored_deployment()).await
+    async fn stored(&self) -> Result<Stored, StoreError> {
+        self.read(self.inner.stored()).await
+    }
+
+    async fn strays(&self) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError> {
+        self.read(self.inner.strays()).await
     }
 
     async fn check_records(&self, range: Range<u64>) -> Result<CheckedRecords, StoreError> {
