@@ -269,6 +269,7 @@ mod tests {
         assert_eq!(Failure::from(Status::unavailable("x")).exit_code(), 4);
         assert_eq!(Failure::from(Status::not_found("x")).exit_code(), 1);
         assert_eq!(Failure::NoConfig.exit_code(), 2);
+        assert_eq!(Failure::RowsChanged { count: 1 }.exit_code(), 3);
         assert_eq!(Failure::from(Finding::Truncated { index: 3 }).exit_code(), 3);
     }
 

@@ -117,6 +117,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn shares_are_not_kept_in_the_store_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| StoreConfig::Sqlite { path: directory.path().join(name) };
+        let (store, shares) = (at("store.db"), at("shares.db"));
+        let refused = open_shares(&store, &store).await.unwrap_err();
+        assert!(refused.to_string().contains("a database of its own"), "{refused}");
+        // Under another name it is the same.
+        drop(open(&store).await.unwrap());
+        std::os::unix::fs::symlink("store.db", directory.path().join("link.db")).unwrap();
+        open_shares(&at("link.db"), &store).await.unwrap_err();
+        open_shares(&shares, &store).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_url_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let url_file = directory.path().join("url");

@@ -133,7 +133,8 @@ impl RowCheck {
         self.look_at_keys(&mut look, &keys).await?;
         let holder = Holder { tenant: id, uid, keys: &keys };
         if keys.is_empty() {
-            // Nothing can be said of what is under them, and that they are missing is said.
+            // Nothing can be said of what is under them.
+            look.found(Reason::RowChanged, "tenant", &name, "no key of its own is there");
             return Ok((look.findings, look.rows));
         }
         if self.genuine(&mut look, holder, ("tenant", &row)).await? {
