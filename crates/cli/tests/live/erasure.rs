@@ -31,7 +31,7 @@ fn what_is_erased_has_a_receipt_that_is_verified_without_a_network() {
     let index = &erased["receipt_index"];
     let saved = loop {
         // The checkpoint that covers it is signed within a second.
-        let output = running.give(&["audit", "receipt", "acme", "-o", "receipt", "--json"], b"");
+        let output = running.give(&["audit", "receipt", "acme", "-o", "receipt"], b"");
         if output.status.success() {
             break serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
         }
@@ -43,7 +43,7 @@ fn what_is_erased_has_a_receipt_that_is_verified_without_a_network() {
     assert!(saved["statement"].as_str().unwrap().contains("Backups of the store of shares"));
     let key = running.layout.log_verifier.to_str().unwrap();
     let verified = running.json(&["audit", "verify-proof", "receipt", "--vkey-file", key]);
-    assert_eq!(&verified["index"], index);
+    assert_eq!(&verified["record"]["index"], index);
     let checked = running.json(&["audit", "check-rows"]);
     assert_eq!(checked["findings"], serde_json::json!([]));
     assert_eq!(checked["tenants"], 1);
