@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use store::{Place, Resealed};
+use store::{KeyStore as _, Place, Resealed};
 use tokio::sync::watch;
 
 use super::*;
