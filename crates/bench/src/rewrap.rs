@@ -13,7 +13,8 @@ use sealing::ClientKeys;
 use strongroom_client::Broker;
 use strongroom_proto::v1::{
     AcquireLeaseRequest, CreateTenantRequest, Credential, Dialect, GetKmsStatusRequest, KmsStatus,
-    OpenSessionRequest, RotateKekRequest, Tenant, TenantTarget, acquire_lease_request::Target,
+    OpenSessionRequest, RewrapKeysRequest, RotateKekRequest, Tenant, TenantTarget,
+    acquire_lease_request::Target,
 };
 use tokio::{
     task::JoinSet,
@@ -22,8 +23,8 @@ use tokio::{
 
 use crate::{fleet::Fleet, history::Records, process::persist, table::note};
 
-/// Whether rotating every tenant's key fails a lease, or leaves anything behind, while brokers are
-/// killed.
+/// Whether rotating the root key and every tenant's key fails a lease, or leaves anything behind, while
+/// brokers are killed.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// A `PostgreSQL` database to do it on as well; a schema is made in it.
@@ -91,6 +92,10 @@ async fn rewrap(
     furnish(&fleet, args).await?;
     // The check that nothing is left on version 1 finds what is on it now.
     ensure!(under(&fleet, args.tenants, 1).await? > 0, "the check finds nothing: it is worthless");
+    fleet.add_root_key().await?;
+    // The platform has a key, too.
+    let tenants = u64::try_from(args.tenants)? + 1;
+    ensure!(outdated(&fleet).await? >= tenants, "keys are not under the old root key");
     note(&format!("{store}: {} tenants are there", args.tenants));
 
     let seen = Arc::new(Seen::default());
@@ -99,9 +104,7 @@ async fn rewrap(
         clients.push(Clients::begin(&fleet, number, args, &seen)?);
     }
     let began = SystemClock.elapsed();
-    let admin = fleet.connect(0, "admin")?;
-    let request = RotateKekRequest { tenant: String::new(), request_id: "rotation-1".to_owned() };
-    persist(|| async { Ok(admin.kms().rotate_kek(request.clone()).await?) }).await?;
+    rotate(&fleet).await?;
     for killed in 0..args.kills {
         sleep(random(LONGEST_LIFE)?).await;
         let number = killed % brokers;
@@ -118,14 +121,15 @@ async fn rewrap(
     }
     ensure!(status.last_error.is_empty(), "something was left: {}", status.last_error);
     ensure!(under(&fleet, args.tenants, 1).await? == 0, "something is still under version 1");
+    ensure!(outdated(&fleet).await? == 0, "a key is still under the old root key");
     every_credential_is_lent(&fleet, args).await?;
     let refused = seen.refused.load(Relaxed);
     ensure!(refused == 0, "{refused} leases were refused by brokers that were not killed");
     let history = Records::of(&fleet).await?.verify(&[].into()).context("the log")?;
     let kinds = &history.report.kinds;
     let retired = kinds.get(&audit::Kind::KekRetired).copied().unwrap_or_default();
-    let tenants = u64::try_from(args.tenants)? + 1;
     ensure!(retired == tenants, "{retired} of {tenants} retirements are on record");
+    ensure!(kinds.contains_key(&audit::Kind::KeyRewrapped), "no key was rewrapped");
     Ok(Outcome {
         store,
         credentials: u64::try_from(args.tenants * args.credentials)?,
@@ -173,6 +177,24 @@ async fn furnish_one(admin: Broker, tenant: usize, credentials: usize) -> anyhow
         .await?;
     }
     Ok(())
+}
+
+/// Asks for every key under the new root key, and for a new version of each tenant's.
+async fn rotate(fleet: &Fleet) -> anyhow::Result<()> {
+    let admin = fleet.connect(0, "admin")?;
+    let request = RewrapKeysRequest { root: String::new(), request_id: "rewrap-1".to_owned() };
+    persist(|| async { Ok(admin.kms().rewrap_keys(request.clone()).await?) }).await?;
+    let request = RotateKekRequest { tenant: String::new(), request_id: "rotation-1".to_owned() };
+    persist(|| async { Ok(admin.kms().rotate_kek(request.clone()).await?) }).await?;
+    Ok(())
+}
+
+/// How many keys are under another root key than the newest.
+async fn outdated(fleet: &Fleet) -> anyhow::Result<u64> {
+    let admin = fleet.connect(0, "admin")?;
+    let request = GetKmsStatusRequest::default();
+    let status = persist(|| async { Ok(admin.kms().get_status(request.clone()).await?) }).await?;
+    Ok(status.into_inner().roots.iter().map(|root| root.outdated_keys).sum())
 }
 
 /// How many rows are under a version of their tenants' keys.
@@ -331,7 +353,7 @@ fn report(args: &Args, outcome: &Outcome) {
         println!(
             "{store}: {credentials} credentials were sealed anew in {seconds:.1} s with {kills} \
              kills; {leases} leases meanwhile, none refused by a broker that was not killed; \
-             nothing left on the old version; the log of {records} records verifies"
+             nothing left under the old root key or the old version; the log of {records} records verifies"
         );
     }
 }

@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
 use egress::{Client, Exit};
-use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
@@ -113,7 +112,7 @@ impl Broker {
         let store = store::open(&config.store).await.context("opening the store")?;
         let shares = store::open_shares(&config.shares.store, &config.store).await;
         let shares = shares.context("opening the store of shares")?;
-        let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
+        let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{AccessRule, ProviderId, SpiffePattern};
-use envelope::{KeyringSettings, KmsConfig, RootConfig, Roots};
+use envelope::{KeyringSettings, KmsConfig, KmsOpenError, RootConfig, Roots};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -36,6 +36,10 @@ pub struct Config {
     pub tls: TlsFiles,
     /// What holds the root key.
     pub kms: KmsConfig,
+    /// What holds a second root key, if there is one, for the day on which the first is lost: elsewhere,
+    /// and in other hands.
+    #[serde(default)]
+    pub kms_recovery: Option<KmsConfig>,
     /// Root keys that tenants brought themselves.
     #[serde(default)]
     pub kms_roots: Vec<RootConfig>,
@@ -333,11 +337,19 @@ impl Config {
         Ok((config, Sha256::digest(text.as_bytes()).into()))
     }
 
+    pub(crate) async fn open_roots(&self) -> Result<Roots, KmsOpenError> {
+        Roots::open(&self.kms, self.kms_recovery.as_ref(), &self.kms_roots).await
+    }
+
     fn resolve(&mut self, folder: &Path) {
         self.tls.resolve(folder);
         self.kms.resolve(folder);
         for root in &mut self.kms_roots {
             root.kms.resolve(folder);
+        }
+        let named = self.kms_roots.iter_mut().filter_map(|root| root.recovery.as_mut());
+        for recovery in self.kms_recovery.iter_mut().chain(named) {
+            recovery.resolve(folder);
         }
         self.store.resolve(folder);
         self.shares.store.resolve(folder);

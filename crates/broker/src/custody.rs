@@ -56,16 +56,6 @@ impl Custody {
         Self { deployment: store.deployment(), store, roots, shares, keyring }
     }
 
-    /// Forgets a tenant's key, in all versions.
-    pub(crate) fn forget(&self, key: Uid) {
-        self.keyring.invalidate(key);
-    }
-
-    /// Shares of keys.
-    pub(crate) fn shares(&self) -> &dyn ShareStore {
-        &*self.shares
-    }
-
     /// A new key for a new tenant, wrapped under the tenant's root.
     pub(crate) async fn new_key(
         &self,
@@ -125,11 +115,6 @@ impl Custody {
         let newest = keys.first().ok_or_else(|| Why::Corrupt("a tenant without a key".into()))?;
         let wrapped = WrappedKey::from_bytes(newest.wrapped.clone());
         Ok(self.keyring.kek(&self.key_context(newest), &wrapped).await?)
-    }
-
-    /// Makes the share of a new credential, before its secret is sealed.
-    pub(crate) async fn new_share(&self, credential: Uid) -> Result<(), Why> {
-        new_share(&*self.shares, credential).await.map(drop)
     }
 
     /// Seals a secret for storage.
@@ -246,18 +231,6 @@ impl Custody {
 
     fn person_context(&self, tenant: Uid, commitment: [u8; 32]) -> PersonContext {
         PersonContext { deployment: self.deployment, tenant, commitment }
-    }
-
-    /// A stored version's ciphertext, with what opens it beside the tenant's key.
-    pub(crate) async fn version(
-        &self,
-        row: &CredentialRow,
-        version: u64,
-    ) -> Result<StoredVersion, Why> {
-        let lost = || Why::Corrupt(format!("{} has lost version {version}", row.name()));
-        let found = self.store.version(row.uid, version).await?.ok_or_else(lost)?;
-        let share = share_of(&*self.shares, row.uid).await?;
-        Ok(StoredVersion { row: found, share })
     }
 
     /// A key that opens and verifies. It may be past its time while the KMS is out of reach, as far as

@@ -93,11 +93,13 @@ pub struct RootConfig {
     pub tenants: Vec<TenantId>,
     /// What holds it.
     pub kms: KmsConfig,
+    /// What holds a second root key, if there is one, for the day on which the first is lost.
+    pub recovery: Option<KmsConfig>,
 }
 
 /// A symmetric key in AWS KMS. Credentials come from where AWS SDKs find them; the role needs
 /// `kms:GenerateDataKey`, `kms:Decrypt` and `kms:ReEncrypt*`, best with a condition on the
-/// encryption context.
+/// encryption context; where it recovers or is recovered, `kms:Encrypt` too.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AwsConfig {

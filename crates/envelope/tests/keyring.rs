@@ -340,6 +340,10 @@ impl Kms for ScriptedKms {
         Err(KmsError::Corrupt)
     }
 
+    async fn wrap(&self, _: &KeyContext, _: &Key) -> Result<WrappedKey, KmsError> {
+        Err(KmsError::Corrupt)
+    }
+
     async fn unwrap(&self, _: &KeyContext, _: &WrappedKey) -> Result<Key, KmsError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.begun.add_permits(1);

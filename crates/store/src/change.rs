@@ -5,7 +5,7 @@ use crate::{
     backend::{Backend, Value},
     budgets::change::{create_budget, delete_budget, update_budget},
     erasure::{end_erasure, erase_credential, erase_tenant},
-    keys,
+    keys, mac_version,
     mapping::{list, purpose},
     rotation::write_rotation,
     routing::write_rules,
@@ -267,7 +267,9 @@ async fn keep_test<B: Backend>(
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
         INSERT INTO credential_test (credential_uid, version, verdict, tested_at, row_mac) \
-        SELECT uid, $2, $3, $4, $5 FROM credential WHERE uid = $1 \
+        SELECT uid, $2, $3, $4, $5 FROM credential AS c WHERE uid = $1 AND EXISTS ( \
+            SELECT 1 FROM wrapped_key \
+            WHERE tenant_uid = c.tenant_uid AND purpose = 'kek' AND version = $6) \
         ON CONFLICT (credential_uid) DO UPDATE SET version = excluded.version, \
             verdict = excluded.verdict, tested_at = excluded.tested_at, row_mac = excluded.row_mac";
     let values = [
@@ -276,6 +278,7 @@ async fn keep_test<B: Backend>(
         test.verdict.as_str().into(),
         test.tested_at.into(),
         Value::Bytes(&test.row_mac),
+        mac_version(&test.row_mac).into(),
     ];
     replace::<B>(connection, SQL, &values, "the credential").await
 }

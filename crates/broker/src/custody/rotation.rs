@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use domain::{RequestId, Timestamp};
+use domain::{Key, RequestId, Timestamp};
 use envelope::{Context, Kek, Kms as _, Roots, WrappedKey};
 use store::{KeyRow, PersonRow, Place, Resealed, RowMac, Stale, TenantKey};
 
@@ -32,6 +32,21 @@ impl Custody {
         let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
         self.roots.check(&of.tenant, &wrapped)?;
         let anew = self.roots.rewrap(&self.key_context(&of.key), &wrapped).await?;
+        Ok(KeyRow { wrapped: anew.as_bytes().to_vec(), ..of.key.clone() })
+    }
+
+    /// Opens a key by the recovery root.
+    pub(crate) async fn open_by_recovery(&self, of: &TenantKey) -> Result<Key, Why> {
+        let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
+        self.roots.check(&of.tenant, &wrapped)?;
+        Ok(self.roots.open_by_recovery(&self.key_context(&of.key), &wrapped).await?)
+    }
+
+    /// A key opened by the recovery root, and wrapped under the root key that there is now.
+    pub(crate) async fn recovered(&self, of: &TenantKey) -> Result<KeyRow, Why> {
+        let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
+        self.roots.check(&of.tenant, &wrapped)?;
+        let anew = self.roots.recover(&self.key_context(&of.key), &wrapped).await?;
         Ok(KeyRow { wrapped: anew.as_bytes().to_vec(), ..of.key.clone() })
     }
 

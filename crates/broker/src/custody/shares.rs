@@ -3,8 +3,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::{Key, RootName, Uid};
 use envelope::{KeyContext, KeyPurpose, Kms, KmsError, KmsStatus, Roots, WrappedKey, tenant_key};
-use store::{Share, ShareStore, StoreError, VersionRow};
+use store::{CredentialRow, Share, ShareStore, StoreError, VersionRow};
 
+use super::Custody;
 use crate::refused::Why;
 
 /// The root keys, for keys that are made of two halves: what comes out of it is a tenant's key, of what the
@@ -52,6 +53,10 @@ impl Kms for SharedRoots {
         Ok((self.whole(context, key).await?, wrapped))
     }
 
+    async fn wrap(&self, _context: &KeyContext, _key: &Key) -> Result<WrappedKey, KmsError> {
+        Err(KmsError::refused("what is wrapped is a half, by the roots themselves"))
+    }
+
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {
         let key = self.roots.unwrap(context, wrapped).await?;
         self.whole(context, key).await
@@ -75,6 +80,35 @@ impl Kms for SharedRoots {
 
     fn root_of(&self, wrapped: &WrappedKey) -> Option<RootName> {
         self.roots.root_of(wrapped)
+    }
+}
+
+impl Custody {
+    /// Forgets a tenant's key, in all versions.
+    pub(crate) fn forget(&self, key: Uid) {
+        self.keyring.invalidate(key);
+    }
+
+    /// Shares of keys.
+    pub(crate) fn shares(&self) -> &dyn ShareStore {
+        &*self.shares
+    }
+
+    /// Makes the share of a new credential, before its secret is sealed.
+    pub(crate) async fn new_share(&self, credential: Uid) -> Result<(), Why> {
+        new_share(&*self.shares, credential).await.map(drop)
+    }
+
+    /// A stored version's ciphertext, with what opens it beside the tenant's key.
+    pub(crate) async fn version(
+        &self,
+        row: &CredentialRow,
+        version: u64,
+    ) -> Result<StoredVersion, Why> {
+        let lost = || Why::Corrupt(format!("{} has lost version {version}", row.name()));
+        let found = self.store.version(row.uid, version).await?.ok_or_else(lost)?;
+        let share = share_of(&*self.shares, row.uid).await?;
+        Ok(StoredVersion { row: found, share })
     }
 }
 

@@ -5,6 +5,7 @@ mod exchanged;
 mod fallback;
 mod kms_trouble;
 mod rekeying;
+mod renewing;
 mod roots;
 mod rotation;
 mod rows;
@@ -23,7 +24,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{ShareStore, SqliteStore, Store};
 use strongroom_proto::v1;
-use testkit::{FailingKms, FailingShares, FailingStore, Fault, KmsFailure, Operation};
+use testkit::{FailingKms, FailingShares, FailingStore, Fault, Operation};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
@@ -354,29 +355,6 @@ async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
 }
 
 #[tokio::test]
-async fn warm_leases_ask_neither_kms_nor_rows() {
-    let fixture = Fixture::new().await;
-    fixture.lend().await.unwrap();
-    let calls = fixture.kms.calls();
-    fixture.store.fail(Operation::Read, Fault::Before);
-    for _ in 0..100 {
-        fixture.lend().await.unwrap();
-    }
-    assert_eq!(fixture.kms.calls(), calls);
-}
-
-#[tokio::test]
-async fn a_cold_key_and_no_kms_is_unavailable() {
-    let fixture = Fixture::new().await;
-    fixture.kms.fail(KmsFailure::Unavailable);
-    assert!(fixture.lend().await.is_ok(), "the key is still cached");
-    fixture.clock.advance(Duration::from_mins(6));
-    check(fixture.lend().await, Code::Unavailable, Reason::KmsUnavailable);
-    fixture.kms.recover();
-    assert!(fixture.lend().await.is_ok());
-}
-
-#[tokio::test]
 async fn a_row_that_was_changed_past_the_broker_is_refused() {
     let fixture = Fixture::new().await;
     fixture.disable().await;
@@ -393,25 +371,6 @@ async fn a_row_that_was_changed_past_the_broker_is_refused() {
     let record = audit::Record { index: 0, time: None, revision: record.revision + 1, ..record };
     fixture.store.apply(&change, &audit::RecordDraft::new(record).unwrap()).await.unwrap();
     check(fixture.lend().await, Code::DataLoss, Reason::StoredDataCorrupt);
-}
-
-#[tokio::test]
-async fn a_lease_can_be_renewed_until_it_ends() {
-    let fixture = Fixture::new().await;
-    let lease = fixture.lend().await.unwrap();
-    let renewed = fixture.renew(&lease).await.unwrap();
-    assert_eq!((renewed.renewals, &renewed.lease_id), (1, &lease.lease_id));
-    assert_ne!(renewed.sealed_secret, lease.sealed_secret);
-    fixture.clock.advance(Duration::from_secs(61));
-    check(fixture.renew(&lease).await, Code::FailedPrecondition, Reason::LeaseEnded);
-}
-
-#[tokio::test]
-async fn renewals_at_once_never_seal_with_one_number() {
-    let fixture = Fixture::new().await;
-    let lease = fixture.lend().await.unwrap();
-    let (one, other) = tokio::join!(fixture.renew(&lease), fixture.renew(&lease));
-    assert_ne!(one.unwrap().renewals, other.unwrap().renewals);
 }
 
 #[tokio::test]

@@ -48,8 +48,7 @@ fn macked(change: &Change) -> Option<(Uid, &RowMac, Named<'_>)> {
             let name = || format!("{}/virtualKeys/{}", row.tenant.resource(), row.id);
             Some((row.tenant_uid, &row.row_mac, Box::new(name)))
         }
-        // What a test has shown is of no tenant by its row; a MAC under a key that is gone is found
-        // when it is read, and the next test puts another in its place.
+        // What a test has shown is of no tenant by its row: its own statement checks the same.
         Change::KeepTest(_)
         | Change::SetPrices(_)
         | Change::DeleteBudget(_)

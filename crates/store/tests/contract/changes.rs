@@ -3,7 +3,7 @@ use store::{Change, CredentialRow, KeyPurpose, Page, Store, StoreError, TestRow}
 
 use crate::{
     given::{
-        acme, at, changed, credential, key, pending, tenant, tested, uid, version, virtual_key,
+        acme, at, changed, credential, key, mac, pending, tenant, tested, uid, version, virtual_key,
     },
     log::check_tree,
     place::Place,
@@ -40,7 +40,7 @@ pub(crate) async fn the_last_test_of_a_credential_is_kept_as_long_as_it(place: &
         version,
         verdict: verdict.to_owned(),
         tested_at: at(20),
-        row_mac: [6; 36],
+        row_mac: mac(1, 6),
     };
     for (verdict, version) in [("valid", 1), ("no_quota", 2)] {
         let found = test(verdict, version);

@@ -1,13 +1,16 @@
 use std::slice;
 
-use domain::Uid;
+use domain::{Period, Uid, Unit};
 use store::{
-    Change, KeyPurpose, KeyRow, KeyWork, PersonRow, Place as Column, Resealed, Stale, Store,
-    StoreError, TenantKey, TenantRow,
+    Change, CredentialRow, KeyPurpose, KeyRow, KeyWork, PersonRow, Place as Column, Resealed,
+    Stale, Store, StoreError, TenantKey, TenantRow, TestRow, VersionRow,
 };
 
 use crate::{
-    given::{acme, at, changed, credential, key, mac, sealed, tenant, uid, version, virtual_key},
+    budgets::{self, budget},
+    given::{
+        acme, at, changed, credential, key, mac, sealed, tenant, tested, uid, version, virtual_key,
+    },
     place::Place,
 };
 
@@ -33,12 +36,28 @@ fn person(of: &TenantRow, key_version: u32) -> PersonRow {
     }
 }
 
+fn test(of: &CredentialRow, key_version: u32) -> TestRow {
+    TestRow {
+        credential_uid: of.uid,
+        version: 1,
+        verdict: "valid".to_owned(),
+        tested_at: at(20),
+        row_mac: mac(key_version, 6),
+    }
+}
+
+fn monthly() -> Change {
+    Change::CreateBudget(budgets::row("monthly", budget(7, Period::Total, &[(Unit::Requests, 9)])))
+}
+
 /// A tenant that has one of everything that is under its key.
 async fn full(store: &dyn Store) -> TenantRow {
     let acme = acme(store).await;
     let main = credential(5, &acme, "main");
     apply(store, Change::CreateCredential(main.clone(), version(&main, 1))).await;
     apply(store, Change::CreateVirtualKey(virtual_key("aaaabbbbccccdddd", &acme))).await;
+    apply(store, monthly()).await;
+    store.apply(&Change::KeepTest(test(&main, 1)), &tested(&main)).await.unwrap();
     store.put_person(&person(&acme, 1)).await.unwrap();
     acme
 }
@@ -57,6 +76,12 @@ fn anew(row: &Stale) -> Resealed {
         Stale::VirtualKey(row) => {
             under(Column::VirtualKey(row.id.clone()), &row.row_mac, mac(2, 1).to_vec())
         }
+        Stale::Budget(row) => {
+            under(Column::Budget(row.budget.id), &row.row_mac, mac(2, 1).to_vec())
+        }
+        Stale::Test(row) => {
+            under(Column::Test(row.credential_uid), &row.row_mac, mac(2, 1).to_vec())
+        }
         Stale::Version(row, _) => {
             under(Column::Version(row.credential_uid, row.version), &row.envelope, sealed(2, 1))
         }
@@ -71,17 +96,17 @@ pub(crate) async fn every_row_under_an_old_version_is_found_and_replaced(place: 
     assert_eq!(store.keys_in_rotation(9).await.unwrap(), []);
     apply(&*store, Change::AddKey(newest.key.clone())).await;
     assert_eq!(store.keys_in_rotation(9).await.unwrap(), slice::from_ref(&newest));
-    assert_eq!(store.key_references(&acme.id, acme.uid).await.unwrap(), [(1, 5)]);
+    assert_eq!(store.key_references(&acme.id, acme.uid).await.unwrap(), [(1, 7)]);
 
     let stale = store.stale(&newest, 9).await.unwrap();
-    assert_eq!(stale.len(), 5);
+    assert_eq!(stale.len(), 7);
     assert!(matches!(&stale[2], Stale::Version(row, provider)
         if row.version == 1 && provider.as_str() == "custom"));
     assert_eq!(store.stale(&newest, 2).await.unwrap(), stale[..2]);
     let replaced: Vec<_> = stale.iter().map(anew).collect();
-    assert_eq!(store.reseal(&replaced).await.unwrap(), 5);
+    assert_eq!(store.reseal(&replaced).await.unwrap(), 7);
     assert_eq!(store.stale(&newest, 9).await.unwrap(), []);
-    assert_eq!(store.key_references(&acme.id, acme.uid).await.unwrap(), [(2, 5)]);
+    assert_eq!(store.key_references(&acme.id, acme.uid).await.unwrap(), [(2, 7)]);
     let person = store.person(&[1; 32]).await.unwrap().unwrap();
     assert_eq!((person.sealed, person.row_mac), (sealed(2, 1), [5; 32]));
     // Once more: what it stood in the place of is gone.
@@ -102,7 +127,7 @@ pub(crate) async fn a_change_that_comes_before_a_replacement_stays(place: &Place
     let mut main = store.credential(&acme.id, &"main".parse().unwrap()).await.unwrap().unwrap();
     (main.revision, main.current_version, main.row_mac) = (2, 2, mac(1, 77));
     apply(&*store, Change::UpdateCredential(main.clone(), Some(version(&main, 2)))).await;
-    assert_eq!(store.reseal(&replaced).await.unwrap(), 4);
+    assert_eq!(store.reseal(&replaced).await.unwrap(), 6);
     let kept = store.credential(&acme.id, &main.id).await.unwrap().unwrap();
     assert_eq!(kept, main);
     let stale = store.stale(&newest, 9).await.unwrap();
@@ -150,10 +175,18 @@ pub(crate) async fn nothing_is_written_under_a_version_that_is_gone(place: &Plac
         Change::UpdateTenant(TenantRow { revision: 3, ..acme.clone() }),
         Change::CreateCredential(main.clone(), version(&main, 1)),
         Change::CreateVirtualKey(virtual_key("aaaabbbbccccdddd", &acme)),
+        monthly(),
     ] {
         assert!(matches!(refused(&*store, change).await, StoreError::Changed(_)));
     }
     assert_eq!(store.credential(&acme.id, &main.id).await.unwrap(), None);
+    let first = VersionRow { envelope: sealed(2, 2), ..version(&main, 1) };
+    let main = CredentialRow { row_mac: mac(2, 8), ..main };
+    apply(&*store, Change::CreateCredential(main.clone(), first)).await;
+    let keep =
+        async |version| store.apply(&Change::KeepTest(test(&main, version)), &tested(&main)).await;
+    assert!(matches!(keep(1).await, Err(StoreError::Changed(_))));
+    keep(2).await.unwrap();
     store.put_person(&person(&acme, 1)).await.unwrap();
     assert_eq!(store.person(&[1; 32]).await.unwrap(), None);
     store.put_person(&person(&acme, 2)).await.unwrap();

@@ -6,10 +6,33 @@ use audit::{Kind, Reason};
 use envelope::{KeyringSettings, Roots};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use store::Store as _;
-use testkit::KmsFailure;
+use testkit::{Fault, KmsFailure, Operation};
 use tonic::Code;
 
 use super::{Fixture, ask, caller, check, core_keyed, name};
+
+#[tokio::test]
+async fn warm_leases_ask_neither_kms_nor_rows() {
+    let fixture = Fixture::new().await;
+    fixture.lend().await.unwrap();
+    let calls = fixture.kms.calls();
+    fixture.store.fail(Operation::Read, Fault::Before);
+    for _ in 0..100 {
+        fixture.lend().await.unwrap();
+    }
+    assert_eq!(fixture.kms.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_cold_key_and_no_kms_is_unavailable() {
+    let fixture = Fixture::new().await;
+    fixture.kms.fail(KmsFailure::Unavailable);
+    assert!(fixture.lend().await.is_ok(), "the key is still cached");
+    fixture.clock.advance(Duration::from_mins(6));
+    check(fixture.lend().await, Code::Unavailable, Reason::KmsUnavailable);
+    fixture.kms.recover();
+    assert!(fixture.lend().await.is_ok());
+}
 
 #[tokio::test]
 async fn five_hundred_first_leases_of_a_tenant_are_one_call() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use store::{KeyStore as _, Place, Resealed};
+use testkit::KmsFailure;
 use tokio::sync::watch;
 
 use super::*;
