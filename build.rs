@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 12] = [
+const PROTOS: [&str; 13] = [
     "strongroom/v1/approvals.proto",
     "strongroom/v1/audit.proto",
     "strongroom/v1/budgets.proto",
     "strongroom/v1/calls.proto",
     "strongroom/v1/credentials.proto",
+    "strongroom/v1/erasure.proto",
     "strongroom/v1/identities.proto",
     "strongroom/v1/kms.proto",
     "strongroom/v1/leases.proto",

@@ -11,6 +11,7 @@
 
 mod admin;
 mod backing;
+mod database;
 mod deployment;
 mod export;
 mod logs;
@@ -20,6 +21,7 @@ mod upstream;
 
 pub use admin::NewCredential;
 pub use backing::{Backing, server_files};
+pub use database::{Backup, Database};
 pub use deployment::Deployment;
 pub use export::{Export, export};
 pub use logs::logs;

@@ -9,6 +9,8 @@
 
 #[path = "e2e/certificates.rs"]
 mod certificates;
+#[path = "e2e/erasure.rs"]
+mod erasure;
 #[path = "e2e/exchange.rs"]
 mod exchange;
 #[path = "e2e/key_tests.rs"]
@@ -23,6 +25,8 @@ mod record;
 mod revocation;
 #[path = "e2e/rotation.rs"]
 mod rotation;
+#[path = "e2e/rows.rs"]
+mod rows;
 #[path = "e2e/sdks.rs"]
 mod sdks;
 

@@ -108,6 +108,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("because", &record.because, LONGEST_NAME),
         ("budget", &record.budget, LONGEST_NAME),
         ("root", &record.root, LONGEST_NAME),
+        ("table", &record.table, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
@@ -132,6 +133,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("allowance_id", &record.allowance_id, 16),
         ("approval_id", &record.approval_id, 16),
         ("request_sha256", &record.request_sha256, 32),
+        ("erasure_id", &record.erasure_id, 16),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
@@ -152,6 +154,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     let times = [
         ("lease_expire_time", &record.lease_expire_time),
         ("previous_expire_time", &record.previous_expire_time),
+        ("copies_until_time", &record.copies_until_time),
     ];
     for (name, time) in times {
         if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
@@ -194,6 +197,8 @@ enum Required {
     KekId,
     KekVersion,
     RootKey,
+    Erasure,
+    CopiesUntil,
 }
 
 impl Required {
@@ -224,6 +229,8 @@ impl Required {
             Self::KekId => record.kek_id.is_empty(),
             Self::KekVersion => record.kek_version == 0,
             Self::RootKey => record.root_key_sha256.is_empty(),
+            Self::Erasure => record.erasure_id.is_empty(),
+            Self::CopiesUntil => record.copies_until_time.is_none(),
         }
     }
 
@@ -254,6 +261,8 @@ impl Required {
             Self::KekId => "kek_id",
             Self::KekVersion => "kek_version",
             Self::RootKey => "root_key_sha256",
+            Self::Erasure => "erasure_id",
+            Self::CopiesUntil => "copies_until_time",
         }
     }
 }
@@ -282,6 +291,11 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::KeyRewrapped => {
             &[Required::Tenant, Required::KekId, Required::KekVersion, Required::RootKey]
         }
+        Kind::TenantShredded => &[Required::Tenant, Required::Erasure],
+        Kind::CredentialShredded => {
+            &[Required::Credential, Required::CredentialUid, Required::Erasure]
+        }
+        Kind::SharesDestroyed => &[Required::Tenant, Required::Erasure, Required::CopiesUntil],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],
         Kind::IdentityBlocked | Kind::IdentityUnblocked => &[Required::Subject],

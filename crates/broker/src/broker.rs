@@ -26,8 +26,9 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::{Access, InForce},
     bootstrap,
-    config::{Config, KeyTests, Limits},
+    config::{Config, KeyTests, Limits, RowChecks},
     core::{Core, Parts},
+    erasing,
     export::{self, Exporter},
     follower,
     guard::Guard,
@@ -35,7 +36,7 @@ use crate::{
     listener::Peer,
     outside, policy_file,
     rekeying::{Pace, Rekeying},
-    rotating,
+    rotating, rows,
     services::{
         approvals::ApprovalService, audit::AuditService, budgets::BudgetService,
         credentials::CredentialService, identities::IdentityService, kms::KmsService,
@@ -68,6 +69,7 @@ pub struct Broker {
     exit: Arc<Exit>,
     policy: PathBuf,
     key_tests: KeyTests,
+    row_checks: RowChecks,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -110,6 +112,8 @@ impl Broker {
             ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
                 .context("loading the certificate")?;
         let store = store::open(&config.store).await.context("opening the store")?;
+        let shares = store::open_shares(&config.shares.store, &config.store).await;
+        let shares = shares.context("opening the store of shares")?;
         let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
@@ -136,6 +140,8 @@ impl Broker {
             roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
+            shares,
+            share_backups: config.shares.backup_window,
             sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
             usage: config.usage,
             store,
@@ -159,6 +165,7 @@ impl Broker {
             exit,
             policy: config.policy,
             key_tests: config.key_tests,
+            row_checks: config.row_checks,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -266,10 +273,14 @@ impl Broker {
         }
         let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
         self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
+        let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
+        self.tasks.spawn(erasing::go_on(Arc::clone(core), leads, stop));
         let (store, leads) = (Arc::clone(&core.store), self.leads.subscribe());
         self.tasks.spawn(usage_sweep::sweep(store, core.usage, leads, self.stop.clone()));
         let rekeying = Rekeying::new(Arc::clone(core), Pace::gentle(self.limits.kek_ttl));
         self.tasks.spawn(rekeying.run(self.leads.subscribe(), self.stop.clone()));
+        let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
+        self.tasks.spawn(rows::check_regularly(Arc::clone(core), self.row_checks, leads, stop));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         self.tasks.spawn(tokens::look_after(Arc::clone(core), self.stop.clone()));

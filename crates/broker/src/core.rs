@@ -3,10 +3,10 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::Record;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
-use envelope::{Keyring, KeyringSettings, Roots};
+use envelope::{KeyringSettings, Roots};
 use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
-use store::Store;
+use store::{ShareStore, Store};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) plain_http_origins: Vec<String>,
     pub(crate) rekeyed: Progress,
     pub(crate) sessions: Sessions,
+    /// For how long backups of the store of shares are kept.
+    pub(crate) share_backups: Duration,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
     /// For how long usage is kept.
@@ -81,6 +83,9 @@ pub(crate) struct Parts {
     pub(crate) plain_http_origins: Vec<String>,
     /// The most sessions at once.
     pub(crate) sessions: u64,
+    pub(crate) shares: Arc<dyn ShareStore>,
+    /// For how long backups of the store of shares are kept.
+    pub(crate) share_backups: Duration,
     pub(crate) sinks: Vec<String>,
     pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
@@ -105,8 +110,9 @@ impl Core {
             verifier_key,
             ..
         } = parts;
-        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), parts.keyring);
-        let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
+        let keyring = (Arc::clone(&clock), parts.keyring);
+        let custody = Custody::new(Arc::clone(&store), roots, parts.shares, keyring);
+        let custody = Arc::new(custody);
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
@@ -129,6 +135,7 @@ impl Core {
             people: Arc::new(people),
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
+            share_backups: parts.share_backups,
             sinks: parts.sinks,
             canaries: Canaries::default(),
             healths,

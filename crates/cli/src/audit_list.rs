@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 48] = [
+const HEADER: [&str; 51] = [
     "index",
     "time",
     "kind",
@@ -222,9 +222,12 @@ const HEADER: [&str; 48] = [
     "root_key_sha256",
     "root",
     "kek_overdue",
+    "erasure_id",
+    "copies_until_time",
+    "table",
 ];
 
-fn cells(record: &RecordView) -> [String; 48] {
+fn cells(record: &RecordView) -> [String; 51] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -274,6 +277,9 @@ fn cells(record: &RecordView) -> [String; 48] {
         record.root_key_sha256.clone(),
         record.root.clone(),
         record.kek_overdue.to_string(),
+        record.erasure_id.clone(),
+        record.copies_until_time.clone(),
+        record.table.clone(),
     ]
 }
 

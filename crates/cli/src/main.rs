@@ -5,6 +5,7 @@
 mod amounts;
 mod approvals;
 mod args;
+mod audit_check_rows;
 mod audit_convert;
 mod audit_explain;
 mod audit_export;
@@ -23,6 +24,7 @@ mod config;
 mod context;
 mod credentials;
 mod csv;
+mod erasure;
 mod expiry;
 mod failure;
 mod files;

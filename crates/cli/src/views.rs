@@ -188,6 +188,12 @@ pub(crate) struct RecordView {
     pub(crate) root: String,
     /// Whether the tenant's key was used past its time.
     pub(crate) kek_overdue: bool,
+    /// The permanent id of what was erased.
+    pub(crate) erasure_id: String,
+    /// Until when backups of the store of shares may still have what was destroyed.
+    pub(crate) copies_until_time: String,
+    /// The table in which something was found.
+    pub(crate) table: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -424,6 +430,9 @@ impl From<Record> for RecordView {
             root_key_sha256: hex::encode(&record.root_key_sha256),
             root: record.root,
             kek_overdue: record.kek_overdue,
+            erasure_id: hex::encode(&record.erasure_id),
+            copies_until_time: time(record.copies_until_time),
+            table: record.table.clone(),
         }
     }
 }

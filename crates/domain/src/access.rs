@@ -36,6 +36,7 @@ pub struct AccessRule {
 /// whatever the role names.
 pub const PLATFORM_METHODS: &[&str] = &[
     ADMIT_POLICY,
+    "Audit/CheckRows",
     "Audit/GetPolicy",
     "Audit/PruneRecords",
     "Identities/BlockIdentity",
@@ -48,7 +49,13 @@ pub const PLATFORM_METHODS: &[&str] = &[
 
 /// Methods for which a policy may ask for a second person. Their requests are kept until then, so none of
 /// them holds a secret.
-pub const TWO_PERSON_METHODS: &[&str] = &[ADMIT_POLICY, "Kms/RewrapKeys", "Kms/RotateKek"];
+pub const TWO_PERSON_METHODS: &[&str] = &[
+    ADMIT_POLICY,
+    "Credentials/ShredCredential",
+    "Kms/RewrapKeys",
+    "Kms/RotateKek",
+    "Tenants/ShredTenant",
+];
 
 /// The method that says which policy comes into force.
 pub const ADMIT_POLICY: &str = "Approvals/AdmitPolicy";

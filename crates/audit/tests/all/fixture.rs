@@ -179,6 +179,13 @@ pub(crate) fn honest() -> Vec<Record> {
         },
         Record { revision: 3, ..tenant(Kind::TenantSuspended) },
         Record { revision: 4, ..tenant(Kind::TenantResumed) },
+        Record { erasure_id: vec![2; 16].into(), ..change(Kind::CredentialShredded, 2, 1, 2) },
+        Record { erasure_id: vec![3; 16].into(), ..tenant(Kind::TenantShredded) },
+        Record {
+            erasure_id: vec![3; 16].into(),
+            copies_until_time: Some(audit::proto_time(domain::Timestamp::from_millis(9))),
+            ..tenant(Kind::SharesDestroyed)
+        },
         Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },
         Record { revision: 1, prices_sha256: vec![7; 32].into(), ..blank(Kind::PricesChanged) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::LogPruned) },

@@ -10,7 +10,10 @@ use strongroom_client::Problem;
 use strongroom_proto::v1::{self, approval::State};
 use tonic::{Code, Status};
 
-use crate::harness::{Running, connect, layout};
+use crate::{
+    harness::{Running, connect, layout},
+    lending::with_credential,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 const POLL: Duration = Duration::from_millis(20);
@@ -281,6 +284,7 @@ async fn every_method_that_can_ask_for_two_people_does() {
     let running =
         Running::start_with_policy(|policy| policy.replace("two_people = []", &methods)).await;
     let policy = fs::read_to_string(&running.layout.policy).unwrap();
+    with_credential(&running, "acme").await;
     for method in TWO_PERSON_METHODS {
         let refused = call(&running.admin, method, &policy).await.unwrap_err();
         assert_eq!(reason(&refused), "APPROVAL_NEEDED", "{method}");
@@ -290,6 +294,7 @@ async fn every_method_that_can_ask_for_two_people_does() {
     assert_eq!(asked.count(), TWO_PERSON_METHODS.len());
     // Where the policy does not ask, they are done.
     let running = Running::start().await;
+    with_credential(&running, "acme").await;
     for method in TWO_PERSON_METHODS {
         call(&running.admin, method, &policy).await.unwrap();
     }
@@ -305,6 +310,16 @@ async fn call(
         ADMIT_POLICY => admit(broker, policy).await.map(drop),
         "Kms/RewrapKeys" => {
             broker.kms().rewrap_keys(v1::RewrapKeysRequest::default()).await.map(drop)
+        }
+        "Credentials/ShredCredential" => {
+            let name = "tenants/acme/credentials/openai".to_owned();
+            let request = v1::ShredCredentialRequest { name, ..Default::default() };
+            broker.credentials().shred_credential(request).await.map(drop)
+        }
+        "Tenants/ShredTenant" => {
+            let request =
+                v1::ShredTenantRequest { name: "tenants/acme".to_owned(), ..Default::default() };
+            broker.tenants().shred_tenant(request).await.map(drop)
         }
         "Kms/RotateKek" => broker.kms().rotate_kek(v1::RotateKekRequest::default()).await.map(drop),
         method => panic!("{method} has no case here"),

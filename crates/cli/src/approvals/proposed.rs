@@ -7,7 +7,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use strongroom_client::Broker;
 use strongroom_proto::v1::{
-    AdmitPolicyRequest, Approval, GetPolicyRequest, RewrapKeysRequest, RotateKekRequest,
+    AdmitPolicyRequest, Approval, Erasure, GetPolicyRequest, RewrapKeysRequest, RotateKekRequest,
+    ShredCredentialRequest, ShredTenantRequest,
 };
 
 use crate::failure::Failure;
@@ -18,6 +19,8 @@ pub(crate) enum Proposed {
     AdmitPolicy(AdmitPolicyRequest),
     RewrapKeys(RewrapKeysRequest),
     RotateKek(RotateKekRequest),
+    ShredCredential(ShredCredentialRequest),
+    ShredTenant(ShredTenantRequest),
 }
 
 /// What came of making it.
@@ -41,6 +44,8 @@ impl Proposed {
             ADMIT_POLICY => decode(approval).map(Self::AdmitPolicy),
             "Kms/RewrapKeys" => decode(approval).map(Self::RewrapKeys),
             "Kms/RotateKek" => decode(approval).map(Self::RotateKek),
+            "Credentials/ShredCredential" => decode(approval).map(Self::ShredCredential),
+            "Tenants/ShredTenant" => decode(approval).map(Self::ShredTenant),
             _ => Err(Failure::BadAnswer("the method is unknown here: use a newer `strongroom`")),
         }
     }
@@ -59,6 +64,13 @@ impl Proposed {
                 let root = if request.root.is_empty() { "the deployment" } else { &request.root };
                 vec![format!("wraps every key under the root of {root} by its current key")]
             }
+            Self::ShredCredential(request) => {
+                vec![format!("erases {} for good; no backup opens it any more", request.name)]
+            }
+            Self::ShredTenant(request) => vec![format!(
+                "erases {} with all that it owns, for good; no backup opens it any more",
+                request.name
+            )],
             Self::RotateKek(request) if request.tenant.is_empty() => {
                 vec!["makes a new version of every tenant's key".to_owned()]
             }
@@ -78,6 +90,12 @@ impl Proposed {
             Self::RotateKek(request) => {
                 Ok(begun(broker.kms().rotate_kek(request).await?.into_inner().log_index))
             }
+            Self::ShredCredential(request) => {
+                Ok(erased(&broker.credentials().shred_credential(request).await?.into_inner()))
+            }
+            Self::ShredTenant(request) => {
+                Ok(erased(&broker.tenants().shred_tenant(request).await?.into_inner()))
+            }
         }
     }
 }
@@ -86,6 +104,16 @@ fn begun(log_index: u64) -> Done {
     let text =
         format!("begun, as entry {log_index} tells; strongroom kms status shows how far it is");
     Done { log_index, text }
+}
+
+fn erased(erasure: &Erasure) -> Done {
+    let receipt = match erasure.receipt_index {
+        Some(index) => format!("the receipt is entry {index}"),
+        None => "the shares are not destroyed yet; the broker goes on with that".to_owned(),
+    };
+    let text =
+        format!("{} is erased, as entry {} tells; {receipt}", erasure.name, erasure.log_index);
+    Done { log_index: erasure.log_index, text }
 }
 
 /// Has a policy admitted.

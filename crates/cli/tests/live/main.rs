@@ -3,6 +3,7 @@
 
 mod approvals;
 mod bad_input;
+mod erasure;
 mod keys;
 mod people;
 mod retention;

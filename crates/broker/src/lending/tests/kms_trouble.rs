@@ -81,7 +81,7 @@ async fn the_grace_for_outages_lends_and_says_so_and_stores_nothing() {
     let outage_grace = Duration::from_mins(10);
     let settings = KeyringSettings { outage_grace, ..KeyringSettings::default() };
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
-    let core = core_keyed(Arc::clone(&fixture.store) as _, roots, &fixture.clock, settings).await;
+    let core = core_keyed(fixture.stores(), roots, &fixture.clock, settings).await;
     let keys = sealing::ClientKeys::generate().unwrap();
     let session = core.sessions.establish(&fixture.caller, &keys.public_key()).unwrap().0;
     let session = core.sessions.keep(session);
