@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use domain::{Timestamp, Uid};
+use domain::{Fields, Timestamp, Uid};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Hash, Kind, Record, timestamp};
 
@@ -55,6 +56,12 @@ pub struct Misstep;
 
 /// From the proposal to the call, no more time than this passes.
 pub const APPROVAL_LASTS: Duration = Duration::from_hours(24);
+
+/// What is approved: this method with this very request. `docs/log-format.md` has the bytes.
+pub fn request_sha256(method: &str, request: &[u8]) -> Hash {
+    let fields = Fields::new("strongroom approval v1").field(1, method).field(2, request);
+    Sha256::digest(fields.finish()).into()
+}
 
 impl Approval {
     /// When it ends, whatever became of it.

@@ -1,7 +1,6 @@
-use audit::{APPROVAL_LASTS, Approval, Hash, Kind, Record, Step};
-use domain::{Fields, TenantId, Uid};
+use audit::{APPROVAL_LASTS, Approval, Hash, Kind, Record, Step, request_sha256};
+use domain::{TenantId, Uid};
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 use store::Appended;
 
 use crate::{
@@ -57,7 +56,7 @@ impl Core {
                 tenant: tenant.map(ToString::to_string).unwrap_or_default(),
                 ..step(kind, id, &request_sha256)
             };
-            if self.take_step(caller, record, as_of).await? {
+            if self.record_step(caller, record, as_of).await? {
                 let is_approved = kind == Kind::ApprovalUsed;
                 return if is_approved { Ok(()) } else { Err(Why::ApprovalNeeded(id)) };
             }
@@ -66,7 +65,7 @@ impl Core {
     }
 
     /// Approves what another has proposed, or declines what anybody has.
-    pub(crate) async fn decide(
+    pub(crate) async fn decide_on(
         &self,
         caller: &Caller,
         name: &str,
@@ -99,7 +98,7 @@ impl Core {
                 tenant: approval.tenant.clone(),
                 ..step(kind, id, &approval.request_sha256)
             };
-            if self.take_step(caller, record, as_of).await? {
+            if self.record_step(caller, record, as_of).await? {
                 return Ok(self.approval(caller, &id)?);
             }
         }
@@ -138,7 +137,7 @@ impl Core {
     }
 
     /// Records a step, unless something has changed since: false then. Applies it here before the answer.
-    async fn take_step(&self, caller: &Caller, record: Record, as_of: u64) -> Result<bool, Why> {
+    async fn record_step(&self, caller: &Caller, record: Record, as_of: u64) -> Result<bool, Why> {
         let basis = Basis { as_of, tenants: Vec::new() };
         match self.log.append(caller.template(record), Some(basis)).await? {
             Appended::Recorded(entry) => {
@@ -165,12 +164,6 @@ pub(crate) fn id(name: &str) -> Result<Uid, Why> {
     let digits = name.strip_prefix("approvals/").ok_or(Why::NoSuchApproval)?;
     hex::decode_to_slice(digits, &mut bytes).map_err(|_| Why::NoSuchApproval)?;
     Ok(Uid::from_bytes(bytes))
-}
-
-/// What is approved: this method with this very request.
-pub(crate) fn request_sha256(method: &str, request: &[u8]) -> Hash {
-    let fields = Fields::new("strongroom approval v1").field(1, method).field(2, request);
-    Sha256::digest(fields.finish()).into()
 }
 
 fn step(kind: Kind, id: Uid, request_sha256: &Hash) -> Record {

@@ -1,6 +1,7 @@
 use std::{path::Path, sync::Arc};
 
 use audit::{Approval, Hash, Step, proto_time};
+use bytes::Bytes;
 use domain::{TenantId, Timestamp};
 use strongroom_proto::v1::{self, approval, approvals_server::Approvals};
 use tonic::{Request, Response, Status};
@@ -96,7 +97,7 @@ impl Core {
         name: &str,
         decision: Decision<'_>,
     ) -> Result<v1::Approval, Refused> {
-        let approval = self.decide(caller, name, decision).await?;
+        let approval = self.decide_on(caller, name, decision).await?;
         Ok(self.message(&approval, self.store.now().await?).await)
     }
 
@@ -136,7 +137,7 @@ impl Core {
         v1::Approval {
             name: format!("approvals/{}", hex::encode(approval.id)),
             method: approval.method.clone(),
-            request: prost::bytes::Bytes::new(),
+            request: Bytes::new(),
             request_sha256: approval.request_sha256.to_vec().into(),
             tenant: tenant.unwrap_or_default(),
             state: state.into(),

@@ -1,10 +1,9 @@
 use std::collections::BTreeSet;
 
-use audit::{Hash, PolicyDocument};
-use domain::{ADMIT_POLICY, AccessPolicy, Fields, PolicyFile};
+use audit::{PolicyDocument, request_sha256};
+use domain::{ADMIT_POLICY, AccessPolicy, PolicyFile};
 use prost::Message;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use strongroom_client::Broker;
 use strongroom_proto::v1::{
     AdmitPolicyRequest, Approval, Erasure, GetPolicyRequest, RewrapKeysRequest, RotateKekRequest,
@@ -34,10 +33,7 @@ pub(crate) struct Done {
 impl Proposed {
     /// Reads it, and holds it against the digest that is approved.
     pub(crate) fn read(approval: &Approval) -> Result<Self, Failure> {
-        let fields = Fields::new("strongroom approval v1");
-        let fields = fields.field(1, &approval.method).field(2, &approval.request);
-        let digest: Hash = Sha256::digest(fields.finish()).into();
-        if *approval.request_sha256 != digest {
+        if *approval.request_sha256 != request_sha256(&approval.method, &approval.request) {
             return Err(Failure::BadAnswer("the proposed request is not what its digest is of"));
         }
         match approval.method.as_str() {
