@@ -167,8 +167,7 @@ mod tests {
     fn approval(request_of: &str, digest_of: &str) -> Approval {
         let encoded =
             |policy: &str| AdmitPolicyRequest { policy: policy.to_owned() }.encode_to_vec();
-        let fields = Fields::new("strongroom approval v1").field(1, ADMIT_POLICY);
-        let digest: Hash = Sha256::digest(fields.field(2, encoded(digest_of)).finish()).into();
+        let digest = request_sha256(ADMIT_POLICY, &encoded(digest_of));
         Approval {
             method: ADMIT_POLICY.to_owned(),
             request: encoded(request_of).into(),
