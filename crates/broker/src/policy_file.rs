@@ -180,13 +180,15 @@ async fn report(core: &Core, path: &Path, policy: &PolicyDocument) {
         "the access policy was not admitted by two people, keeping the last; `strongroom policy admit` \
          proposes it"
     );
-    let found = Record {
-        kind: Kind::Finding.into(),
-        reason: Reason::PolicyNotAdmitted.into(),
-        policy_sha256: policy.sha256().to_vec().into(),
-        ..Record::default()
+    // It is kept, so that whoever looks into it can read what somebody meant to put in force.
+    let recorded = match named(&*core.store, policy, Kind::Finding).await {
+        Ok(found) => {
+            let reason = Reason::PolicyNotAdmitted.into();
+            core.log.record(Record { reason, ..found }).await.map(drop)
+        }
+        Err(error) => Err(error.into()),
     };
-    if let Err(why) = core.log.record(found).await {
+    if let Err(why) = recorded {
         tracing::error!(?why, "that is not on record");
     }
 }
