@@ -183,7 +183,7 @@ pub(crate) fn honest() -> Vec<Record> {
         Record { erasure_id: vec![3; 16].into(), ..tenant(Kind::TenantShredded) },
         Record {
             erasure_id: vec![3; 16].into(),
-            copies_until_time: Some(audit::proto_time(domain::Timestamp::from_millis(9))),
+            copies_until_time: Some(proto_time(Timestamp::from_millis(9))),
             ..tenant(Kind::SharesDestroyed)
         },
         Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },
