@@ -122,8 +122,7 @@ impl Broker {
         let last = config.log.last_checkpoint;
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
-        let witnesses = config.log.witnesses.iter().map(Remote::open);
-        let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
+        let witnesses = open_witnesses(&config)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let exit = outside::exit(&config.egress)?;
         let parts = Parts {
@@ -312,6 +311,10 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+fn open_witnesses(config: &Config) -> anyhow::Result<Vec<Remote>> {
+    config.log.witnesses.iter().map(Remote::open).collect()
 }
 
 async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {

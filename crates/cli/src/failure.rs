@@ -115,6 +115,7 @@ impl Failure {
         message
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: each failure is in it")]
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Broker(problem) => problem.hint(),

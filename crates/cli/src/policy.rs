@@ -122,9 +122,7 @@ impl Check {
             )
         })
     }
-}
 
-impl Check {
     async fn admit(self, context: &Context) -> Result<(), Failure> {
         // What is wrong with it is better told before anybody is asked.
         read(&self.file)?;

@@ -370,6 +370,7 @@ impl From<LeaseInfo> for LeaseView {
 }
 
 impl From<Record> for RecordView {
+    #[expect(clippy::too_many_lines, reason = "a table: each field is in it")]
     fn from(record: Record) -> Self {
         let reason = match record.reason {
             0 => "",
