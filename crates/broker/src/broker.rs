@@ -106,12 +106,8 @@ impl Broker {
     ) -> anyhow::Result<Self> {
         let access = Arc::new(Access::new(config.access.clone())?);
         let catalogue = bootstrap::catalogue(&config)?;
-        let tls =
-            ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
-                .context("loading the certificate")?;
-        let store = store::open(&config.store).await.context("opening the store")?;
-        let shares = store::open_shares(&config.shares.store, &config.store).await;
-        let shares = shares.context("opening the store of shares")?;
+        let tls = open_tls(&config, &clock)?;
+        let (store, shares) = bootstrap::stores(&config).await?;
         let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
@@ -120,8 +116,8 @@ impl Broker {
         let last = config.log.last_checkpoint;
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
-        let witnesses = config.log.witnesses.iter().map(Remote::open);
-        let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
+        let witnesses =
+            config.log.witnesses.iter().map(Remote::open).collect::<Result<Vec<_>, _>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let exit = outside::exit(&config.egress)?;
         let parts = Parts {
@@ -306,6 +302,11 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+fn open_tls(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<ServerTls>> {
+    let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+    ServerTls::load(files, domains, Arc::clone(clock)).context("loading the certificate")
 }
 
 async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {

@@ -15,6 +15,7 @@ const DOMAIN: &str = "strongroom.dev";
 
 impl Why {
     /// The gRPC code. The one place where a refusal becomes one.
+    #[expect(clippy::too_many_lines, reason = "a table: each refusal is in it")]
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::NotPermitted
