@@ -97,6 +97,33 @@ const LONGEST_NAME: usize = 256;
 
 #[expect(clippy::too_many_lines, reason = "a table: each field is in it")]
 fn check_values(record: &Record) -> Result<(), InvalidRecord> {
+    check_texts(record)?;
+    check_byte_strings(record)?;
+    Unit::try_from(record.unit).map_err(|_| InvalidRecord::Field("unit"))?;
+    if record.spent.as_ref().is_some_and(|spent| spent.micro_usd_millionths >= 1_000_000) {
+        return Err(InvalidRecord::Field("spent"));
+    }
+    // A person stands in the record as a commitment, and nowhere else.
+    if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
+        return Err(InvalidRecord::Field("actor_commitment"));
+    }
+    if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
+        return Err(InvalidRecord::Field("subject_commitment"));
+    }
+    let times = [
+        ("lease_expire_time", &record.lease_expire_time),
+        ("previous_expire_time", &record.previous_expire_time),
+        ("copies_until_time", &record.copies_until_time),
+    ];
+    for (name, time) in times {
+        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
+            return Err(InvalidRecord::Field(name));
+        }
+    }
+    Ok(())
+}
+
+fn check_texts(record: &Record) -> Result<(), InvalidRecord> {
     let texts = [
         ("actor", &record.actor, LONGEST_ACTOR),
         ("subject", &record.subject, LONGEST_ACTOR),
@@ -116,6 +143,10 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
             return Err(InvalidRecord::Field(name));
         }
     }
+    Ok(())
+}
+
+fn check_byte_strings(record: &Record) -> Result<(), InvalidRecord> {
     let byte_strings = [
         ("certificate_sha256", &record.certificate_sha256, 32),
         ("session_key_sha256", &record.session_key_sha256, 32),
@@ -138,27 +169,6 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
-            return Err(InvalidRecord::Field(name));
-        }
-    }
-    Unit::try_from(record.unit).map_err(|_| InvalidRecord::Field("unit"))?;
-    if record.spent.as_ref().is_some_and(|spent| spent.micro_usd_millionths >= 1_000_000) {
-        return Err(InvalidRecord::Field("spent"));
-    }
-    // A person stands in the record as a commitment, and nowhere else.
-    if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
-        return Err(InvalidRecord::Field("actor_commitment"));
-    }
-    if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
-        return Err(InvalidRecord::Field("subject_commitment"));
-    }
-    let times = [
-        ("lease_expire_time", &record.lease_expire_time),
-        ("previous_expire_time", &record.previous_expire_time),
-        ("copies_until_time", &record.copies_until_time),
-    ];
-    for (name, time) in times {
-        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
             return Err(InvalidRecord::Field(name));
         }
     }

@@ -108,12 +108,8 @@ impl Broker {
     ) -> anyhow::Result<Self> {
         let access = Arc::new(Access::new(InForce::read(&config.policy)?));
         let catalogue = bootstrap::catalogue(&config)?;
-        let tls =
-            ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
-                .context("loading the certificate")?;
-        let store = store::open(&config.store).await.context("opening the store")?;
-        let shares = store::open_shares(&config.shares.store, &config.store).await;
-        let shares = shares.context("opening the store of shares")?;
+        let tls = open_tls(&config, &clock)?;
+        let (store, shares) = bootstrap::stores(&config).await?;
         let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
@@ -122,7 +118,8 @@ impl Broker {
         let last = config.log.last_checkpoint;
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
-        let witnesses = open_witnesses(&config)?;
+        let witnesses =
+            config.log.witnesses.iter().map(Remote::open).collect::<Result<Vec<_>, _>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let exit = outside::exit(&config.egress)?;
         let parts = Parts {
@@ -313,8 +310,9 @@ impl Broker {
     }
 }
 
-fn open_witnesses(config: &Config) -> anyhow::Result<Vec<Remote>> {
-    config.log.witnesses.iter().map(Remote::open).collect()
+fn open_tls(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<ServerTls>> {
+    let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+    ServerTls::load(files, domains, Arc::clone(clock)).context("loading the certificate")
 }
 
 async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {

@@ -39,12 +39,10 @@ pub async fn recover(config: Config, dry_run: bool) -> anyhow::Result<Recovered>
     }
     let roots = Arc::new(roots);
     let key = bootstrap::signing_key(&config.log.signing_key).await?;
-    let store = store::open(&config.store).await.context("opening the store")?;
+    let (store, shares) = bootstrap::stores(&config).await?;
     // Before anything is added to it, the log must be the one that was signed.
     let last = config.log.last_checkpoint;
     Signer::open(Arc::clone(&store), key, last, &config.path).await?;
-    let shares = store::open_shares(&config.shares.store, &config.store).await;
-    let shares = shares.context("opening the store of shares")?;
     let keyring = (Arc::new(SystemClock) as _, config.limits.keyring());
     let custody = Custody::new(Arc::clone(&store), roots, shares, keyring);
     let mut recovery = Recovery { store, custody, current: BTreeMap::new(), dry_run };

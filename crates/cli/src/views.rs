@@ -372,10 +372,7 @@ impl From<LeaseInfo> for LeaseView {
 impl From<Record> for RecordView {
     #[expect(clippy::too_many_lines, reason = "a table: each field is in it")]
     fn from(record: Record) -> Self {
-        let reason = match record.reason {
-            0 => "",
-            _ => record.reason().as_str_name(),
-        };
+        let reason = if record.reason == 0 { "" } else { record.reason().as_str_name() };
         let source = source(&record);
         let tested = record.verdict() != Verdict::Unspecified;
         let verdict = if tested { verdict_word(record.verdict()) } else { String::new() };

@@ -9,7 +9,7 @@ use crate::{KeyContext, Kms, KmsError, KmsStatus, WrappedKey};
 /// wrapped as well, for the day on which the first is lost.
 ///
 /// As a [`Kms`] it unwraps by the first and by nothing else: whoever wants the other one says so, with
-/// [`Root::recover`].
+/// [`Root::open_by_recovery`].
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     pub(crate) first: Arc<dyn Kms>,

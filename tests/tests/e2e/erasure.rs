@@ -50,7 +50,12 @@ async fn a_backup_from_before_an_erasure_opens_nothing_of_it(mut deployment: Dep
     assert!(reasons(&deployment).await.contains(&Reason::KmsRefused));
     // What is nobody's of these goes on.
     deployment.create_tenant("globex").await;
-    deployment.end().await;
+    // And the check says that what is back was erased.
+    let found = deployment.check_rows().await.unwrap();
+    let [found] = &*found else { panic!("{found:?}") };
+    assert_eq!((&*found.table, &*found.name), ("tenant", "tenants/acme"));
+    assert!(found.what.contains("erased"), "{found:?}");
+    deployment.end_as_it_is().await;
 }
 
 /// Why leases were refused, without repetitions.

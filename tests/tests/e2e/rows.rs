@@ -81,9 +81,9 @@ async fn fill(deployment: &Deployment) -> String {
         request_id: "r-1".to_owned(),
     };
     admin.budgets().create_budget(request).await.unwrap();
-    let tenant = "tenants/acme".to_owned();
-    let request = v1::SetTenantPricesRequest { tenant, terms: "{}".into(), ..Default::default() };
-    admin.prices().set_tenant_prices(request).await.unwrap();
+    let table = r#"{"version": 1000, "date": "2026-11-21", "providers": {}}"#;
+    let request = v1::ImportPricesRequest { table: table.into(), ..Default::default() };
+    admin.prices().import_prices(request).await.unwrap();
     let name = "tenants/acme/credentials/openai-prod".to_owned();
     admin.credentials().test_credential(v1::TestCredentialRequest { name }).await.unwrap();
     // Nodes of the tree are of 256 records.
@@ -215,11 +215,16 @@ async fn rows_of_before_swapped_lost_and_foreign_are_found_and_named(deployment:
     }
 
     // Two credentials' ciphertexts in each other's place.
-    let swap = "UPDATE credential_version SET envelope = (SELECT other.envelope FROM \
-        credential_version AS other WHERE other.credential_uid <> credential_version.credential_uid)";
-    database.run(swap).await;
+    database.run("CREATE TABLE before_swap AS SELECT * FROM credential_version").await;
+    let put = |which: &str| {
+        format!(
+            "UPDATE credential_version SET envelope = (SELECT it.envelope FROM before_swap AS it \
+             WHERE it.credential_uid {which} credential_version.credential_uid)"
+        )
+    };
+    database.run(&put("<>")).await;
     expect(&deployment, ("credential_version", Reason::RowChanged)).await;
-    database.run(swap).await;
+    database.run(&put("=")).await;
 
     // A row that the broker has never written.
     let foreign = "INSERT INTO budget SELECT * FROM before_budget";

@@ -4,7 +4,7 @@ use audit::Reason;
 use domain::TenantId;
 use envelope::KmsError;
 use sha2::{Digest as _, Sha256};
-use store::{KeyPurpose, KeyRow, StoreError};
+use store::{KeyPurpose, KeyRow, Share, StoreError};
 
 use super::{RowCheck, RowFinding, expected::ExpectedTenant};
 use crate::{
@@ -122,6 +122,22 @@ impl RowCheck {
             }
         };
         let uid = row.uid;
+        match self.core.custody.shares().share(uid).await? {
+            Share::Held(_) => {}
+            Share::Destroyed(_) => {
+                look.found(Reason::RowChanged, "tenant", &name, "it was erased, and put back");
+                return Ok((look.findings, look.rows));
+            }
+            Share::Unknown => {
+                look.found(
+                    Reason::RowChanged,
+                    "tenant",
+                    &name,
+                    "the share of its key is not there",
+                );
+                return Ok((look.findings, look.rows));
+            }
+        }
         let keys = self.core.store.keys(uid, KeyPurpose::Kek).await.map_err(Why::from);
         let keys = match keys {
             Ok(keys) => keys,

@@ -1,12 +1,11 @@
 use std::slice;
 
-use audit::{Kind, Record};
 use domain::{Key, Uid};
 use store::{Change, ErasureRow, PersonRow, Share, Store, StoreError, TenantRow};
 
 use crate::{
     given::{
-        acme, append, at, changed, credential, draft, granted, key, refusal, sealed, tenant, uid,
+        acme, append, at, changed, credential, granted, key, refusal, revoked, sealed, tenant, uid,
         version, virtual_key,
     },
     place::Place,
@@ -121,20 +120,14 @@ pub(crate) async fn an_erased_credential_waits_for_its_receipt(place: &Place) {
     apply(&*store, Change::EraseCredential(main.clone(), erasure.clone())).await.unwrap();
     assert_eq!(store.version(main.uid, 1).await.unwrap(), None);
     assert_eq!(store.credential(&acme.id, &main.id).await.unwrap(), None);
-    drop(store);
+    store.close().await;
     let store = place.open().await;
     assert_eq!(store.erasures().await.unwrap(), [erasure]);
 }
 
 pub(crate) async fn columns_that_find_a_record_are_held_against_it(place: &Place) {
     let store = place.open().await;
-    let changes = draft(Record {
-        kind: Kind::TenantSuspended.into(),
-        tenant: "acme".to_owned(),
-        revision: 2,
-        ..Record::default()
-    });
-    append(&*store, vec![refusal("acme"), granted("acme", 1, at(9)), changes]).await;
+    append(&*store, vec![refusal("acme"), granted("acme", 1, at(9)), revoked(1)]).await;
     let seen = store.check_records(0..3).await.unwrap();
     assert_eq!((seen.leaves.len(), &*seen.wrong), (3, &[][..]));
     assert_eq!(seen.leaves, store.leaf_hashes(0..3).await.unwrap());

@@ -62,7 +62,7 @@ async fn an_erasure_ends_leases_and_its_receipt_says_until_when_copies_may_be() 
     let fixture = Fixture::new().await;
     let lease = fixture.lend().await.unwrap();
     let erasure = fixture.shred().await;
-    check(fixture.renew(&lease).await, Code::NotFound, Reason::NoSuchLease);
+    check(fixture.renew(&lease).await, Code::NotFound, Reason::NoSuchCredential);
     let receipt = fixture.last_record().await;
     assert_eq!(receipt.kind(), Kind::SharesDestroyed);
     assert_eq!((&*receipt.credential, receipt.count), (&*name().to_string(), 1));
@@ -132,7 +132,7 @@ async fn a_tenant_is_erased_with_all_that_it_owns_and_its_name_stays_taken() {
     for share in shares {
         assert!(matches!(fixture.shares.share(share).await.unwrap(), Share::Destroyed(_)));
     }
-    check(fixture.renew(&lease).await, Code::NotFound, Reason::NoSuchLease);
+    check(fixture.renew(&lease).await, Code::NotFound, Reason::NoSuchTenant);
     check(fixture.lend().await, Code::NotFound, Reason::NoSuchTenant);
     assert!(fixture.store.tenant(&name().tenant).await.unwrap().is_none());
     assert_eq!(fixture.shred_tenant("acme").await.unwrap(), erasure);
