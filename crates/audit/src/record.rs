@@ -95,7 +95,6 @@ pub fn timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
 const LONGEST_ACTOR: usize = 2048;
 const LONGEST_NAME: usize = 256;
 
-#[expect(clippy::too_many_lines, reason = "a table: each field is in it")]
 fn check_values(record: &Record) -> Result<(), InvalidRecord> {
     check_texts(record)?;
     check_byte_strings(record)?;

@@ -370,7 +370,6 @@ impl From<LeaseInfo> for LeaseView {
 }
 
 impl From<Record> for RecordView {
-    #[expect(clippy::too_many_lines, reason = "a table: each field is in it")]
     fn from(record: Record) -> Self {
         let reason = if record.reason == 0 { "" } else { record.reason().as_str_name() };
         let source = source(&record);
