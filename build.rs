@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 13] = [
+const PROTOS: [&str; 14] = [
     "strongroom/v1/approvals.proto",
     "strongroom/v1/audit.proto",
     "strongroom/v1/budgets.proto",
@@ -15,6 +15,7 @@ const PROTOS: [&str; 13] = [
     "strongroom/v1/kms.proto",
     "strongroom/v1/leases.proto",
     "strongroom/v1/prices.proto",
+    "strongroom/v1/record.proto",
     "strongroom/v1/tenants.proto",
     "strongroom/v1/usage.proto",
     "strongroom/v1/virtual_keys.proto",

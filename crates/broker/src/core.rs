@@ -95,6 +95,7 @@ pub(crate) struct Parts {
 impl Core {
     /// Puts the parts together, with what a new store still lacks. The tasks that begin end with the
     /// core.
+    #[expect(clippy::too_many_lines, reason = "a list: each part is made once")]
     pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let Parts {
             access,

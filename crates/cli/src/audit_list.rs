@@ -285,10 +285,10 @@ fn cells(record: &RecordView) -> [String; 51] {
 
 fn kind(text: &str) -> Result<Kind, String> {
     Kind::from_str_name(&views::enum_name(text))
-        .ok_or_else(|| "no such kind; kinds are in the `Record` of `audit.proto`".to_owned())
+        .ok_or_else(|| "no such kind; kinds are in the `Record` of `record.proto`".to_owned())
 }
 
 fn reason(text: &str) -> Result<Reason, String> {
     Reason::from_str_name(&views::enum_name(text))
-        .ok_or_else(|| "no such reason; reasons are in the `Record` of `audit.proto`".to_owned())
+        .ok_or_else(|| "no such reason; reasons are in the `Record` of `record.proto`".to_owned())
 }

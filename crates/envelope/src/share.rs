@@ -14,6 +14,7 @@ pub fn tenant_key(unwrapped: &Key, tenant: Uid, share: &Key) -> Key {
 impl Kek {
     /// The key of one credential's secrets under this key: it takes the credential's share as well, so
     /// that one credential can be erased alone. It has this key's id and version.
+    #[must_use]
     pub fn for_credential(&self, credential: Uid, share: &Key) -> Self {
         let (id, version) = self.reference();
         Self::new(id, version, of_both(self.key(), share, "srev1 credential share", credential))

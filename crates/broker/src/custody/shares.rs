@@ -27,7 +27,8 @@ impl SharedRoots {
     async fn whole(&self, context: &KeyContext, unwrapped: Key) -> Result<Key, KmsError> {
         match context.purpose {
             KeyPurpose::Kek => {
-                let share = self.shares.share(context.owner).await.map_err(of_shares)?;
+                let share =
+                    self.shares.share(context.owner).await.map_err(|error| of_shares(&error))?;
                 match share {
                     Share::Held(share) => Ok(tenant_key(&unwrapped, context.owner, &share)),
                     Share::Destroyed(_) => Err(KmsError::refused(
@@ -128,7 +129,7 @@ pub(super) async fn share_of(shares: &dyn ShareStore, credential: Uid) -> Result
     }
 }
 
-fn of_shares(error: StoreError) -> KmsError {
+fn of_shares(error: &StoreError) -> KmsError {
     if let StoreError::Unavailable(_) = error {
         KmsError::unavailable("the store of shares does not answer")
     } else {

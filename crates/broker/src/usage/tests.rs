@@ -86,7 +86,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
         roots: Arc::new(Roots::only(kms)),
         plain_http_origins: vec![],
         sessions: 10,
-        shares: shares,
+        shares,
         share_backups: Duration::from_hours(168),
         sinks: vec![],
         usage: UsageConfig::default(),
