@@ -16,6 +16,7 @@ pub(crate) enum Weight {
 }
 
 /// What happened, in words.
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
 pub(crate) fn summary(kind: Kind) -> &'static str {
     match kind {
         Kind::Unspecified => "Unknown",
@@ -82,6 +83,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
 }
 
 /// How much the record asks of whoever reads it.
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
 pub(crate) fn weight(event: &Event) -> Weight {
     match event.kind {
         Kind::Refused if is_tampering(event.reason) => Weight::Alarm,

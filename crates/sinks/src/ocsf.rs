@@ -109,6 +109,7 @@ impl Activity {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
 fn class(event: &Event) -> (Class, Activity) {
     use Class::{ApiActivity, Authentication, EntityManagement};
 

@@ -132,6 +132,7 @@ pub(crate) fn step(kind: Kind, who: u8) -> Record {
 }
 
 /// A log in which everything is as it should be, with every kind of record in it.
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
 pub(crate) fn honest() -> Vec<Record> {
     let [started, loaded, opened] = beginning(&policy(300));
     let tenant = |kind| Record { tenant: "acme".to_owned(), revision: 1, ..blank(kind) };
@@ -200,7 +201,7 @@ pub(crate) fn honest() -> Vec<Record> {
 }
 
 fn erased(id: u8, record: Record) -> Record {
-    let until = audit::proto_time(domain::Timestamp::from_millis(9));
+    let until = proto_time(Timestamp::from_millis(9));
     Record { erasure_id: vec![id; 16].into(), copies_until_time: Some(until), ..record }
 }
 
