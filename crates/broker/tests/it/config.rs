@@ -62,7 +62,7 @@ fn what_is_commented_out_in_it_is_right_too() {
 fn what_it_says_of_publishing_the_log_is_right_too() {
     let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
     let (before, after) = text.split_once("# [log.tiles]\n").unwrap();
-    let (publishing, after) = after.split_once("\n\n# Who may call what").unwrap();
+    let (publishing, after) = after.split_once("\n\n# A provider at another address").unwrap();
     let settings = format!("# [log.tiles]\n{publishing}");
     let settings = settings.lines().filter_map(|line| line.strip_prefix("# "));
     let is_setting = |line: &&str| line.starts_with('[') || line.contains(" = ");

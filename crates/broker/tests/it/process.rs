@@ -164,7 +164,7 @@ fn a_policy_that_cannot_be_used_is_said_with_its_line_and_ends_it() {
     check(&text.replace(prune, "may = []"), false, "no role names Audit/PruneRecords");
     check(&text.replace("PruneRecords", "Everything"), true, "`Audit/Everything` is no method");
     check(&text.replace("role = \"pruner\"", "role = \"prnr\""), true, "no role `prnr`");
-    check("roles = 5", true, "roles");
+    check("roles = 5", true, "expected a map");
 }
 
 #[test]
