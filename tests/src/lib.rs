@@ -13,13 +13,14 @@ mod admin;
 mod backing;
 mod deployment;
 mod export;
+mod huffman;
 mod logs;
 mod official;
 mod search;
 mod upstream;
 
 pub use admin::NewCredential;
-pub use backing::{Backing, server_files};
+pub use backing::{Backing, server_files, strace};
 pub use deployment::Deployment;
 pub use export::{Export, export};
 pub use logs::logs;

@@ -52,7 +52,7 @@ pub use routing::{
     NoRoute, OnMissing, PassedOver, Plan, RouteRequest, RoutingPolicy, RoutingRules, Step,
     WhenMissing, plan,
 };
-pub use scope::{InvalidPattern, ModelPattern, Scope};
+pub use scope::{InvalidPattern, ModelPattern, Scope, is_model_name};
 pub use secret::{Key, Secret};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, SpiffePattern};
 pub use tokens::Tokens;
