@@ -193,6 +193,7 @@ async fn an_alert_reaches_its_receiver_signed_and_again_until_it_is_taken() {
         let event = &call["event"];
         assert_eq!((&event["kind"], &event["percent"]), (&json!("BUDGET_ALERT"), &json!(80)));
         assert_eq!((&event["tenant"], &event["budget"]), (&json!("acme"), &json!("once")));
+        assert_eq!(event["amounts_requests"], 2, "the cap");
     }
     running.end().await;
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{Kind, Record, RecordDraft, proto_amounts, proto_spent, proto_unit};
-use domain::{Hold, LedgerError, Place, ReservationState, Settled, Timestamp, Uid};
+use domain::{Amounts, Hold, LedgerError, Place, ReservationState, Settled, Timestamp, Uid};
 
 use crate::{
     AllowanceRow, Found, Reconcile, Reconciled, StoreError,
@@ -139,6 +139,7 @@ impl Books {
                 tenant: tenant.clone(),
                 budget: budget.clone(),
                 unit: proto_unit(key.unit).into(),
+                amounts: Some(proto_amounts(&Amounts::default().with(key.unit, account.cap))),
                 ..Record::default()
             };
             if reached {

@@ -408,6 +408,7 @@ pub(crate) async fn what_has_ended_is_recorded_once_and_then_forgotten(place: &P
         (records[1].budget.as_str(), records[1].tenant.as_str(), records[1].percent),
         ("ten", acme.id.as_str(), 50)
     );
+    assert_eq!(records[1].amounts.unwrap().requests, 10, "the cap");
     assert_eq!(records[1].broker, vec![8; 16]);
     assert_eq!(swept(&*store, now).await, []);
     // A repeated settlement is known as one for an hour.
