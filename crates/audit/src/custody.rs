@@ -118,6 +118,7 @@ impl Custody {
             | Kind::BudgetUpdated
             | Kind::BudgetDeleted
             | Kind::BudgetAlert
+            | Kind::BudgetWouldRefuse
             | Kind::AllowanceSettled
             | Kind::AllowanceExpired
             | Kind::AllowanceReconciled

@@ -47,6 +47,7 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LeaseReleased
         | Kind::CredentialTested
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
         | Kind::AllowanceExpired
         | Kind::AllowanceReconciled
@@ -100,6 +101,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
             }
         }
         Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
         | Kind::AllowanceExpired
         | Kind::AllowanceReconciled

@@ -300,6 +300,7 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::BudgetAlert => {
             &[Required::Tenant, Required::Budget, Required::Percent, Required::Unit]
         }
+        Kind::BudgetWouldRefuse => &[Required::Tenant, Required::Budget, Required::Unit],
         Kind::AllowanceSettled
         | Kind::AllowanceExpired
         | Kind::AllowanceReconciled

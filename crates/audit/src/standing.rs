@@ -134,6 +134,7 @@ impl Standing {
             | Kind::BudgetUpdated
             | Kind::BudgetDeleted
             | Kind::BudgetAlert
+            | Kind::BudgetWouldRefuse
             | Kind::AllowanceSettled
             | Kind::AllowanceExpired
             | Kind::AllowanceReconciled

@@ -26,9 +26,9 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::Access,
     bootstrap,
-    config::{Config, KeyTests, Limits},
+    config::{Config, KeyTests, Limits, LogConfig},
     core::{Core, Parts},
-    export::{Exporter, Pace},
+    export::{Exporter, Outlet, Pace},
     follower,
     guard::Guard,
     key_tests,
@@ -44,6 +44,7 @@ use crate::{
     sweeping,
     tiles::TileServer,
     tokens, usage_sweep,
+    webhook::Webhook,
     witnesses::{Published, Remote},
 };
 
@@ -111,7 +112,7 @@ impl Broker {
         let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;
         // Before anything is added to it, the log must be the one that was signed.
-        let last = config.log.last_checkpoint;
+        let last = config.log.last_checkpoint.clone();
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
         let witnesses = config.log.witnesses.iter().map(Remote::open);
@@ -128,17 +129,17 @@ impl Broker {
             courier: Arc::new(Client::new(Arc::clone(&exit))),
             keep: bootstrap::keep(config.log.keep)?,
             kek_ttl: config.limits.kek_ttl,
-            people: config.log.people,
+            people: config.log.people.clone(),
             roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
             sessions: config.limits.sessions,
-            sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
+            sinks: config.log.cursors().map(str::to_owned).collect(),
             usage: config.usage,
             store,
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
-        let exporters = exporters(&config.log.sinks, &core)?;
+        let exporters = exporters(&config.log, &exit, &core).await?;
         put_start_on_record(&core, config_sha256, &config.access).await?;
         Ok(Self {
             core: Arc::new(core),
@@ -326,13 +327,29 @@ async fn put_start_on_record(
     Ok(())
 }
 
-fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
-    let exporter = |sink: &SinkConfig| {
+async fn exporters(
+    config: &LogConfig,
+    exit: &Arc<Exit>,
+    core: &Core,
+) -> anyhow::Result<Vec<Exporter>> {
+    let mut outlets = Vec::new();
+    for SinkConfig { name, from, to } in &config.sinks {
+        let name = name.as_str().to_owned();
+        let sink = to.open().with_context(|| format!("the sink `{name}`"))?;
+        outlets.push(Outlet { name, from: *from, sink });
+    }
+    for webhook in &config.webhooks {
+        let (exit, clock) = (Arc::clone(exit), Arc::clone(&core.clock));
+        let name = webhook.name.as_str().to_owned();
+        let sink = Webhook::open(webhook, exit, clock).await;
+        let sink = Box::new(sink.with_context(|| format!("the webhook `{name}`"))?);
+        outlets.push(Outlet { name, from: webhook.from, sink });
+    }
+    let exporter = |outlet| {
         let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        Exporter::new(sink, store, clock, core.log.growth(), Pace::default())
-            .with_context(|| format!("the sink `{}`", sink.name.as_str()))
+        Exporter::new(outlet, store, clock, core.log.growth(), Pace::default())
     };
-    sinks.iter().map(exporter).collect()
+    Ok(outlets.into_iter().map(exporter).collect())
 }
 
 fn builder(limits: &Limits) -> Server {

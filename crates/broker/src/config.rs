@@ -18,8 +18,10 @@ use thiserror::Error;
 use url::Url;
 
 mod outside;
+mod webhook;
 
 pub use outside::{AwsConfig, EgressConfig, KeyTests};
+pub(crate) use webhook::WebhookConfig;
 
 /// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
 #[derive(Debug, Deserialize)]
@@ -98,6 +100,9 @@ pub struct LogConfig {
     /// Other systems that are sent every record.
     #[serde(default)]
     pub sinks: Vec<SinkConfig>,
+    /// Receivers of some records, by signed HTTPS calls.
+    #[serde(default)]
+    pub webhooks: Vec<WebhookConfig>,
     /// Where the log is served as static files; without this it is not.
     #[serde(default)]
     pub tiles: Option<TilesConfig>,
@@ -267,6 +272,7 @@ impl Config {
             .usage
             .check()
             .and_then(|()| config.log.check_sinks())
+            .and_then(|()| config.log.check_webhooks(&config.egress))
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         config
             .key_tests
@@ -299,18 +305,39 @@ impl Config {
         for sink in &mut self.log.sinks {
             sink.resolve(folder);
         }
+        for webhook in &mut self.log.webhooks {
+            webhook.resolve(folder);
+        }
     }
 }
 
 impl LogConfig {
+    /// The names under which cursors are kept.
+    pub(crate) fn cursors(&self) -> impl Iterator<Item = &str> {
+        let sinks = self.sinks.iter().map(|sink| sink.name.as_str());
+        sinks.chain(self.webhooks.iter().map(|webhook| webhook.name.as_str()))
+    }
+
+    fn check_webhooks(&self, egress: &EgressConfig) -> Result<(), String> {
+        for webhook in &self.webhooks {
+            let checked = webhook.check(egress.danger_plain_http_to_loopback);
+            let name = webhook.name.as_str();
+            checked.map_err(|why| format!("log.webhooks: `{name}`: {why}"))?;
+        }
+        Ok(())
+    }
+
     /// Two sinks must not share a cursor or a file, and each must be one that can be opened.
     fn check_sinks(&self) -> Result<(), String> {
-        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        let mut names = BTreeSet::new();
+        if let Some(name) = self.cursors().find(|name| !names.insert(*name)) {
+            return Err(format!(
+                "log.sinks and log.webhooks: two are named `{name}`: name each differently"
+            ));
+        }
+        let mut paths = BTreeSet::new();
         for sink in &self.sinks {
             let name = sink.name.as_str();
-            if !names.insert(name) {
-                return Err(format!("log.sinks: two are named `{name}`: name each differently"));
-            }
             if let Some(path) = sink.to.path()
                 && !paths.insert(path)
             {

@@ -43,6 +43,7 @@ mod tokens;
 mod usage;
 mod usage_sweep;
 mod virtual_key;
+mod webhook;
 mod witnesses;
 
 pub use access::AccessError;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Amounts, Dialect, Failure, Settlement, Source, Timestamp, Unit};
+use domain::{Amounts, Dialect, Failure, Settlement, Source, Spending, Timestamp, Unit};
 use strongroom_proto::v1;
 
 /// Whole milliseconds; a contract's time is never negative.
@@ -83,19 +83,23 @@ pub(crate) fn wire_amounts(amounts: &Amounts) -> v1::Amounts {
 }
 
 pub(crate) fn settlement(id: &[u8; 16], settlement: &Settlement) -> v1::Settlement {
-    let spent = &settlement.spent;
-    let (micro_usd, micro_usd_millionths) = spent.cost.split();
     v1::Settlement {
         allowance_id: id.to_vec().into(),
         sequence: settlement.sequence,
         covered: Some(wire_amounts(&settlement.covered)),
         returned: Some(wire_amounts(&settlement.returned)),
-        spent: Some(v1::Spent {
-            micro_usd,
-            micro_usd_millionths,
-            requests: spent.requests,
-            input_tokens: spent.input_tokens,
-            output_tokens: spent.output_tokens,
-        }),
+        spent: Some(wire_spent(&settlement.spent)),
+        managed: Some(wire_spent(&settlement.managed)),
+    }
+}
+
+fn wire_spent(spent: &Spending) -> v1::Spent {
+    let (micro_usd, micro_usd_millionths) = spent.cost.split();
+    v1::Spent {
+        micro_usd,
+        micro_usd_millionths,
+        requests: spent.requests,
+        input_tokens: spent.input_tokens,
+        output_tokens: spent.output_tokens,
     }
 }

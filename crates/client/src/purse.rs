@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Amounts, Spending, Ticket, Unit};
+use domain::{Amounts, Source, Spending, Ticket, Unit};
 use strongroom_proto::v1;
 
 use crate::{
@@ -303,16 +303,17 @@ impl Held {
         self.0.as_ref().map(|hold| hold.purse.limits(now)).unwrap_or_default()
     }
 
-    /// Settles the call with what it came to.
-    pub fn end(mut self, spent: &Spending) {
+    /// Settles the call with what it came to, on a credential of this source.
+    pub fn end(mut self, spent: &Spending, source: Source) {
         if let Some(Hold { purse, slice, ticket, .. }) = self.0.take() {
-            purse.with_slice(&slice, |slice| slice.end(ticket, spent));
+            purse.with_slice(&slice, |slice| slice.end(ticket, spent, source));
         }
     }
 
     /// Settles a call that was not made.
     pub fn release(self) {
-        self.end(&Spending::default());
+        // Nothing is spent, on whatever credential.
+        self.end(&Spending::default(), Source::Byok);
     }
 
     /// Leaves the call's part held: nobody knows what it took.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Allowance, Amounts, Settlement, Spending, Ticket, Timestamp, Unit};
+use domain::{Allowance, Amounts, Settlement, Source, Spending, Ticket, Timestamp, Unit};
 use strongroom_proto::v1;
 
 use crate::convert;
@@ -66,9 +66,9 @@ impl Slice {
         Some(ticket)
     }
 
-    pub(crate) fn end(&mut self, ticket: Ticket, spent: &Spending) {
+    pub(crate) fn end(&mut self, ticket: Ticket, spent: &Spending, source: Source) {
         self.under_way = self.under_way.saturating_sub(1);
-        self.allowance.end(ticket, spent);
+        self.allowance.end(ticket, spent, source);
     }
 
     pub(crate) fn lose(&mut self, ticket: Ticket) {

@@ -25,10 +25,10 @@ mod virtual_key;
 
 pub use access::{AccessPolicy, AccessRule, Permit};
 pub use budget::{
-    Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted,
-    InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Period, Place, Quantity,
-    RateLimits, RateView, Reservation, ReservationState, Settled, Settlement, Spending, Ticket,
-    Unit, Window, Zone, slice_size,
+    Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted, Hold,
+    InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Over, Period, Place, Quantity,
+    RateLimits, RateView, Reservation, ReservationState, Settled, Settlement, Spending, Sums,
+    Ticket, Unit, Window, Zone, slice_size,
 };
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

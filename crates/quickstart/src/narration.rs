@@ -92,6 +92,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::AllowanceSettled => format!("allowance settled{}", by(key)),
         Kind::AllowanceExpired => format!("allowance expired{}", by(key)),
         Kind::AllowanceReconciled => format!("allowance reconciled{}", by(key)),
+        Kind::BudgetWouldRefuse => format!("budget {} would refuse if it were hard", record.budget),
         Kind::AllowanceDrawn => format!("allowance drawn{}", by(key)),
         Kind::UsageReported => "usage reported".to_owned(),
     }

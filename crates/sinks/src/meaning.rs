@@ -60,6 +60,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::BudgetUpdated => "Budget updated",
         Kind::BudgetDeleted => "Budget deleted",
         Kind::BudgetAlert => "Budget nearly or wholly spent",
+        Kind::BudgetWouldRefuse => "Shadow budget would have refused",
         Kind::AllowanceSettled => "Allowance settled",
         Kind::AllowanceExpired => "Allowance expired",
         Kind::AllowanceReconciled => "Allowance reconciled",
@@ -90,6 +91,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetUpdated
         | Kind::BudgetDeleted
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceReconciled
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,

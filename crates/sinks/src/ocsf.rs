@@ -158,6 +158,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::Finding
         | Kind::CredentialTested
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

@@ -25,8 +25,8 @@ mod virtual_key;
 mod writer;
 
 pub use budgets::{
-    AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Granted, Reconcile, Reconciled,
-    Report, Reported, Swept, write_limits,
+    AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Found, Granted, Reconcile,
+    Reconciled, Report, Reported, Swept, write_limits,
 };
 pub use config::{StoreConfig, open};
 pub use error::StoreError;

@@ -155,6 +155,7 @@ pub(crate) fn honest() -> Vec<Record> {
         budget(Kind::BudgetCreated),
         budget(Kind::BudgetUpdated),
         Record { percent: 80, unit: 1, ..budget(Kind::BudgetAlert) },
+        Record { unit: 1, ..budget(Kind::BudgetWouldRefuse) },
         budget(Kind::BudgetDeleted),
         allowance(Kind::AllowanceDrawn),
         Record { method: "Leases/SettleUsage".to_owned(), count: 1, ..blank(Kind::UsageReported) },

@@ -16,4 +16,5 @@ mod several;
 mod sinks;
 mod tiles;
 mod virtual_keys;
+mod webhooks;
 mod witnesses;

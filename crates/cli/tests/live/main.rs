@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod bad_input;
+mod budgets;
 mod people;
 mod retention;
 mod rotation;

@@ -4,7 +4,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domain::{Cost, ManualClock, Spending, Timestamp, Unit, VirtualKeyDigest};
+use domain::{Cost, ManualClock, Source, Spending, Timestamp, Unit, VirtualKeyDigest};
 use strongroom_proto::v1::{self, Allowance, LimitView};
 use tonic::Code;
 
@@ -163,7 +163,7 @@ async fn however_many_calls_wait_the_broker_is_asked_once() {
     assert!(till.draws() - before < 10, "{}", till.draws() - before);
     assert_eq!(held.first().unwrap().states(clock.elapsed()).first().unwrap().cap, 1000);
     for held in held {
-        held.end(&spent());
+        held.end(&spent(), Source::Byok);
     }
     while purses.inner.tell().await.unwrap() {}
     clock.advance(Duration::from_secs(3));
@@ -177,8 +177,8 @@ async fn a_call_is_refused_only_when_what_lies_about_here_is_given_back() {
     let (purses, _) = purses(&till);
     let of = |count: u64| Amounts::default().with(Unit::Requests, count);
     // A slice of which most is left over.
-    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent());
-    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
+    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     let held = purses.reserve(&key(), &of(8), Duration::ZERO).await.unwrap();
     let refused = purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap_err();
     assert!(refused.is_limit());
@@ -192,7 +192,7 @@ async fn a_call_is_refused_only_when_what_lies_about_here_is_given_back() {
 async fn what_is_told_is_told_again_until_it_is_taken() {
     let till = Script::with(100, 1);
     let (purses, clock) = purses(&till);
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     purses.note(UsageRecord { attempts: 9, ..UsageRecord::default() });
     till.loses_answers.store(true, Ordering::SeqCst);
     assert!(purses.inner.tell().await.is_err());
@@ -226,14 +226,14 @@ async fn a_slice_whose_grant_got_lost_is_found_and_given_back() {
 async fn nothing_begins_in_a_slice_of_older_rules() {
     let till = Script::with(100, 8);
     let (purses, clock) = purses(&till);
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     let drawn = till.draws();
     clock.advance(Duration::from_millis(5));
     let as_of = clock.elapsed();
     let held = purses.reserve(&key(), &one(), as_of).await.unwrap();
     assert_eq!(till.draws(), drawn + 1);
-    held.end(&spent());
+    held.end(&spent(), Source::Byok);
     while purses.inner.tell().await.unwrap() {}
     clock.advance(Duration::from_secs(3));
     while purses.inner.tell().await.unwrap() {}
@@ -248,10 +248,10 @@ async fn a_slice_that_has_ended_admits_nothing_and_is_given_back() {
     let lost = purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap();
     let drawn = till.draws();
     clock.advance(Duration::from_secs(295));
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     assert_eq!(till.draws(), drawn + 1);
     drop(lost);
-    late.end(&spent());
+    late.end(&spent(), Source::Byok);
     clock.advance(Duration::from_secs(3));
     while purses.inner.tell().await.unwrap() {}
     // Two were spent, and of the third nobody knows.
@@ -287,7 +287,7 @@ async fn where_nothing_is_limited_nothing_is_held() {
     for _ in 0..5 {
         let held = purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap();
         assert_eq!(held.allowance_id(), None);
-        held.end(&spent());
+        held.end(&spent(), Source::Byok);
     }
     assert_eq!(till.draws(), 1);
 }

@@ -1,5 +1,5 @@
 use crate::{
-    Timestamp,
+    Source, Timestamp,
     budget::{Amounts, Settlement, Spending, Unit},
 };
 
@@ -14,6 +14,7 @@ pub struct Allowance {
     covered: Amounts,
     returned: Amounts,
     spent: Spending,
+    managed: Spending,
     sequence: u64,
     told: bool,
     ends_at: Timestamp,
@@ -35,6 +36,7 @@ impl Allowance {
             covered: Amounts::default(),
             returned: Amounts::default(),
             spent: Spending::default(),
+            managed: Spending::default(),
             sequence: 0,
             told: true,
             ends_at,
@@ -53,13 +55,17 @@ impl Allowance {
         Some(Ticket(need))
     }
 
-    /// Settles a call. What it took beyond its worst case comes out of what is free.
-    pub fn end(&mut self, Ticket(held): Ticket, spent: &Spending) {
+    /// Settles a call on a credential of this source. What it took beyond its worst case comes out of
+    /// what is free.
+    pub fn end(&mut self, Ticket(held): Ticket, spent: &Spending, source: Source) {
         let all = self.free.plus(&held);
         let covered = all.each(|unit, all| spent.of(unit).rounded_up().min(all));
         self.free = all.less(&covered);
         self.covered = self.covered.plus(&covered);
         self.spent = self.spent.plus(spent);
+        if source.is_managed() {
+            self.managed = self.managed.plus(spent);
+        }
         self.told = false;
     }
 
@@ -86,8 +92,8 @@ impl Allowance {
         }
         self.told = true;
         self.sequence += 1;
-        let Self { sequence, covered, returned, spent, .. } = *self;
-        Some(Settlement { sequence, covered, returned, spent })
+        let Self { sequence, covered, returned, spent, managed, .. } = *self;
+        Some(Settlement { sequence, covered, returned, spent, managed })
     }
 
     /// What no call holds.
@@ -128,7 +134,7 @@ mod tests {
         assert_eq!(allowance.begin(&call(5), now), None);
         let two = allowance.begin(&call(4), now).unwrap();
         assert_eq!(allowance.begin(&call(0), now), None, "two are under way");
-        allowance.end(one, &spent(1_500_000));
+        allowance.end(one, &spent(1_500_000), Source::Byok);
         allowance.lose(two);
         assert_eq!(
             (allowance.free().of(Unit::Money), allowance.free().of(Unit::Concurrent)),
@@ -136,7 +142,7 @@ mod tests {
         );
         let report = allowance.report().unwrap();
         assert_eq!((report.sequence, report.covered.of(Unit::Money)), (1, 2));
-        assert_eq!(report.spent, spent(1_500_000));
+        assert_eq!((report.spent, report.managed), (spent(1_500_000), Spending::default()));
         assert_eq!(allowance.report(), None);
         allowance.give_back();
         assert_eq!(allowance.report().unwrap().returned.of(Unit::Money), 4);
@@ -152,7 +158,9 @@ mod tests {
         let mut allowance = allowance(10);
         let ticket = allowance.begin(&call(1), Timestamp::from_millis(0)).unwrap();
         assert_eq!(ticket.0.of(Unit::InputTokens), 0);
-        allowance.end(ticket, &spent(1));
-        assert_eq!(allowance.report().unwrap().covered.of(Unit::InputTokens), 0);
+        allowance.end(ticket, &spent(1), Source::Managed);
+        let report = allowance.report().unwrap();
+        assert_eq!(report.covered.of(Unit::InputTokens), 0);
+        assert_eq!(report.managed, spent(1));
     }
 }

@@ -209,7 +209,7 @@ impl Tab {
         let Some(attempt) = &mut self.attempt else { return };
         let held = std::mem::replace(&mut attempt.held, Held::nothing());
         match spent {
-            Some(spent) => held.end(spent),
+            Some(spent) => held.end(spent, attempt.loan.source()),
             None if attempt.course == Course::Sent => held.lose(),
             None => held.release(),
         }

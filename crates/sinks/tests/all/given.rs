@@ -151,6 +151,7 @@ fn full(kind: Kind) -> Record {
         | Kind::BudgetUpdated
         | Kind::BudgetDeleted
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
         | Kind::AllowanceReconciled
         | Kind::AllowanceExpired
@@ -173,6 +174,7 @@ fn virtual_key(by: Record) -> Record {
 fn spending(kind: Kind, by: Record, itself: Record) -> Record {
     match kind {
         Kind::BudgetAlert => Record { unit: 1, percent: 80, ..budget(itself) },
+        Kind::BudgetWouldRefuse => Record { unit: 1, ..budget(itself) },
         Kind::AllowanceSettled | Kind::AllowanceReconciled => {
             Record { spent: Some(SPENT), ..allowance(itself) }
         }
