@@ -102,7 +102,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
     rotate(&mut calls, &running, &credential).await;
-    keys(&mut calls, &running).await;
+    keys::rotate_keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
@@ -368,28 +368,6 @@ async fn rotate(calls: &mut Calls, running: &Running, credential: &CredentialNam
     let request = v1::CancelRotationRequest { name, etag };
     answered!(calls, admin, credentials.cancel_rotation, "Credentials/CancelRotation", request);
     calls.answered.insert("Credentials/StartRotation".to_owned());
-}
-
-async fn keys(calls: &mut Calls, running: &Running) {
-    let admin = &running.admin;
-    let rotate = || v1::RotateKekRequest { tenant: "tenants/acme".into(), request_id: "r".into() };
-    answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
-    let again = answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
-    assert_eq!(again.log_index, 0);
-    let request = v1::RewrapKeysRequest::default();
-    answered!(calls, admin, kms.rewrap_keys, "Kms/RewrapKeys", request);
-    loop {
-        let request = v1::GetKmsStatusRequest::default();
-        let status = answered!(calls, admin, kms.get_status, "Kms/GetStatus", request);
-        let [root] = &*status.roots else { panic!("{status:?}") };
-        assert!(root.healthy && root.outdated_keys == 0 && root.keys >= 4, "{root:?}");
-        assert_eq!(status.last_error, "");
-        let stale = status.tenants.iter().flat_map(|kek| kek.versions.iter().skip(1));
-        if stale.map(|version| version.references).sum::<u64>() == 0 {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
 }
 
 async fn change(calls: &mut Calls, running: &Running, credential: &str, key: &VirtualKey) {
