@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "strongroom/v1/audit.proto",
     "strongroom/v1/budgets.proto",
     "strongroom/v1/calls.proto",
     "strongroom/v1/credentials.proto",
     "strongroom/v1/identities.proto",
+    "strongroom/v1/kms.proto",
     "strongroom/v1/leases.proto",
     "strongroom/v1/prices.proto",
     "strongroom/v1/tenants.proto",

@@ -5,7 +5,7 @@ use std::{
 
 use domain::Uid;
 
-use crate::{Finding, Hash, InvalidRecord, Kind, Record, record::Checked, timestamp};
+use crate::{Finding, Hash, InvalidRecord, Kind, Record, keks::Keks, record::Checked, timestamp};
 
 mod versions;
 
@@ -22,6 +22,7 @@ pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(10);
 pub(crate) struct Custody {
     credentials: HashMap<Uid, Credential>,
     leases: HashMap<Hash, Lease>,
+    keks: Keks,
     /// The ids of revoked virtual keys, and where they were revoked.
     revoked: HashMap<String, u64>,
     /// The same of those that are blocked.
@@ -92,7 +93,16 @@ impl Custody {
                 self.blocked.remove(&record.virtual_key);
                 Ok(())
             }
+            Kind::TenantCreated => {
+                self.keks.create(record);
+                Ok(())
+            }
+            Kind::KekRotated => self.keks.rotate(record, self.begins_late),
+            Kind::KekRetired => self.keks.retire(record, self.begins_late),
             Kind::Unspecified
+            | Kind::KeyRewrapped
+            | Kind::KekRotationBegun
+            | Kind::KeyRewrapBegun
             | Kind::BrokerStarted
             | Kind::BrokerStopped
             | Kind::SessionOpened
@@ -106,7 +116,6 @@ impl Custody {
             | Kind::CheckpointGivenUp
             | Kind::LogPruned
             | Kind::PricesChanged
-            | Kind::TenantCreated
             | Kind::TenantUpdated
             | Kind::TenantSuspended
             | Kind::TenantResumed
@@ -185,6 +194,7 @@ impl Custody {
         if let Some(blocked_at) = self.blocked.get(&record.virtual_key).copied() {
             return Err(Finding::VirtualKeyBlocked { index, blocked_at });
         }
+        self.keks.lend(record)?;
         let expiry = record.lease_expire_time.as_ref().and_then(timestamp);
         match expiry {
             Some(expiry) if expiry.since(*time) <= LONGEST_LEASE + CLOCKS_APART => Ok(()),

@@ -153,6 +153,24 @@ pub enum Finding {
         /// Where it was blocked.
         blocked_at: u64,
     },
+    /// A version of a tenant's key was made or deleted that does not follow from those before: a record
+    /// is missing.
+    #[error("entry {index} changes the versions of a tenant's key out of step")]
+    KekOutOfStep {
+        /// Where.
+        index: u64,
+    },
+    /// What was lent was opened with a version of the tenant's key that had been deleted, or that no
+    /// record brought about.
+    #[error(
+        "entry {index} lends by a version of a key that is not in use since entry {changed_at}"
+    )]
+    KekNotInUse {
+        /// Where.
+        index: u64,
+        /// The change of the key that was not regarded.
+        changed_at: u64,
+    },
     /// A lease was granted or renewed by a broker that no record says was running.
     #[error("entry {index} lends by a broker that is not on record as running")]
     BrokerNotRunning {
@@ -229,6 +247,8 @@ impl Finding {
             | Self::CredentialStale { index, .. }
             | Self::CredentialNotOnRecord { index }
             | Self::ChangeOutOfStep { index }
+            | Self::KekOutOfStep { index }
+            | Self::KekNotInUse { index, .. }
             | Self::VirtualKeyRevoked { index, .. }
             | Self::VirtualKeyBlocked { index, .. }
             | Self::BrokerNotRunning { index }
@@ -263,6 +283,8 @@ impl Finding {
             | Self::CredentialStale { .. }
             | Self::CredentialNotOnRecord { .. }
             | Self::ChangeOutOfStep { .. }
+            | Self::KekOutOfStep { .. }
+            | Self::KekNotInUse { .. }
             | Self::VirtualKeyRevoked { .. }
             | Self::VirtualKeyBlocked { .. }
             | Self::BrokerNotRunning { .. }

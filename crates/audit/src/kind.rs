@@ -32,6 +32,11 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::BudgetCreated
         | Kind::BudgetUpdated
         | Kind::BudgetDeleted
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -117,6 +122,11 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::Finding
         | Kind::CheckpointGivenUp
         | Kind::LogPruned
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::IdentityUnblocked
         | Kind::LeaseGranted
         | Kind::LeaseRenewed

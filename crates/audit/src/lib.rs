@@ -14,6 +14,7 @@ mod filter;
 mod finding;
 mod frontier;
 mod hash;
+mod keks;
 mod key;
 mod kind;
 mod note;

@@ -107,6 +107,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("request_id", &record.request_id, LONGEST_NAME),
         ("because", &record.because, LONGEST_NAME),
         ("budget", &record.budget, LONGEST_NAME),
+        ("root", &record.root, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
@@ -124,6 +125,7 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("broker", &record.broker, 16),
         ("policy_sha256", &record.policy_sha256, 32),
         ("tree_root", &record.tree_root, 32),
+        ("root_key_sha256", &record.root_key_sha256, 32),
         ("actor_commitment", &record.actor_commitment, 32),
         ("subject_commitment", &record.subject_commitment, 32),
         ("prices_sha256", &record.prices_sha256, 32),
@@ -185,6 +187,9 @@ enum Required {
     Allowance,
     Percent,
     Unit,
+    KekId,
+    KekVersion,
+    RootKey,
 }
 
 impl Required {
@@ -210,6 +215,9 @@ impl Required {
             Self::Allowance => record.allowance_id.is_empty(),
             Self::Percent => record.percent == 0,
             Self::Unit => record.unit == 0,
+            Self::KekId => record.kek_id.is_empty(),
+            Self::KekVersion => record.kek_version == 0,
+            Self::RootKey => record.root_key_sha256.is_empty(),
         }
     }
 
@@ -235,6 +243,9 @@ impl Required {
             Self::Allowance => "allowance_id",
             Self::Percent => "percent",
             Self::Unit => "unit",
+            Self::KekId => "kek_id",
+            Self::KekVersion => "kek_version",
+            Self::RootKey => "root_key_sha256",
         }
     }
 }
@@ -248,8 +259,16 @@ fn required(kind: Kind) -> &'static [Required] {
         | Kind::BrokerStopped
         | Kind::SessionOpened
         | Kind::Refused
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::Finding => &[],
         Kind::Read | Kind::UsageReported => &[Required::Method],
+        Kind::KekRotated | Kind::KekRetired => {
+            &[Required::Tenant, Required::KekId, Required::KekVersion]
+        }
+        Kind::KeyRewrapped => {
+            &[Required::Tenant, Required::KekId, Required::KekVersion, Required::RootKey]
+        }
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],

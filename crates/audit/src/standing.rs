@@ -139,7 +139,12 @@ impl Standing {
             | Kind::AllowanceExpired
             | Kind::AllowanceReconciled
             | Kind::AllowanceDrawn
-            | Kind::UsageReported => {}
+            | Kind::UsageReported
+            | Kind::KekRotated
+            | Kind::KekRetired
+            | Kind::KeyRewrapped
+            | Kind::KekRotationBegun
+            | Kind::KeyRewrapBegun => {}
         }
         Ok(())
     }

@@ -63,6 +63,17 @@ impl Fleet {
         Ok(())
     }
 
+    /// Adds a root key to the file that all brokers have it from, and starts each anew.
+    pub(crate) async fn add_root_key(&mut self) -> anyhow::Result<()> {
+        let path = self.configs.first().context("there is no broker")?;
+        broker::add_root_key(&broker::Config::load(path)?.0, None)?;
+        for number in 0..self.brokers.len() {
+            self.kill(number)?;
+            self.restart(number).await?;
+        }
+        Ok(())
+    }
+
     /// A connection to one of the brokers, with an identity of the layout.
     pub(crate) fn connect(&self, number: usize, name: &str) -> anyhow::Result<Broker> {
         let broker = self.brokers.get(number).context("there is no such broker")?;
@@ -101,6 +112,8 @@ impl Fleet {
         log.insert("last_checkpoint".to_owned(), format!("data/last-checkpoint-{number}").into());
         // A machine that is busy with something else is to make a figure worse, not to end the run.
         log.insert("commit_deadline".to_owned(), "10s".into());
+        // Old versions of keys are deleted after this. Keys stay in memory for a minute at least.
+        config.insert("limits".to_owned(), toml::from_str::<Value>("kek_ttl = \"1s\"")?);
         if let Some(url) = &self.url {
             let url_file = self.folder.join("keys/postgres.url");
             fs::write(&url_file, url)?;

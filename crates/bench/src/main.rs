@@ -14,6 +14,7 @@ mod process;
 mod proxy;
 mod quantiles;
 mod revocations;
+mod rewrap;
 mod table;
 mod verify;
 
@@ -43,6 +44,8 @@ enum Command {
     Kills(kills::Args),
     /// Whether callers that race for a budget spend more than it.
     BudgetRace(budget_race::Args),
+    /// Whether new keys for everybody fail a lease or leave something behind.
+    Rewrap(rewrap::Args),
     /// How long an auditor waits for the verification of a large export.
     Verify(verify::Args),
     /// A process that the others start.
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
             Command::Revocations(args) => revocations::run(args).await,
             Command::Kills(args) => kills::run(args).await,
             Command::BudgetRace(args) => budget_race::run(args).await,
+            Command::Rewrap(args) => rewrap::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Role(Role::Empty(args)) => lease::empty::run(args).await,
             Command::Role(Role::Record(args)) => lease::record::run(args).await,

@@ -52,6 +52,16 @@ fn callers_that_race_for_a_budget_spend_all_of_it_and_no_more() {
 }
 
 #[test]
+fn no_lease_fails_and_nothing_is_left_behind_when_keys_are_rotated() {
+    let few = ["rewrap", "--tenants", "10", "--credentials", "15", "--kills", "2"];
+    let few = [&few[..], &["--brokers", "2", "--concurrency", "3"]].concat();
+    for outcome in on_both(&few) {
+        assert_eq!(outcome.get("credentials"), Some(&150.into()), "{outcome}");
+        assert!(outcome.get("leases").and_then(Value::as_u64) > Some(0), "{outcome}");
+    }
+}
+
+#[test]
 fn what_is_revoked_is_not_used_for_ever() {
     let load = ["--calls", "100", "--applications", "2", "--untimed"];
     let few = ["revocations", "--revocations", "8", "--brokers", "2", "--proxies", "2"];

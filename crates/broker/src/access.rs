@@ -48,6 +48,9 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Identities/ListBlockedIdentities", Class::Plain),
     ("Identities/RevokeSession", Class::First),
     ("Identities/UnblockIdentity", Class::Plain),
+    ("Kms/GetStatus", Class::Plain),
+    ("Kms/RewrapKeys", Class::Plain),
+    ("Kms/RotateKek", Class::Plain),
     ("Leases/AcquireLease", Class::Plain),
     ("Leases/DrawAllowance", Class::Plain),
     ("Leases/ExplainRoute", Class::Plain),
@@ -218,11 +221,12 @@ mod tests {
         }
     }
 
-    const SERVICES: [&str; 9] = [
+    const SERVICES: [&str; 10] = [
         "Audit/*",
         "Budgets/*",
         "Credentials/*",
         "Identities/*",
+        "Kms/*",
         "Leases/*",
         "Prices/*",
         "Tenants/*",

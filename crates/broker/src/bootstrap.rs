@@ -78,7 +78,7 @@ async fn make_platform(
         request_id: None,
         created_at: now,
         updated_at: now,
-        row_mac: [0; 32],
+        row_mac: [0; 36],
     };
     let new_key = async |purpose| {
         let made = custody.new_key((&row.id, row.uid), purpose, now).await;

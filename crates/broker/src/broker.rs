@@ -4,15 +4,15 @@ use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
 use egress::{Client, Exit};
-use envelope::Roots;
 use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
     audit_server::AuditServer, budgets_server::BudgetsServer,
     credentials_server::CredentialsServer, identities_server::IdentitiesServer,
-    leases_server::LeasesServer, prices_server::PricesServer, tenants_server::TenantsServer,
-    usage_server::UsageServer, virtual_keys_server::VirtualKeysServer,
+    kms_server::KmsServer, leases_server::LeasesServer, prices_server::PricesServer,
+    tenants_server::TenantsServer, usage_server::UsageServer,
+    virtual_keys_server::VirtualKeysServer,
 };
 use telemetry::Readiness;
 use tokio::{
@@ -28,15 +28,17 @@ use crate::{
     bootstrap,
     config::{Config, KeyTests, Limits, LogConfig},
     core::{Core, Parts},
-    export::{Exporter, Outlet, Pace},
+    export::{self, Exporter, Outlet},
     follower,
     guard::Guard,
     key_tests,
     listener::Peer,
-    outside, rotating,
+    outside,
+    rekeying::{Pace, Rekeying},
+    rotating,
     services::{
         audit::AuditService, budgets::BudgetService, credentials::CredentialService,
-        identities::IdentityService, leases::LeaseService, prices::PriceService,
+        identities::IdentityService, kms::KmsService, leases::LeaseService, prices::PriceService,
         tenants::TenantService, usage::UsageService, virtual_keys::VirtualKeyService,
     },
     signer::Signer,
@@ -107,7 +109,7 @@ impl Broker {
             ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
                 .context("loading the certificate")?;
         let store = store::open(&config.store).await.context("opening the store")?;
-        let roots = Roots::open(&config.kms, &config.kms_roots).await.context("opening the KMS")?;
+        let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;
@@ -128,7 +130,7 @@ impl Broker {
             commit_deadline: config.log.commit_deadline,
             courier: Arc::new(Client::new(Arc::clone(&exit))),
             keep: bootstrap::keep(config.log.keep)?,
-            kek_ttl: config.limits.kek_ttl,
+            keyring: config.limits.keyring(),
             people: config.log.people.clone(),
             roots: Arc::new(roots),
             plain_http_origins: config.custom_endpoints.plain_http_origins,
@@ -264,6 +266,8 @@ impl Broker {
         self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
         let (store, leads) = (Arc::clone(&core.store), self.leads.subscribe());
         self.tasks.spawn(usage_sweep::sweep(store, core.usage, leads, self.stop.clone()));
+        let rekeying = Rekeying::new(Arc::clone(core), Pace::gentle(self.limits.kek_ttl));
+        self.tasks.spawn(rekeying.run(self.leads.subscribe(), self.stop.clone()));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         self.tasks.spawn(tokens::look_after(Arc::clone(core), self.stop.clone()));
@@ -347,7 +351,7 @@ async fn exporters(
     }
     let exporter = |outlet| {
         let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        Exporter::new(outlet, store, clock, core.log.growth(), Pace::default())
+        Exporter::new(outlet, store, clock, core.log.growth(), export::Pace::default())
     };
     Ok(outlets.into_iter().map(exporter).collect())
 }
@@ -393,6 +397,7 @@ fn add_services<L>(
             IdentitiesServer::new(IdentityService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),
         )
+        .add_service(KmsServer::new(KmsService(core())).max_decoding_message_size(LONGEST_MESSAGE))
         .add_service(
             VirtualKeysServer::new(VirtualKeyService(core()))
                 .max_decoding_message_size(LONGEST_MESSAGE),

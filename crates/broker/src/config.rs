@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{AccessRule, ProviderId, SpiffePattern};
-use envelope::{KmsConfig, RootConfig, Roots};
+use envelope::{KeyringSettings, KmsConfig, KmsOpenError, RootConfig, Roots};
 use mtls::{TlsFiles, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -38,6 +38,10 @@ pub struct Config {
     pub tls: TlsFiles,
     /// What holds the root key.
     pub kms: KmsConfig,
+    /// What holds a second root key, if there is one, for the day on which the first is lost: elsewhere,
+    /// and in other hands.
+    #[serde(default)]
+    pub kms_recovery: Option<KmsConfig>,
     /// Root keys that tenants brought themselves.
     #[serde(default)]
     pub kms_roots: Vec<RootConfig>,
@@ -217,6 +221,12 @@ pub struct Limits {
     /// How long an unwrapped tenant key is kept: 60 s to 1 h.
     #[serde(with = "humantime_serde")]
     pub kek_ttl: Duration,
+    /// How long beyond that a tenant's key may still lend while the KMS does not answer; 15 minutes at
+    /// the most. Leases that it lent are marked in the log.
+    #[serde(with = "humantime_serde")]
+    pub kek_outage_grace: Duration,
+    /// Tenant keys that this broker asks the KMS for in a second, at the most.
+    pub kms_calls_per_second: u32,
 }
 
 impl Default for Limits {
@@ -229,6 +239,19 @@ impl Default for Limits {
             drain: Duration::from_secs(10),
             sessions: 100_000,
             kek_ttl: Duration::from_mins(5),
+            kek_outage_grace: Duration::ZERO,
+            kms_calls_per_second: 500,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn keyring(&self) -> KeyringSettings {
+        KeyringSettings {
+            ttl: self.kek_ttl,
+            outage_grace: self.kek_outage_grace,
+            calls_per_second: self.kms_calls_per_second,
+            ..KeyringSettings::default()
         }
     }
 }
@@ -285,11 +308,19 @@ impl Config {
         Ok((config, Sha256::digest(text.as_bytes()).into()))
     }
 
+    pub(crate) async fn open_roots(&self) -> Result<Roots, KmsOpenError> {
+        Roots::open(&self.kms, self.kms_recovery.as_ref(), &self.kms_roots).await
+    }
+
     fn resolve(&mut self, folder: &Path) {
         self.tls.resolve(folder);
         self.kms.resolve(folder);
         for root in &mut self.kms_roots {
             root.kms.resolve(folder);
+        }
+        let named = self.kms_roots.iter_mut().filter_map(|root| root.recovery.as_mut());
+        for recovery in self.kms_recovery.iter_mut().chain(named) {
+            recovery.resolve(folder);
         }
         self.store.resolve(folder);
         self.egress.resolve(folder);

@@ -25,6 +25,7 @@ use crate::{
     log::Log,
     people::People,
     refused::{Refused, Why},
+    rekeying::Progress,
     session::{OpenSession, Sessions},
     tally::Tally,
     tokens::Tokens,
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     /// The key of HMACs over virtual keys, lease IDs and people.
     pub(crate) pepper: Arc<Key>,
     pub(crate) plain_http_origins: Vec<String>,
+    pub(crate) rekeyed: Progress,
     pub(crate) sessions: Sessions,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
@@ -72,7 +74,7 @@ pub(crate) struct Parts {
     /// What goes to providers and token services.
     pub(crate) courier: Arc<dyn Courier>,
     pub(crate) keep: Option<Duration>,
-    pub(crate) kek_ttl: Duration,
+    pub(crate) keyring: KeyringSettings,
     /// Whose SPIFFE IDs are people's.
     pub(crate) people: Vec<SpiffePattern>,
     pub(crate) roots: Arc<Roots>,
@@ -103,8 +105,7 @@ impl Core {
             verifier_key,
             ..
         } = parts;
-        let settings = KeyringSettings { ttl: parts.kek_ttl, ..KeyringSettings::default() };
-        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), settings);
+        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), parts.keyring);
         let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
@@ -142,6 +143,7 @@ impl Core {
             log,
             pepper,
             plain_http_origins,
+            rekeyed: Progress::default(),
             store,
             tally: Arc::default(),
             tokens,

@@ -1,11 +1,13 @@
+mod rotation;
+
 use std::sync::Arc;
 
 use audit::{Disclosure, Kind, Record};
 use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
 use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
 use store::{
-    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, Store, TenantRow, TestRow, VersionRow,
-    VirtualKeyRow, write_limits, write_rotation, write_rules,
+    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, RowMac, Store, TenantRow, TestRow,
+    VersionRow, VirtualKeyRow, mac_version, write_limits, write_rotation, write_rules,
 };
 
 use crate::refused::Why;
@@ -18,6 +20,14 @@ pub(crate) struct Custody {
     store: Arc<dyn Store>,
     roots: Arc<Roots>,
     keyring: Keyring,
+}
+
+/// A tenant, with its keys as they were read at some time: newer versions are looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct Holder<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) uid: Uid,
+    pub(crate) keys: &'a [KeyRow],
 }
 
 /// The key that a person's name is sealed under.
@@ -44,13 +54,20 @@ impl Custody {
             purpose,
             version: 1,
             wrapped: Vec::new(),
+            request_id: None,
             created_at: now,
         };
+        let key = self.generate(tenant, &mut row).await?;
+        Ok((key, row))
+    }
+
+    /// Makes a key, and wraps it under the tenant's root.
+    async fn generate(&self, tenant: &TenantId, row: &mut KeyRow) -> Result<Key, Why> {
         let root = self.roots.of(tenant);
-        let made = self.roots.generate_under(root, &self.key_context(&row)).await;
+        let made = self.roots.generate_under(root, &self.key_context(row)).await;
         let (key, wrapped) = made?;
         row.wrapped = wrapped.as_bytes().to_vec();
-        Ok((key, row))
+        Ok(key)
     }
 
     /// Makes a new key usable before it has been read back from the store.
@@ -73,10 +90,12 @@ impl Custody {
         Ok(())
     }
 
-    /// The key of a tenant that encrypts, cached.
+    /// The key of a tenant that encrypts, cached. Never one that is past its time: nothing is written
+    /// while the KMS is out of reach.
     pub(crate) async fn kek(&self, keys: &[KeyRow]) -> Result<Arc<Kek>, Why> {
         let newest = keys.first().ok_or_else(|| Why::Corrupt("a tenant without a key".into()))?;
-        self.kek_of_row(newest).await
+        let wrapped = WrappedKey::from_bytes(newest.wrapped.clone());
+        Ok(self.keyring.kek(&self.key_context(newest), &wrapped).await?)
     }
 
     /// Seals a secret for storage.
@@ -119,7 +138,8 @@ impl Custody {
         version: &VersionRow,
     ) -> Result<(Secret, Arc<Kek>), Why> {
         let corrupt = || Why::Corrupt(format!("{} version {}", row.name(), version.version));
-        let kek = self.kek_behind(keys, &version.envelope).await?.ok_or_else(corrupt)?;
+        let holder = Holder { tenant: &row.tenant, uid: row.tenant_uid, keys };
+        let kek = self.kek_behind(holder, &version.envelope).await?.ok_or_else(corrupt)?;
         let context = self.context(row, version.version);
         let secret = kek.open(&context, &version.envelope).map_err(|_| corrupt())?;
         Ok((secret, kek))
@@ -145,7 +165,8 @@ impl Custody {
         row: &PersonRow,
     ) -> Result<Disclosure, Why> {
         let corrupt = || Why::Corrupt("a person's name does not open".into());
-        let kek = self.kek_behind(keys, &row.sealed).await?.ok_or_else(corrupt)?;
+        let key = envelope::key_reference(&row.sealed).and_then(|named| key_of(keys, named));
+        let kek = self.kek_of_row(key.ok_or_else(corrupt)?).await?;
         let context = self.person_context(row.tenant_uid, row.commitment);
         let value = kek.open(&context, &row.sealed).map_err(|_| corrupt())?;
         let (salt, name) = value.expose().split_at_checked(32).ok_or_else(corrupt)?;
@@ -153,11 +174,34 @@ impl Custody {
         Disclosure::check(&row.commitment, salt, name).map_err(|_| corrupt())
     }
 
-    /// The key that something stored is sealed under, if it is one of these.
-    async fn kek_behind(&self, keys: &[KeyRow], stored: &[u8]) -> Result<Option<Arc<Kek>>, Why> {
-        let key = envelope::key_reference(stored)
-            .and_then(|(uid, n)| keys.iter().find(|key| key.uid == uid && key.version == n));
-        match key {
+    /// Checks a row's MAC under the version of the tenant's key that it names.
+    pub(crate) async fn verify(&self, of: Holder<'_>, row: &impl Sealed) -> Result<(), Why> {
+        let version = mac_version(row.mac());
+        let Some(newest) = of.keys.first() else {
+            return Err(Why::Corrupt("a tenant without a key".into()));
+        };
+        match self.kek_named(of, (newest.uid, version)).await? {
+            Some(kek) => row.verify(&kek),
+            None => Err(Why::Corrupt(format!("{} is under no key of its tenant", row.called()))),
+        }
+    }
+
+    /// The key that something stored is sealed under, if it is the tenant's.
+    async fn kek_behind(&self, of: Holder<'_>, stored: &[u8]) -> Result<Option<Arc<Kek>>, Why> {
+        match envelope::key_reference(stored) {
+            Some(named) => self.kek_named(of, named).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn kek_named(&self, of: Holder<'_>, named: (Uid, u32)) -> Result<Option<Arc<Kek>>, Why> {
+        if let Some(key) = key_of(of.keys, named) {
+            return self.kek_of_row(key).await.map(Some);
+        }
+        // A version that came after these were read.
+        let keys = self.store.keys(of.uid, KeyPurpose::Kek).await?;
+        self.check_roots(of.tenant, &keys)?;
+        match key_of(&keys, named) {
             Some(key) => self.kek_of_row(key).await.map(Some),
             None => Ok(None),
         }
@@ -177,9 +221,11 @@ impl Custody {
         found.ok_or_else(|| Why::Corrupt(format!("{} has lost version {version}", row.name())))
     }
 
+    /// A key that opens and verifies. It may be past its time while the KMS is out of reach, as far as
+    /// the configuration lets it.
     async fn kek_of_row(&self, row: &KeyRow) -> Result<Arc<Kek>, Why> {
         let wrapped = WrappedKey::from_bytes(row.wrapped.clone());
-        Ok(self.keyring.kek(&self.key_context(row), &wrapped).await?)
+        Ok(self.keyring.kek_or_overdue(&self.key_context(row), &wrapped).await?)
     }
 
     fn key_context(&self, row: &KeyRow) -> KeyContext {
@@ -208,6 +254,10 @@ impl Custody {
     }
 }
 
+fn key_of(keys: &[KeyRow], (uid, version): (Uid, u32)) -> Option<&KeyRow> {
+    keys.iter().find(|key| key.uid == uid && key.version == version)
+}
+
 /// The record of a new tenant.
 pub(crate) fn tenant_created(row: &TenantRow, kek: &KeyRow) -> Record {
     Record {
@@ -227,19 +277,25 @@ pub(crate) trait Sealed {
     fn columns(&self) -> Vec<u8>;
 
     /// The MAC column.
-    fn mac(&self) -> &[u8; 32];
+    fn mac(&self) -> &RowMac;
 
     /// What the row is called in an error.
     fn called(&self) -> String;
 
-    /// The MAC over the columns.
-    fn mac_under(&self, kek: &Kek) -> [u8; 32] {
-        kek.row_mac(&self.columns())
+    /// The MAC over the columns, with the version of the key.
+    fn mac_under(&self, kek: &Kek) -> RowMac {
+        let mut mac = [0; 36];
+        let (version, hmac) = mac.split_at_mut(4);
+        version.copy_from_slice(&kek.reference().1.to_be_bytes());
+        hmac.copy_from_slice(&kek.row_mac(&self.columns()));
+        mac
     }
 
-    /// Checks the MAC.
+    /// Checks the MAC under the version of the key that it names: [`Custody::verify`] finds that.
     fn verify(&self, kek: &Kek) -> Result<(), Why> {
-        if kek.row_is_genuine(&self.columns(), self.mac()) {
+        let hmac = self.mac().last_chunk::<32>();
+        let genuine = hmac.is_some_and(|hmac| kek.row_is_genuine(&self.columns(), hmac));
+        if genuine && mac_version(self.mac()) == kek.reference().1 {
             Ok(())
         } else {
             Err(Why::Corrupt(format!("{} was changed past the broker", self.called())))
@@ -264,7 +320,7 @@ impl Sealed for TenantRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 
@@ -296,7 +352,7 @@ impl Sealed for CredentialRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 
@@ -315,7 +371,7 @@ impl Sealed for TestRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 
@@ -361,7 +417,7 @@ impl Sealed for VirtualKeyRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 
@@ -390,7 +446,7 @@ impl Sealed for BudgetRow {
             .finish()
     }
 
-    fn mac(&self) -> &[u8; 32] {
+    fn mac(&self) -> &RowMac {
         &self.row_mac
     }
 

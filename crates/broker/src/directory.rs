@@ -8,7 +8,6 @@ use std::{
 
 use audit::{Kind, Record};
 use domain::{CredentialId, LONGEST_TTL, TenantId, VirtualKeyId};
-use envelope::Kek;
 use moka::sync::Cache;
 use store::{
     BudgetRow, CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRow, VirtualKeyRow,
@@ -17,7 +16,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::{
     barred::Barred,
-    custody::{Custody, Sealed as _},
+    custody::{Custody, Holder},
     prices::Prices,
     refused::Why,
     tokens::Tokens,
@@ -215,7 +214,7 @@ impl Directory {
         if tenant.row.uid != row.tenant_uid {
             return Err(orphan(&row));
         }
-        row.verify(&*self.custody.kek(&tenant.keys).await?)?;
+        self.custody.verify(tenant.holder(), &row).await?;
         self.check_age(&Named::VirtualKey(row.id.to_string()), row.revision)?;
         Ok(Some(row))
     }
@@ -258,8 +257,13 @@ impl Directory {
         let Some(row) = self.store.tenant(id).await? else { return Ok(None) };
         let keys = self.store.keys(row.uid, KeyPurpose::Kek).await?;
         self.custody.check_roots(id, &keys)?;
-        let kek = self.custody.kek(&keys).await?;
-        row.verify(&kek)?;
+        // A row that was read before the keys may be under a version that is gone since. One that is
+        // read after them is under one of them, or under a newer one, which is looked up.
+        let Some(row) = self.store.tenant(id).await?.filter(|again| again.uid == row.uid) else {
+            return Ok(None);
+        };
+        let holder = Holder { tenant: id, uid: row.uid, keys: &keys };
+        self.custody.verify(holder, &row).await?;
         self.check_age(&Named::Tenant(row.id.to_string()), row.revision)?;
         let mut credentials: Vec<Held> = Vec::new();
         loop {
@@ -268,12 +272,12 @@ impl Directory {
             let rows = self.store.credentials(id, page).await?;
             let full = rows.len() == PAGE as usize;
             for row in rows {
-                row.verify(&kek)?;
+                self.custody.verify(holder, &row).await?;
                 self.check_age(&Named::Credential(row.uid.as_bytes().to_vec()), row.revision)?;
                 credentials.push(Held { row, current: OnceCell::new(), spare: OnceCell::new() });
             }
             if !full {
-                let budgets = self.load_budgets(id, &kek).await?;
+                let budgets = self.load_budgets(holder).await?;
                 return Ok(Some(Tenant { row, keys, credentials, budgets }));
             }
         }
@@ -281,10 +285,10 @@ impl Directory {
 }
 
 impl Directory {
-    async fn load_budgets(&self, id: &TenantId, kek: &Kek) -> Result<Vec<BudgetRow>, Why> {
-        let budgets = self.store.budgets(id, Page { after: "", limit: PAGE }).await?;
+    async fn load_budgets(&self, of: Holder<'_>) -> Result<Vec<BudgetRow>, Why> {
+        let budgets = self.store.budgets(of.tenant, Page { after: "", limit: PAGE }).await?;
         for row in &budgets {
-            row.verify(kek)?;
+            self.custody.verify(of, row).await?;
             let named = Named::Budget(row.tenant.to_string(), row.id.to_string());
             self.check_age(&named, row.revision)?;
         }
@@ -293,6 +297,11 @@ impl Directory {
 }
 
 impl Tenant {
+    /// Whose keys these are.
+    pub(crate) fn holder(&self) -> Holder<'_> {
+        Holder { tenant: &self.row.id, uid: self.row.uid, keys: &self.keys }
+    }
+
     /// A credential of the tenant by name.
     pub(crate) fn credential(&self, id: &CredentialId) -> Option<&Held> {
         self.credentials.iter().find(|held| held.row.id == *id)

@@ -61,7 +61,7 @@ impl Core {
             version,
             verdict: verdict.as_str().to_owned(),
             tested_at: self.clock.now(),
-            row_mac: [0; 32],
+            row_mac: [0; 36],
         };
         test.row_mac = test.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let mut found = record(Kind::CredentialTested, row);

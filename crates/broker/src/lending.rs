@@ -357,6 +357,7 @@ impl Decision {
             because: self.route.because.clone(),
             kek_id: kek_id.as_bytes().to_vec().into(),
             kek_version,
+            kek_overdue: kek.is_overdue(),
             ..Record::default()
         })
     }

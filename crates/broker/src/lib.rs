@@ -28,7 +28,10 @@ mod log;
 mod outside;
 mod people;
 mod prices;
+mod recover;
 mod refused;
+mod rekeying;
+mod root_key;
 mod rotating;
 mod route;
 mod services;
@@ -53,3 +56,5 @@ pub use config::{
     ProviderOverride, TilesConfig, WitnessConfig,
 };
 pub use give_up::give_up_checkpoint;
+pub use recover::{Recovered, recover};
+pub use root_key::add_root_key;

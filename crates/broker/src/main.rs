@@ -25,10 +25,24 @@ struct Args {
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Checks the configuration file, and stops.
     CheckConfig,
+    /// Adds a root key to the key file, and stops. Give the file to every broker and restart them, then
+    /// call `strongroom kms rewrap`. The keys before it stay in the file: backups need them.
+    AddRootKey {
+        /// One of `[[kms_roots]]`; without this, the root key of `[kms]`.
+        #[arg(long)]
+        root: Option<domain::RootName>,
+    },
+    /// Opens every key by its recovery root (`[kms_recovery]`), wraps it under the root key of `[kms]`, and
+    /// stops. For when a root key is lost and another one stands in its place; stop the brokers first.
+    Recover {
+        /// Opens every key and changes nothing: a drill, also beside brokers on `PostgreSQL`.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Gives up a signed checkpoint whose records the database has lost for good, puts that on record,
     /// and stops. Run it with what a broker that refuses to start says, and not before you know why
     /// they are lost: a rewritten history looks the same.
@@ -69,6 +83,16 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     let (config, sha256) = loaded.context("loading the configuration")?;
     if matches!(args.command, Some(Command::CheckConfig)) {
         tracing::info!(config = %args.config.display(), "the configuration can be used");
+        return Ok(());
+    }
+    if let Some(Command::AddRootKey { root }) = &args.command {
+        let version = broker::add_root_key(&config, root.as_ref())?;
+        tracing::info!(version, "a root key was added; restart the brokers, then rewrap");
+        return Ok(());
+    }
+    if let Some(Command::Recover { dry_run }) = args.command {
+        let broker::Recovered { opened, left } = broker::recover(config, dry_run).await?;
+        tracing::info!(opened, left, dry_run, "keys were opened by their recovery root");
         return Ok(());
     }
     if let Some(Command::GiveUpCheckpoint { size, root }) = args.command {

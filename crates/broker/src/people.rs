@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use audit::{Disclosure, Entry, Hash, Record};
 use domain::{Fields, Key, SpiffeId, SpiffePattern, TenantId};
 use moka::sync::Cache;
-use store::{KeyPurpose, PersonRow, Store};
+use store::{KeyPurpose, PersonRow, Stale, Store};
 use strongroom_proto::v1;
 
 use crate::{
@@ -151,19 +151,25 @@ impl People {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt)?;
         let name = Disclosure::new(salt, identity.as_str());
-        let PersonKey { tenant_uid, kek } = self.key_for(identity).await?;
-        let mut row = PersonRow {
-            handle: self.handle(identity),
-            commitment: *name.commitment(),
-            tenant_uid,
-            sealed: self.custody.seal_person(&kek, tenant_uid, &name)?,
-            row_mac: [0; 32],
-        };
-        row.row_mac = self.mac(&row);
-        self.store.put_person(&row).await?;
-        // Another broker may have met them first.
-        let kept = self.commitment(identity).await?;
-        kept.ok_or_else(|| Why::Internal("a person was not kept".into()))
+        for _ in 0..2 {
+            let PersonKey { tenant_uid, kek } = self.key_for(identity).await?;
+            let mut row = PersonRow {
+                handle: self.handle(identity),
+                commitment: *name.commitment(),
+                tenant_uid,
+                sealed: self.custody.seal_person(&kek, tenant_uid, &name)?,
+                row_mac: [0; 32],
+            };
+            row.row_mac = self.mac(&row);
+            self.store.put_person(&row).await?;
+            // Another broker may have met them first.
+            if let Some(kept) = self.commitment(identity).await? {
+                return Ok(kept);
+            }
+            // That version of the key is gone: another one is on record.
+            self.directory.catch_up(self.store.head().await?.changed).await?;
+        }
+        Err(Why::Internal("a person was not kept".into()))
     }
 
     /// The key of the one tenant that a person acts for, else the platform's.
@@ -185,13 +191,18 @@ impl People {
 
     /// Under the pepper, which is at hand without a KMS: whoever can write to the database must not
     /// put one person's deeds down to another.
-    fn mac(&self, row: &PersonRow) -> [u8; 32] {
+    pub(crate) fn mac(&self, row: &PersonRow) -> [u8; 32] {
         let fields = Fields::new("strongroom person row v1")
             .field(1, row.handle)
             .field(2, row.commitment)
             .field(3, row.tenant_uid)
             .field(4, &row.sealed);
         self.pepper.hmac(&fields.finish())
+    }
+
+    /// Whether a row that is to be sealed anew is as it was written, if it is a person's.
+    pub(crate) fn check_stale(&self, row: &Stale) -> Result<(), Why> {
+        if let Stale::Person(row) = row { self.check(row) } else { Ok(()) }
     }
 
     fn check(&self, row: &PersonRow) -> Result<(), Why> {

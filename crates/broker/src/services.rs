@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod budgets;
 pub(crate) mod credentials;
 pub(crate) mod identities;
+pub(crate) mod kms;
 pub(crate) mod leases;
 pub(crate) mod prices;
 pub(crate) mod tenants;

@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     credentials,
     failure::Failure,
-    identities, init, keys, leases,
+    identities, init, keys, kms, leases,
     output::{self, Output},
     prices, route, tenants, usage, witness,
 };
@@ -48,6 +48,9 @@ enum Command {
     /// What may be spent, and what is.
     #[command(subcommand)]
     Budgets(budgets::Verb),
+    /// The keys above the credentials: root keys, and each tenant's key.
+    #[command(subcommand)]
+    Kms(kms::Verb),
     /// Who may not call any more.
     #[command(subcommand)]
     Identities(identities::Verb),
@@ -110,6 +113,7 @@ impl Args {
             Command::Credentials(verb) => verb.run(&context).await,
             Command::Keys(verb) => verb.run(&context).await,
             Command::Budgets(verb) => verb.run(&context).await,
+            Command::Kms(verb) => verb.run(&context).await,
             Command::Identities(verb) => verb.run(&context).await,
             Command::Leases(verb) => verb.run(&context).await,
             Command::Route(verb) => verb.run(&context).await,
@@ -182,6 +186,11 @@ mod tests {
         check("strongroom tenants suspend acme", true);
         check("strongroom identities block spiffe://a.b/c", true);
         check("strongroom identities revoke-session 00ff", true);
+        check("strongroom kms status", true);
+        check("strongroom kms status acme --json", true);
+        check("strongroom kms rotate acme --detach", true);
+        check("strongroom kms rotate --all --request-id r-1", true);
+        check("strongroom kms rewrap --root acme-hsm", true);
         check("strongroom leases revoke 00ff", true);
         check("strongroom route explain gpt-4o --tenant acme --dialect anthropic", true);
         check("strongroom tenants update acme --keyless gpt-4*=openai/gpt-4o-mini", true);
@@ -247,6 +256,8 @@ mod tests {
         check("strongroom keys create acme --expires never", false);
         check("strongroom keys create acme --models *x", false);
         check("strongroom identities block acme", false);
+        check("strongroom kms rotate", false);
+        check("strongroom kms rotate acme --all", false);
         check("strongroom leases revoke xyz", false);
         check("strongroom audit verify export", false);
         check("strongroom audit verify export --vkey k --vkey-file f", false);

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 43] = [
+const HEADER: [&str; 46] = [
     "index",
     "time",
     "kind",
@@ -217,9 +217,12 @@ const HEADER: [&str; 43] = [
     "amounts",
     "percent",
     "unit",
+    "root_key_sha256",
+    "root",
+    "kek_overdue",
 ];
 
-fn cells(record: &RecordView) -> [String; 43] {
+fn cells(record: &RecordView) -> [String; 46] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -264,6 +267,9 @@ fn cells(record: &RecordView) -> [String; 43] {
         record.amounts.clone(),
         record.percent.to_string(),
         record.unit.to_owned(),
+        record.root_key_sha256.clone(),
+        record.root.clone(),
+        record.kek_overdue.to_string(),
     ]
 }
 

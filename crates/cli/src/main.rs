@@ -28,6 +28,7 @@ mod files;
 mod identities;
 mod init;
 mod keys;
+mod kms;
 mod leases;
 mod loans;
 mod moment;

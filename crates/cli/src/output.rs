@@ -51,9 +51,14 @@ impl Output {
         }
     }
 
+    /// Whether somebody watches.
+    pub(crate) fn shows_progress(self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
     /// How far a long work is: for people who watch.
     pub(crate) fn progress(self, text: &str) {
-        if !self.json && io::stderr().is_terminal() {
+        if self.shows_progress() {
             complain(&format!("\r{text}\u{1b}[K"));
         }
     }

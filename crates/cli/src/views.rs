@@ -180,6 +180,11 @@ pub(crate) struct RecordView {
     pub(crate) amounts: String,
     pub(crate) percent: u32,
     pub(crate) unit: &'static str,
+    pub(crate) root_key_sha256: String,
+    /// Which root, by its name in the configuration.
+    pub(crate) root: String,
+    /// Whether the tenant's key was used past its time.
+    pub(crate) kek_overdue: bool,
 }
 
 impl From<Tenant> for TenantView {
@@ -411,6 +416,9 @@ impl From<Record> for RecordView {
             amounts: record.amounts.map(amounts::amounts).unwrap_or_default(),
             percent: record.percent,
             unit,
+            root_key_sha256: hex::encode(&record.root_key_sha256),
+            root: record.root,
+            kek_overdue: record.kek_overdue,
         }
     }
 }

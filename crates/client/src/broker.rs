@@ -5,8 +5,9 @@ use mtls::ClientTls;
 use strongroom_proto::v1::{
     audit_client::AuditClient, budgets_client::BudgetsClient,
     credentials_client::CredentialsClient, identities_client::IdentitiesClient,
-    leases_client::LeasesClient, prices_client::PricesClient, tenants_client::TenantsClient,
-    usage_client::UsageClient, virtual_keys_client::VirtualKeysClient,
+    kms_client::KmsClient, leases_client::LeasesClient, prices_client::PricesClient,
+    tenants_client::TenantsClient, usage_client::UsageClient,
+    virtual_keys_client::VirtualKeysClient,
 };
 use tonic::{metadata::MetadataMap, transport::Channel};
 use tonic_health::pb::health_client::HealthClient;
@@ -89,6 +90,11 @@ impl Broker {
     /// The service that blocks identities and ends sessions.
     pub fn identities(&self) -> IdentitiesClient<Transport> {
         IdentitiesClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// The service of the keys above the credentials.
+    pub fn kms(&self) -> KmsClient<Transport> {
+        KmsClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
     }
 
     /// The service that reads the log. Pages of records are larger than gRPC's usual 4 MiB.

@@ -87,6 +87,19 @@ impl Kms for AwsKms {
         Ok((take_key(answer.plaintext)?, self.join(answer.ciphertext_blob)?))
     }
 
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+        let answer = self
+            .client
+            .encrypt()
+            .key_id(&self.key_id)
+            .plaintext(Blob::new(key.expose()))
+            .set_encryption_context(Some(encryption_context(context)))
+            .send()
+            .await
+            .map_err(sorted)?;
+        self.join(answer.ciphertext_blob)
+    }
+
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {
         let (key_id, blob) = self.parse(wrapped)?;
         let answer = self
@@ -180,7 +193,7 @@ fn take_key(blob: Option<Blob>) -> Result<Key, KmsError> {
     Ok(Key::take(&mut key))
 }
 
-/// Sorted by who can do something about it; the codes are those of the three calls.
+/// Sorted by who can do something about it; the codes are those of the four calls.
 fn sorted<E, R>(error: SdkError<E, R>) -> KmsError
 where
     E: Error + ProvideErrorMetadata + Send + Sync + 'static,

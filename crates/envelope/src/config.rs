@@ -52,6 +52,17 @@ impl KmsConfig {
         }
     }
 
+    /// Adds a root key to the key file, under which new keys are wrapped by whoever opens the file from
+    /// then on, and says which version it is. Other kinds keep their root keys elsewhere.
+    pub fn add_root_key(&self) -> Result<u32, KmsOpenError> {
+        let Self::Local { key_file, passphrase_file } = self else {
+            let how = "the root key is in a KMS: make another one there, name it in the configuration \
+                       and the one before it among the retired keys, and restart the brokers";
+            return Err(KmsOpenError::Configuration(how.to_owned()));
+        };
+        Ok(LocalKms::rotate(key_file, passphrase_file.as_deref())?)
+    }
+
     /// Opens the KMS. Files are read now; whatever is elsewhere is asked when a key is needed.
     pub async fn open(&self) -> Result<Arc<dyn Kms>, KmsOpenError> {
         Ok(match self {
@@ -82,11 +93,13 @@ pub struct RootConfig {
     pub tenants: Vec<TenantId>,
     /// What holds it.
     pub kms: KmsConfig,
+    /// What holds a second root key, if there is one, for the day on which the first is lost.
+    pub recovery: Option<KmsConfig>,
 }
 
 /// A symmetric key in AWS KMS. Credentials come from where AWS SDKs find them; the role needs
 /// `kms:GenerateDataKey`, `kms:Decrypt` and `kms:ReEncrypt*`, best with a condition on the
-/// encryption context.
+/// encryption context; where it recovers or is recovered, `kms:Encrypt` too.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AwsConfig {

@@ -1,4 +1,7 @@
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use aes_gcm::{
     Aes256Gcm, Tag,
@@ -32,18 +35,29 @@ pub struct Kek {
     key: Key,
     hedge: Key,
     mac: Key,
+    overdue: AtomicBool,
 }
 
 impl Kek {
     /// The key with this id and version.
     pub fn new(id: Uid, version: u32, key: Key) -> Self {
         let (hedge, mac) = (subkey(&key, "srev1 hedge"), subkey(&key, "srev1 row mac"));
-        Self { id, version, key, hedge, mac }
+        Self { id, version, key, hedge, mac, overdue: AtomicBool::new(false) }
     }
 
     /// The key's id and version.
     pub fn reference(&self) -> (Uid, u32) {
         (self.id, self.version)
+    }
+
+    /// Whether it has been used past its time, because the KMS does not answer: what is done with it is
+    /// marked as such.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_overdue(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
     }
 
     /// Seals a secret: the bytes to store.

@@ -1,3 +1,4 @@
+mod pace;
 mod slot;
 
 use std::{
@@ -11,14 +12,18 @@ use std::{
 
 use domain::{Clock, RootName, Uid};
 use moka::future::Cache;
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
-use self::slot::Slot;
-use crate::{Kek, KeyContext, Kms, KmsError, WrappedKey, breaker::Breaker};
+use self::{pace::Pace, slot::Slot};
+use crate::{Kek, KeyContext, Kms, KmsError, WrappedKey, breaker::Breaker, kms::DEADLINE};
 
 /// Unwrapped keys, for minutes: what spares the KMS a call for each lease, and a lease the KMS.
 ///
-/// A key is used up to the hard limit and no longer, whatever the KMS does; ten seconds before, use
+/// A key is used up to the hard limit and no longer, whatever the KMS does, unless a grace for outages is
+/// set; ten seconds before, use
 /// of the key renews it in the background. Any number of callers that miss one key make one call.
 #[derive(Debug)]
 pub struct Keyring {
@@ -27,20 +32,31 @@ pub struct Keyring {
     /// Owns the background renewals: they end with the keyring.
     renewals: Mutex<JoinSet<()>>,
     ttl: Duration,
+    grace: Duration,
 }
 
-/// How long a keyring keeps its keys.
+/// How long a keyring keeps its keys, and how often it asks for them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeyringSettings {
     /// The hard limit; 60 s to an hour, others are raised or lowered to these.
     pub ttl: Duration,
+    /// How long beyond that a key may open what is stored, while its KMS does not answer at all; 15
+    /// minutes at the most. A KMS that says no ends it at once.
+    pub outage_grace: Duration,
     /// How many keys, at most.
     pub capacity: u64,
+    /// How many calls a second, at most: what is a fair share of the KMS's quota for this process.
+    pub calls_per_second: u32,
 }
 
 impl Default for KeyringSettings {
     fn default() -> Self {
-        Self { ttl: Duration::from_mins(5), capacity: 10_000 }
+        Self {
+            ttl: Duration::from_mins(5),
+            outage_grace: Duration::ZERO,
+            capacity: 10_000,
+            calls_per_second: 500,
+        }
     }
 }
 
@@ -57,6 +73,8 @@ pub struct KeyringCounts {
     pub renewals: u64,
     /// How often the breaker opened.
     pub breaker_opened: u64,
+    /// Keys given past their time, because the KMS did not answer.
+    pub overdue: u64,
 }
 
 impl Keyring {
@@ -74,8 +92,11 @@ impl Keyring {
             hits: AtomicU64::default(),
             renewals: AtomicU64::default(),
             breaker_opened: AtomicU64::default(),
+            overdue: AtomicU64::default(),
+            pace: Pace::new(settings.calls_per_second),
         };
-        Self { shared: Arc::new(shared), slots, renewals: Mutex::default(), ttl }
+        let grace = settings.outage_grace.min(LONGEST_GRACE);
+        Self { shared: Arc::new(shared), slots, renewals: Mutex::default(), ttl, grace }
     }
 
     /// The key that `wrapped` is in this context. The KMS is asked only when the keyring lacks it.
@@ -86,14 +107,32 @@ impl Keyring {
     ) -> Result<Arc<Kek>, KmsError> {
         let slot = self.slots.get_with_by_ref(context, async { Arc::default() }).await;
         let now = self.shared.clock.elapsed();
-        if let Some((kek, age)) = slot.current(now, self.ttl) {
+        if let Some((kek, age)) = slot.current(now, self.ttl, self.grace) {
             self.shared.hits.fetch_add(1, Ordering::Relaxed);
             if age + RENEW_EARLY >= self.ttl && slot.begin_renewal(now) {
                 self.renew(slot, *context, wrapped.clone());
             }
             return Ok(kek);
         }
-        slot.load(&self.shared, context, wrapped, self.ttl).await
+        slot.load(&self.shared, context, wrapped, (self.ttl, self.grace)).await
+    }
+
+    /// As [`Keyring::kek`], or the key that was there before, past its time, while its KMS does not answer
+    /// and the grace for that is not over. For opening and verifying only.
+    pub async fn kek_or_overdue(
+        &self,
+        context: &KeyContext,
+        wrapped: &WrappedKey,
+    ) -> Result<Arc<Kek>, KmsError> {
+        let failure = match self.kek(context, wrapped).await {
+            Err(failure @ KmsError::Unavailable(_)) if !self.grace.is_zero() => failure,
+            answer => return answer,
+        };
+        let slot = self.slots.get(context).await;
+        let now = self.shared.clock.elapsed();
+        let kek = slot.and_then(|slot| slot.overdue(now, self.ttl + self.grace)).ok_or(failure)?;
+        self.shared.overdue.fetch_add(1, Ordering::Relaxed);
+        Ok(kek)
     }
 
     /// Forgets all versions of a key. A load that has begun before does not bring it back.
@@ -121,6 +160,7 @@ impl Keyring {
             failures: count(&self.shared.failures),
             renewals: count(&self.shared.renewals),
             breaker_opened: count(&self.shared.breaker_opened),
+            overdue: count(&self.shared.overdue),
         }
     }
 
@@ -138,7 +178,11 @@ impl Keyring {
 }
 
 const IDLE: Duration = Duration::from_mins(2);
+const LONGEST_GRACE: Duration = Duration::from_mins(15);
 const RENEW_EARLY: Duration = Duration::from_secs(10);
+
+/// How long a KMS may take, whatever it is: a little more than any kind gives itself.
+const ANSWER: Duration = DEADLINE.saturating_add(Duration::from_millis(200));
 
 /// What loads share, also those in the background.
 #[derive(Debug)]
@@ -152,6 +196,8 @@ struct Shared {
     failures: AtomicU64,
     renewals: AtomicU64,
     breaker_opened: AtomicU64,
+    overdue: AtomicU64,
+    pace: Pace,
 }
 
 impl Shared {
@@ -160,8 +206,18 @@ impl Shared {
         if !breaker.admits(self.clock.elapsed()) {
             return Err(KmsError::unavailable("it did not answer lately, and is spared"));
         }
+        let Some(wait) = self.pace.turn(self.clock.elapsed()) else {
+            let why =
+                "more keys are asked for at once than limits.kms_calls_per_second lets through";
+            return Err(KmsError::unavailable(why));
+        };
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.kms.unwrap(context, wrapped).await;
+        // Each kind of KMS keeps its own deadline. This holds whatever is behind the trait.
+        let outcome = timeout(ANSWER, self.kms.unwrap(context, wrapped)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(KmsError::unavailable("it does not answer")));
         match &outcome {
             Ok(_) | Err(KmsError::Refused(_) | KmsError::Corrupt) => breaker.answered(),
             Err(KmsError::Unavailable(_)) => {

@@ -17,6 +17,9 @@ pub trait Kms: fmt::Debug + Send + Sync {
     /// Makes a new random key, and wraps it.
     async fn generate(&self, context: &KeyContext) -> Result<(Key, WrappedKey), KmsError>;
 
+    /// Wraps a key that another KMS has made.
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError>;
+
     /// Unwraps a key.
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError>;
 

@@ -16,6 +16,7 @@ mod kms;
 mod local;
 mod pkcs11;
 mod private_file;
+mod root;
 mod roots;
 mod transit;
 #[cfg(test)]

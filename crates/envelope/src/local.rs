@@ -50,7 +50,7 @@ impl LocalKms {
         Ok(Self { id, roots, newest })
     }
 
-    fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+    fn wrap_now(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
         let secret = Secret::new(key.expose().to_vec());
         Ok(WrappedKey::from_bytes(self.newest.seal_in(&context.encode(), &secret)?))
     }
@@ -75,8 +75,12 @@ impl LocalKms {
 impl Kms for LocalKms {
     async fn generate(&self, context: &KeyContext) -> Result<(Key, WrappedKey), KmsError> {
         let key = Key::random().map_err(KmsError::unavailable)?;
-        let wrapped = self.wrap(context, &key)?;
+        let wrapped = self.wrap_now(context, &key)?;
         Ok((key, wrapped))
+    }
+
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+        self.wrap_now(context, key)
     }
 
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {
@@ -88,7 +92,7 @@ impl Kms for LocalKms {
         context: &KeyContext,
         wrapped: &WrappedKey,
     ) -> Result<WrappedKey, KmsError> {
-        self.wrap(context, &self.unwrap_now(context, wrapped)?)
+        self.wrap_now(context, &self.unwrap_now(context, wrapped)?)
     }
 
     async fn status(&self) -> KmsStatus {

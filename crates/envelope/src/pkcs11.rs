@@ -178,6 +178,11 @@ impl Kms for Pkcs11Kms {
         self.run(move |room| room.generate(&context)).await
     }
 
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+        let (context, key) = (*context, Zeroizing::new(*key.expose()));
+        self.run(move |room| room.wrap(&context, &key)).await
+    }
+
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {
         let (context, wrapped) = (*context, wrapped.clone());
         self.run(move |room| room.unwrap(&context, &wrapped)).await

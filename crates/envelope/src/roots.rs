@@ -8,6 +8,7 @@ use domain::{Key, RootName, TenantId};
 
 use crate::{
     KeyContext, Kms, KmsConfig, KmsError, KmsOpenError, KmsStatus, RootConfig, WrappedKey,
+    root::Root,
 };
 
 /// All root keys of a deployment: the deployment's own, and those that tenants brought. A wrapped key
@@ -16,23 +17,33 @@ use crate::{
 /// As a [`Kms`] it wraps under the deployment's own root and unwraps under any.
 #[derive(Debug)]
 pub struct Roots {
-    own: Arc<dyn Kms>,
-    named: BTreeMap<RootName, Arc<dyn Kms>>,
+    own: Root,
+    named: BTreeMap<RootName, Root>,
     tenants: BTreeMap<TenantId, RootName>,
 }
 
 impl Roots {
     /// The deployment's own root and no other.
     pub fn only(own: Arc<dyn Kms>) -> Self {
-        Self { own, named: BTreeMap::new(), tenants: BTreeMap::new() }
+        Self { own: Root::only(own), named: BTreeMap::new(), tenants: BTreeMap::new() }
     }
 
     /// Opens all that a configuration names.
-    pub async fn open(own: &KmsConfig, others: &[RootConfig]) -> Result<Self, KmsOpenError> {
+    pub async fn open(
+        own: &KmsConfig,
+        recovery: Option<&KmsConfig>,
+        others: &[RootConfig],
+    ) -> Result<Self, KmsOpenError> {
         // Boxed: opening some of them takes a lot of stack, and whoever waits would carry it.
         let mut roots = Self::only(Box::pin(own.open()).await?);
-        for RootConfig { name, tenants, kms } in others {
+        if let Some(recovery) = recovery {
+            roots = roots.with_recovery(None, Box::pin(recovery.open()).await?)?;
+        }
+        for RootConfig { name, tenants, kms, recovery } in others {
             roots = roots.with(name, tenants, Box::pin(kms.open()).await?)?;
+            if let Some(recovery) = recovery {
+                roots = roots.with_recovery(Some(name), Box::pin(recovery.open()).await?)?;
+            }
         }
         Ok(roots)
     }
@@ -56,11 +67,55 @@ impl Roots {
         tenants: &[TenantId],
         kms: Arc<dyn Kms>,
     ) -> Result<Self, KmsOpenError> {
-        if self.named.insert(name.clone(), kms).is_some() {
+        if self.named.insert(name.clone(), Root::only(kms)).is_some() {
             return Err(twice(name));
         }
         assign(&mut self.tenants, name, tenants)?;
         Ok(self)
+    }
+
+    /// Has every key under a root wrapped under this one as well, from now on and by rewrapping. Without
+    /// a name it is for the deployment's own root.
+    pub fn with_recovery(
+        mut self,
+        name: Option<&RootName>,
+        kms: Arc<dyn Kms>,
+    ) -> Result<Self, KmsOpenError> {
+        let root = match name {
+            None => Some(&mut self.own),
+            Some(name) => self.named.get_mut(name),
+        };
+        let unknown = || KmsOpenError::Configuration("no such root has been added".to_owned());
+        root.ok_or_else(unknown)?.recovery = Some(kms);
+        Ok(self)
+    }
+
+    /// Whether the keys under a root are under a recovery root as well.
+    pub fn has_recovery(&self, name: Option<&RootName>) -> bool {
+        self.root(name).is_ok_and(|root| root.recovery.is_some())
+    }
+
+    /// Opens a key by the recovery root of the root that it is under.
+    pub async fn open_by_recovery(
+        &self,
+        context: &KeyContext,
+        wrapped: &WrappedKey,
+    ) -> Result<Key, KmsError> {
+        let (root, wrapped) = split(wrapped)?;
+        self.root(root.as_ref())?.open_by_recovery(context, &wrapped).await
+    }
+
+    /// Opens a key by its recovery root and wraps it under the root key that is configured in the place
+    /// of the lost one, and under the recovery root anew.
+    pub async fn recover(
+        &self,
+        context: &KeyContext,
+        wrapped: &WrappedKey,
+    ) -> Result<WrappedKey, KmsError> {
+        let (name, wrapped) = split(wrapped)?;
+        let root = self.root(name.as_ref())?;
+        let key = root.open_by_recovery(context, &wrapped).await?;
+        Ok(join(name.as_ref(), root.wrap(context, &key).await?))
     }
 
     /// The root that new keys of the tenant are wrapped under; `None` is the deployment's own.
@@ -104,7 +159,7 @@ impl Roots {
         self.named.keys()
     }
 
-    fn root(&self, name: Option<&RootName>) -> Result<&Arc<dyn Kms>, KmsError> {
+    fn root(&self, name: Option<&RootName>) -> Result<&Root, KmsError> {
         let Some(name) = name else { return Ok(&self.own) };
         self.named.get(name).ok_or_else(|| {
             KmsError::refused(format!("no root `{name}` is configured: add it to [[kms_roots]]"))
@@ -116,6 +171,10 @@ impl Roots {
 impl Kms for Roots {
     async fn generate(&self, context: &KeyContext) -> Result<(Key, WrappedKey), KmsError> {
         self.generate_under(None, context).await
+    }
+
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+        self.own.wrap(context, key).await
     }
 
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {

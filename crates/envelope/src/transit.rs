@@ -150,6 +150,14 @@ impl Kms for TransitKms {
         Ok((take_key(plaintext)?, self.join(ciphertext)?))
     }
 
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+        let plaintext = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
+        let body = json!({ "plaintext": &*plaintext, "context": derivation(context) });
+        let answer = self.ask(self.newest(), "encrypt", &body).await?;
+        let Ciphertext { ciphertext } = answer.data().map_err(Refusal::into_error)?;
+        self.join(ciphertext)
+    }
+
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {
         let (key, ciphertext) = self.parse(wrapped)?;
         let body = json!({ "ciphertext": ciphertext, "context": derivation(context) });
@@ -166,15 +174,11 @@ impl Kms for TransitKms {
         wrapped: &WrappedKey,
     ) -> Result<WrappedKey, KmsError> {
         let (key, ciphertext) = self.parse(wrapped)?;
-        let answer = if key == self.newest() {
-            let body = json!({ "ciphertext": ciphertext, "context": derivation(context) });
-            self.ask(key, "rewrap", &body).await?
-        } else {
-            let key = self.unwrap(context, wrapped).await?;
-            let plaintext = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
-            let body = json!({ "plaintext": &*plaintext, "context": derivation(context) });
-            self.ask(self.newest(), "encrypt", &body).await?
-        };
+        if key != self.newest() {
+            return self.wrap(context, &self.unwrap(context, wrapped).await?).await;
+        }
+        let body = json!({ "ciphertext": ciphertext, "context": derivation(context) });
+        let answer = self.ask(key, "rewrap", &body).await?;
         let Ciphertext { ciphertext } = answer.data().map_err(Refusal::into_error)?;
         self.join(ciphertext)
     }

@@ -218,6 +218,74 @@ async fn a_kms_that_says_no_is_not_spared() {
     assert_eq!(scene.keyring.counts().breaker_opened, 0);
 }
 
+#[tokio::test]
+async fn a_key_outlives_its_time_by_the_grace_for_outages_and_only_to_open() {
+    let scene = Scene::past_its_time().await;
+    scene.kms.fail_always(Failure::Unavailable);
+    assert!(matches!(scene.load().await, Err(KmsError::Unavailable(_))), "nothing is sealed");
+    assert!(scene.overdue().await.unwrap());
+    scene.clock.advance(Duration::from_mins(10) - Duration::from_millis(1));
+    assert!(scene.overdue().await.unwrap());
+    assert_eq!(scene.keyring.counts().overdue, 2);
+    scene.clock.advance(Duration::from_millis(1));
+    assert!(matches!(scene.overdue().await, Err(KmsError::Unavailable(_))));
+
+    scene.kms.recover();
+    scene.clock.advance(Duration::from_secs(3));
+    assert!(!scene.overdue().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_kms_that_says_no_ends_the_grace() {
+    let scene = Scene::past_its_time().await;
+    scene.kms.fail_next(Failure::Refused);
+    assert!(matches!(scene.overdue().await, Err(KmsError::Refused(_))));
+    scene.kms.fail_always(Failure::Unavailable);
+    assert!(matches!(scene.overdue().await, Err(KmsError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn without_a_grace_no_key_is_used_past_its_time() {
+    let scene = Scene::answering();
+    scene.overdue().await.unwrap();
+    scene.clock.advance(Duration::from_mins(5));
+    scene.kms.fail_always(Failure::Unavailable);
+    assert!(matches!(scene.overdue().await, Err(KmsError::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kms_that_is_silent_is_not_waited_for() {
+    let scene = Scene::new();
+    let began = tokio::time::Instant::now();
+    assert!(matches!(scene.load().await, Err(KmsError::Unavailable(_))));
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_cold_tenants_are_a_thousand_calls_at_the_set_rate() {
+    let calls_per_second = 400;
+    let settings = KeyringSettings { calls_per_second, ..KeyringSettings::default() };
+    let scene = Scene::with(settings);
+    scene.kms.answer(1_000_000);
+    let began = tokio::time::Instant::now();
+    let mut turned_away = 0;
+    for tenant in 0..1_000_u32 {
+        let mut owner = [0; 16];
+        owner[..4].copy_from_slice(&tenant.to_be_bytes());
+        let context = KeyContext { owner: Uid::from_bytes(owner), ..context() };
+        // As a caller does that is told to try again.
+        while scene.keyring.kek(&context, &wrapped()).await.is_err() {
+            turned_away += 1;
+            tokio::time::advance(Duration::from_millis(10)).await;
+            scene.clock.advance(Duration::from_millis(10));
+        }
+    }
+    assert_eq!(scene.kms.calls(), 1_000);
+    assert!(turned_away > 0, "the clock of the test stands still: somebody has to wait");
+    assert!(began.elapsed() >= Duration::from_millis(2_200), "{:?}", began.elapsed());
+    assert_eq!(scene.keyring.counts().failures, 0, "to be turned away is no failure of the KMS");
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Failure {
     Unavailable,
@@ -272,6 +340,10 @@ impl Kms for ScriptedKms {
         Err(KmsError::Corrupt)
     }
 
+    async fn wrap(&self, _: &KeyContext, _: &Key) -> Result<WrappedKey, KmsError> {
+        Err(KmsError::Corrupt)
+    }
+
     async fn unwrap(&self, _: &KeyContext, _: &WrappedKey) -> Result<Key, KmsError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.begun.add_permits(1);
@@ -308,6 +380,10 @@ struct Scene {
 impl Scene {
     /// With a KMS that waits for permission to answer.
     fn new() -> Self {
+        Self::with(KeyringSettings::default())
+    }
+
+    fn with(settings: KeyringSettings) -> Self {
         let kms = Arc::new(ScriptedKms {
             turns: Semaphore::new(0),
             begun: Semaphore::new(0),
@@ -319,7 +395,7 @@ impl Scene {
         let keyring = Keyring::new(
             Arc::clone(&kms) as Arc<dyn Kms>,
             Arc::clone(&clock) as Arc<dyn domain::Clock>,
-            KeyringSettings::default(),
+            settings,
         );
         Self { kms, clock, keyring: Arc::new(keyring) }
     }
@@ -329,6 +405,22 @@ impl Scene {
         let scene = Self::new();
         scene.kms.answer(1_000_000);
         scene
+    }
+
+    /// With ten minutes of grace, and a key at hand that is just past its time.
+    async fn past_its_time() -> Self {
+        let outage_grace = Duration::from_mins(10);
+        let scene = Self::with(KeyringSettings { outage_grace, ..KeyringSettings::default() });
+        scene.kms.answer(1_000_000);
+        assert!(!scene.overdue().await.unwrap());
+        scene.clock.advance(Duration::from_mins(5));
+        scene
+    }
+
+    /// Whether the key that opens is past its time.
+    async fn overdue(&self) -> Result<bool, KmsError> {
+        let kek = self.keyring.kek_or_overdue(&context(), &wrapped()).await?;
+        Ok(kek.is_overdue())
     }
 
     async fn load(&self) -> Result<(), KmsError> {

@@ -79,6 +79,15 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialTested => {
             format!("{credential} tested: {}", record.verdict().as_str_name().to_lowercase())
         }
+        Kind::KekRotated => {
+            format!("key of tenant {} rotated to v{}", record.tenant, record.kek_version)
+        }
+        Kind::KekRetired => {
+            format!("key of tenant {} retired before v{}", record.tenant, record.kek_version)
+        }
+        Kind::KeyRewrapped => format!("key of tenant {} wrapped anew", record.tenant),
+        Kind::KekRotationBegun => "rotation of all tenants' keys begun".to_owned(),
+        Kind::KeyRewrapBegun => "keys are being wrapped under another root key".to_owned(),
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
         Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),

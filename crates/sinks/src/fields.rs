@@ -61,6 +61,9 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("prices_sha256", bytes(&record.prices_sha256)),
         ("tree_size", number(record.tree_size)),
         ("tree_root", bytes(&record.tree_root)),
+        ("root_key_sha256", bytes(&record.root_key_sha256)),
+        ("root", text(&record.root)),
+        ("kek_overdue", number(record.kek_overdue.into())),
         ("count", number(record.count.into())),
         ("broker", bytes(&record.broker)),
     ];

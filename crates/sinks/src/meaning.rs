@@ -66,6 +66,11 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::AllowanceReconciled => "Allowance reconciled",
         Kind::AllowanceDrawn => "Allowance drawn",
         Kind::UsageReported => "Usage reported",
+        Kind::KekRotated => "Tenant key rotated",
+        Kind::KekRetired => "Tenant key versions retired",
+        Kind::KeyRewrapped => "Key wrapped under another root key",
+        Kind::KekRotationBegun => "Rotation of all tenant keys begun",
+        Kind::KeyRewrapBegun => "Rewrapping under a root key begun",
     }
 }
 
@@ -93,6 +98,10 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetAlert
         | Kind::BudgetWouldRefuse
         | Kind::AllowanceReconciled
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified
@@ -118,7 +127,8 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetCreated
         | Kind::AllowanceSettled
         | Kind::AllowanceDrawn
-        | Kind::UsageReported => Weight::Routine,
+        | Kind::UsageReported
+        | Kind::KeyRewrapped => Weight::Routine,
     }
 }
 

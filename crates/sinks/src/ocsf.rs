@@ -146,7 +146,10 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::PricesChanged
         | Kind::IdentityUnblocked
         | Kind::BudgetUpdated
-        | Kind::AllowanceReconciled => (EntityManagement, Activity::Update),
+        | Kind::AllowanceReconciled
+        | Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped => (EntityManagement, Activity::Update),
         Kind::CredentialDeleted | Kind::VirtualKeyRevoked | Kind::BudgetDeleted => {
             (EntityManagement, Activity::Delete)
         }
@@ -159,6 +162,8 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::CredentialTested
         | Kind::BudgetAlert
         | Kind::BudgetWouldRefuse
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }
 }

@@ -11,12 +11,12 @@ use domain::{
     Settled, Settlement, Spending, TenantId, Timestamp, Uid, VirtualKeyId,
 };
 
-use crate::{Page, StoreError};
+use crate::{Page, RowMac, StoreError};
 
 mod books;
 pub(crate) mod change;
 pub(crate) mod queue;
-mod rows;
+pub(crate) mod rows;
 mod sql;
 pub(crate) mod sweep;
 
@@ -100,7 +100,7 @@ pub struct BudgetRow {
     /// When it was last changed.
     pub updated_at: Timestamp,
     /// The MAC over all of the above.
-    pub row_mac: [u8; 32],
+    pub row_mac: RowMac,
 }
 
 impl BudgetRow {

@@ -4,6 +4,7 @@ use crate::{
     Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, TestRow, VersionRow,
     backend::{Backend, Value},
     budgets::change::{create_budget, delete_budget, update_budget},
+    keys, mac_version,
     mapping::{list, purpose},
     rotation::write_rotation,
     routing::write_rules,
@@ -12,6 +13,14 @@ use crate::{
 
 /// Carries a change out in the transaction that is open on this connection.
 pub(crate) async fn carry_out<B: Backend>(
+    connection: &mut B::Connection,
+    change: &Change,
+) -> Result<(), StoreError> {
+    make::<B>(connection, change).await?;
+    keys::check_mac::<B>(connection, change).await
+}
+
+async fn make<B: Backend>(
     connection: &mut B::Connection,
     change: &Change,
 ) -> Result<(), StoreError> {
@@ -55,6 +64,12 @@ pub(crate) async fn carry_out<B: Backend>(
         Change::CreateBudget(row) => create_budget::<B>(connection, row).await,
         Change::UpdateBudget(row) => update_budget::<B>(connection, row).await,
         Change::DeleteBudget(row) => delete_budget::<B>(connection, row).await,
+        Change::AddKey(key) => {
+            create_key::<B>(connection, key, &format!("version {} of a key", key.version)).await
+        }
+        Change::RetireKeys(newest) => keys::retire::<B>(connection, newest).await,
+        Change::RewrapKey(key, before) => keys::rewrap::<B>(connection, key, before).await,
+        Change::BeginKeyWork(work) => keys::begin_work::<B>(connection, work).await,
     }
 }
 
@@ -90,8 +105,9 @@ async fn create_key<B: Backend>(
     tenant: &str,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        INSERT INTO wrapped_key (uid, tenant_uid, purpose, version, wrapped, created_at) \
-        VALUES ($1, $2, $3, $4, $5, $6)";
+        INSERT INTO wrapped_key (uid, tenant_uid, purpose, version, wrapped, created_at, \
+            request_id) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let values = [
         key.uid.as_ref().into(),
         Value::Bytes(key.tenant_uid.as_ref()),
@@ -99,6 +115,7 @@ async fn create_key<B: Backend>(
         u64::from(key.version).into(),
         Value::Bytes(&key.wrapped),
         key.created_at.into(),
+        Value::Text(key.request_id.as_ref().map(RequestId::as_str)),
     ];
     insert::<B>(connection, SQL, &values, tenant).await
 }
@@ -242,7 +259,9 @@ async fn keep_test<B: Backend>(
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
         INSERT INTO credential_test (credential_uid, version, verdict, tested_at, row_mac) \
-        SELECT uid, $2, $3, $4, $5 FROM credential WHERE uid = $1 \
+        SELECT uid, $2, $3, $4, $5 FROM credential AS c WHERE uid = $1 AND EXISTS ( \
+            SELECT 1 FROM wrapped_key \
+            WHERE tenant_uid = c.tenant_uid AND purpose = 'kek' AND version = $6) \
         ON CONFLICT (credential_uid) DO UPDATE SET version = excluded.version, \
             verdict = excluded.verdict, tested_at = excluded.tested_at, row_mac = excluded.row_mac";
     let values = [
@@ -251,6 +270,7 @@ async fn keep_test<B: Backend>(
         test.verdict.as_str().into(),
         test.tested_at.into(),
         Value::Bytes(&test.row_mac),
+        mac_version(&test.row_mac).into(),
     ];
     replace::<B>(connection, SQL, &values, "the credential").await
 }

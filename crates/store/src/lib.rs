@@ -9,6 +9,7 @@ mod changes;
 mod config;
 mod error;
 mod health;
+mod keys;
 mod mapping;
 mod postgres;
 mod prune;
@@ -31,12 +32,13 @@ pub use budgets::{
 pub use config::{StoreConfig, open};
 pub use error::StoreError;
 pub use health::HealthRow;
+pub use keys::{KeyStore, KeyWork, Place, Resealed, Stale, TenantKey};
 pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
 pub use row::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, TenantRow, TestRow,
-    VersionRow, VirtualKeyRow,
+    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, RowMac, TenantRow,
+    TestRow, VersionRow, VirtualKeyRow, mac_version,
 };
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};

@@ -1,12 +1,13 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{CredentialName, KeyTerms, OnMissing, RateLimits, Scope, Timestamp, Uid};
+use domain::{CredentialName, KeyTerms, OnMissing, ProviderId, RateLimits, Scope, Timestamp, Uid};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, PersonRow, PreviousKey, StoreError, TenantRow,
-    TestRow, VersionRow, VirtualKeyRow, backend::Row, rotation::read_rotation, routing::read_rules,
+    CredentialRow, Head, KeyPurpose, KeyRow, KeyWork, PersonRow, PreviousKey, StoreError,
+    TenantKey, TenantRow, TestRow, VersionRow, VirtualKeyRow, backend::Row,
+    rotation::read_rotation, routing::read_rules,
 };
 
 mod usage;
@@ -215,6 +216,7 @@ pub(crate) fn key(row: &Row) -> Result<KeyRow, StoreError> {
         purpose,
         version: of.number("version")?,
         wrapped: of.bytes("wrapped")?,
+        request_id: of.optional_parsed("request_id")?,
         created_at: of.time("created_at")?,
     })
 }
@@ -333,5 +335,32 @@ fn terms(of: &Columns<'_>) -> Result<KeyTerms, StoreError> {
         expires_at: of.optional_time("expires_at")?,
         labels: of.pairs("labels")?.into_iter().map(label).collect::<Result<_, StoreError>>()?,
         owner: of.optional_parsed("owner")?,
+    })
+}
+
+pub(crate) fn tenant_key(row: &Row) -> Result<TenantKey, StoreError> {
+    let of = Columns { row, table: "wrapped_key" };
+    Ok(TenantKey { tenant: of.parsed("tenant")?, key: key(row)? })
+}
+
+/// A version, and the provider of its credential.
+pub(crate) fn version_of_provider(row: &Row) -> Result<(VersionRow, ProviderId), StoreError> {
+    let of = Columns { row, table: "credential" };
+    Ok((version(row)?, of.parsed("provider")?))
+}
+
+/// A version of a key, and how many rows are under it.
+pub(crate) fn references(row: &Row) -> Result<(u32, u64), StoreError> {
+    let of = Columns { row, table: "wrapped_key" };
+    Ok((u32::from_be_bytes(of.array("version")?), of.number("found")?))
+}
+
+pub(crate) fn key_work(row: &Row) -> Result<KeyWork, StoreError> {
+    let of = Columns { row, table: "key_work" };
+    Ok(KeyWork {
+        name: of.text("name")?,
+        request_id: of.optional_parsed("request_id")?,
+        begun_at: of.time("begun_at")?,
+        done: of.flag("done")?,
     })
 }

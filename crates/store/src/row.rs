@@ -3,6 +3,14 @@ use domain::{
     Rotation, RoutingRules, TenantId, Timestamp, Uid, VirtualKeyId, VirtualKeyName,
 };
 
+/// A MAC over a row: the version of the tenant's key that made it, in four bytes, and the HMAC.
+pub type RowMac = [u8; 36];
+
+/// Which version of the tenant's key a row's MAC says it is under.
+pub fn mac_version(mac: &RowMac) -> u32 {
+    mac.first_chunk().map_or(0, |version| u32::from_be_bytes(*version))
+}
+
 /// A tenant as it is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TenantRow {
@@ -29,7 +37,7 @@ pub struct TenantRow {
     /// When it was last changed.
     pub updated_at: Timestamp,
     /// The MAC over all of the above.
-    pub row_mac: [u8; 32],
+    pub row_mac: RowMac,
 }
 
 /// What a wrapped key is for.
@@ -44,7 +52,7 @@ pub enum KeyPurpose {
 /// A key wrapped by the KMS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyRow {
-    /// The permanent id.
+    /// The permanent id, the same for all versions of a key.
     pub uid: Uid,
     /// The tenant that owns it.
     pub tenant_uid: Uid,
@@ -54,6 +62,8 @@ pub struct KeyRow {
     pub version: u32,
     /// The key as the KMS wrapped it.
     pub wrapped: Vec<u8>,
+    /// The request that made it, so that it can be repeated.
+    pub request_id: Option<RequestId>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -111,7 +121,7 @@ pub struct CredentialRow {
     /// When it was last changed.
     pub updated_at: Timestamp,
     /// The MAC over all of the above.
-    pub row_mac: [u8; 32],
+    pub row_mac: RowMac,
 }
 
 impl CredentialRow {
@@ -166,7 +176,7 @@ pub struct TestRow {
     /// When.
     pub tested_at: Timestamp,
     /// The MAC over all of the above.
-    pub row_mac: [u8; 32],
+    pub row_mac: RowMac,
 }
 
 /// A virtual key as it is kept: never the key itself.
@@ -201,7 +211,7 @@ pub struct VirtualKeyRow {
     /// When it was last changed.
     pub updated_at: Timestamp,
     /// The MAC over all of the above.
-    pub row_mac: [u8; 32],
+    pub row_mac: RowMac,
 }
 
 /// A document of prices: list prices, or one tenant's own.

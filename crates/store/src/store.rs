@@ -6,15 +6,15 @@ use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyI
 use tokio::sync::watch;
 
 use crate::{
-    BudgetRow, BudgetStore, CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, PersonRow,
-    PriceRow, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
-    VirtualKeyRow,
+    BudgetRow, BudgetStore, CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, KeyStore,
+    KeyWork, PersonRow, PriceRow, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum,
+    VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
 /// many tasks.
 #[async_trait]
-pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
+pub trait Store: BudgetStore + KeyStore + fmt::Debug + Send + Sync {
     /// The deployment's permanent id, made with the database.
     fn deployment(&self) -> Uid;
 
@@ -322,6 +322,15 @@ pub enum Change {
     /// The end of a budget and of its accounts; of the row only the uid, the name and the revision
     /// count.
     DeleteBudget(BudgetRow),
+    /// A new version of a tenant's key. `Exists` when there is one already.
+    AddKey(KeyRow),
+    /// The end of all versions of a tenant's key before this one. `Changed` when there are none, or when
+    /// something is still under them.
+    RetireKeys(KeyRow),
+    /// A key wrapped anew, in the place of what it was wrapped as; `Changed` when it no longer is.
+    RewrapKey(KeyRow, Vec<u8>),
+    /// Something that is to be done to all keys, in the place of what was to be done of that name.
+    BeginKeyWork(KeyWork),
 }
 
 /// Which part of a list.

@@ -8,8 +8,8 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Appended, Change, Head, HealthRow, Pending, PersonRow, Reconcile, Reconciled, StoreError,
-    Swept, UsageRow,
+    Appended, Change, Head, HealthRow, KeyWork, Pending, PersonRow, Reconcile, Reconciled,
+    Resealed, StoreError, Swept, UsageRow,
     backend::{Backend, Options, Row, Value},
     budgets::{BudgetDone, BudgetWork, carry_out as carry_out_budgets, sweep},
     change::carry_out,
@@ -29,6 +29,8 @@ pub(crate) enum Job {
     Sweep(Uid, Option<Timestamp>, Answer<Swept>),
     PutPolicy(Hash, Vec<u8>, Answer<()>),
     PutPerson(Box<PersonRow>, Answer<()>),
+    Reseal(Vec<Resealed>, Answer<u64>),
+    EndKeyWork(Box<KeyWork>, Answer<()>),
     PutCheckpoint(u64, String, Answer<()>),
     DropCheckpoint(u64, Answer<()>),
     Lead(Uid, Duration, Answer<bool>),
@@ -50,7 +52,7 @@ pub(crate) const QUEUE: usize = 256;
 /// stops waiting never cancels a commit: a cancelled commit has an unknown outcome.
 pub(crate) struct Writer<B: Backend> {
     options: Options<B>,
-    connection: Option<B::Connection>,
+    pub(crate) connection: Option<B::Connection>,
     /// Kept until the connection is closed.
     _lock: Option<File>,
 }
@@ -98,6 +100,8 @@ impl<B: Backend> Writer<B> {
                     tell(answer, self.put_policy(&sha256, &document).await)
                 }
                 Job::PutPerson(row, answer) => tell(answer, self.put_person(&row).await),
+                Job::Reseal(rows, answer) => tell(answer, self.reseal(&rows).await),
+                Job::EndKeyWork(work, answer) => tell(answer, self.end_key_work(&work).await),
                 Job::PutCheckpoint(size, note, answer) => {
                     tell(answer, self.put_checkpoint(size, &note).await)
                 }
@@ -222,7 +226,7 @@ impl<B: Backend> Writer<B> {
     }
 
     /// Runs one statement outside the log's transactions and says how many rows it touched.
-    async fn execute(
+    pub(crate) async fn execute(
         &mut self,
         sql: &'static str,
         values: &[Value<'_>],
@@ -263,7 +267,7 @@ impl<B: Backend> Writer<B> {
 
     /// Begins a transaction that holds the head. A connection that was lost while nothing was under
     /// way says little of the database, so it is replaced once.
-    async fn begin(&mut self) -> Result<(B::Connection, Head, Timestamp), StoreError> {
+    pub(crate) async fn begin(&mut self) -> Result<(B::Connection, Head, Timestamp), StoreError> {
         if let Some(mut connection) = self.connection.take() {
             match B::lock(&mut connection).await {
                 Ok(row) => return self.locked(connection, row.as_ref()).await,
@@ -302,7 +306,7 @@ impl<B: Backend> Writer<B> {
     }
 
     /// Rolls back and keeps the connection if that works.
-    async fn give_up(&mut self, mut connection: B::Connection) {
+    pub(crate) async fn give_up(&mut self, mut connection: B::Connection) {
         if B::rollback(&mut connection).await.is_ok() {
             self.connection = Some(connection);
         }

@@ -91,6 +91,11 @@ impl Kms for FailingKms {
         self.inner.generate(context).await
     }
 
+    async fn wrap(&self, context: &KeyContext, key: &Key) -> Result<WrappedKey, KmsError> {
+        self.turn(context).await?;
+        self.inner.wrap(context, key).await
+    }
+
     async fn unwrap(&self, context: &KeyContext, wrapped: &WrappedKey) -> Result<Key, KmsError> {
         self.turn(context).await?;
         self.inner.unwrap(context, wrapped).await

@@ -1,4 +1,5 @@
 mod budgets;
+mod keys;
 
 use std::{
     io,
@@ -38,6 +39,8 @@ pub enum Operation {
     PutCheckpoint,
     /// `lead` and `resign`.
     Lead,
+    /// `reseal` and `end_key_work`.
+    Reseal,
     /// `move_sink_cursor`.
     MoveSinkCursor,
     /// `put_health` and `claim_probe`.

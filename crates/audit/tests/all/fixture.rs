@@ -77,6 +77,10 @@ pub(crate) fn policy(longest: u64) -> PolicyDocument {
     PolicyDocument::parse(rules.into_bytes()).unwrap()
 }
 
+pub(crate) fn kek() -> prost::bytes::Bytes {
+    vec![12; 16].into()
+}
+
 pub(crate) fn end(kind: Kind, lease: u8) -> Record {
     Record { lease_hash: vec![lease; 32].into(), ..blank(kind) }
 }
@@ -123,7 +127,7 @@ pub(crate) fn honest() -> Vec<Record> {
     vec![
         Record { config_sha256: vec![9; 32].into(), ..started },
         loaded,
-        tenant(Kind::TenantCreated),
+        Record { kek_id: kek(), kek_version: 1, ..tenant(Kind::TenantCreated) },
         change(Kind::CredentialCreated, 1, 1, 1),
         Record { virtual_key: "abcdefgh234567ab".to_owned(), ..tenant(Kind::VirtualKeyCreated) },
         opened,
@@ -146,6 +150,16 @@ pub(crate) fn honest() -> Vec<Record> {
         Record { session_key_sha256: vec![3; 32].into(), ..blank(Kind::SessionRevoked) },
         Record { subject: "spiffe://a.b/c".to_owned(), ..blank(Kind::IdentityBlocked) },
         Record { subject_commitment: vec![4; 32].into(), ..blank(Kind::IdentityUnblocked) },
+        blank(Kind::KekRotationBegun),
+        Record { kek_id: kek(), kek_version: 2, ..tenant(Kind::KekRotated) },
+        Record { kek_id: kek(), kek_version: 2, ..tenant(Kind::KekRetired) },
+        blank(Kind::KeyRewrapBegun),
+        Record {
+            kek_id: kek(),
+            kek_version: 2,
+            root_key_sha256: vec![8; 32].into(),
+            ..tenant(Kind::KeyRewrapped)
+        },
         Record { revision: 3, ..tenant(Kind::TenantSuspended) },
         Record { revision: 4, ..tenant(Kind::TenantResumed) },
         Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },

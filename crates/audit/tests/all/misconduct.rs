@@ -293,3 +293,29 @@ fn a_forged_root_outweighs_what_the_records_say() {
     let found = verify(&sign(&other), &entries);
     assert_eq!(found, Err(Finding::RootMismatch { size: 1 }));
 }
+
+#[test]
+fn a_lease_is_opened_with_a_version_of_the_key_that_is_in_use() {
+    let with = |kind, kek_version| {
+        let tenant = "acme".to_owned();
+        Record { tenant, kek_id: vec![12; 16].into(), kek_version, ..blank(kind) }
+    };
+    let lent = |kek_version| Record { kek_id: vec![12; 16].into(), kek_version, ..granted() };
+    let owned = || vec![with(Kind::TenantCreated, 1), created()];
+    let then = |records: Vec<Record>| owned().into_iter().chain(records).collect::<Vec<_>>();
+    let not_in_use = |index, changed_at| Some(Finding::KekNotInUse { index, changed_at });
+    let out_of_step = |index| Some(Finding::KekOutOfStep { index });
+
+    check(then(vec![lent(1)]), None);
+    check(then(vec![lent(2)]), not_in_use(2, 0));
+    check(then(vec![with(Kind::KekRotated, 2), lent(1)]), None);
+    check(then(vec![with(Kind::KekRotated, 2), lent(2)]), None);
+    let retired = || vec![with(Kind::KekRotated, 2), with(Kind::KekRetired, 2)];
+    let and_then = |record| then(retired().into_iter().chain([record]).collect());
+    check(and_then(lent(2)), None);
+    check(and_then(lent(1)), not_in_use(4, 3));
+    check(and_then(with(Kind::KekRetired, 2)), out_of_step(4));
+    check(then(vec![with(Kind::KekRotated, 3)]), out_of_step(2));
+    check(then(vec![with(Kind::KekRetired, 2)]), out_of_step(2));
+    check(vec![with(Kind::KekRotated, 2)], out_of_step(0));
+}

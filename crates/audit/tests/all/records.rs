@@ -180,6 +180,15 @@ fn a_record_says_what_its_kind_must_say() {
     check(blank(Kind::Finding), missing("reason"));
     check(blank(Kind::LogPruned), missing("tree_size"));
     check(Record { tree_size: 1, ..blank(Kind::CheckpointGivenUp) }, missing("tree_root"));
+    let of_acme = |kind| Record { tenant: "acme".to_owned(), ..blank(kind) };
+    check(blank(Kind::KekRotated), missing("tenant"));
+    check(of_acme(Kind::KekRetired), missing("kek_id"));
+    let kek_id = vec![1; 16].into();
+    check(Record { kek_id, ..of_acme(Kind::KekRotated) }, missing("kek_version"));
+    let (kek_id, kek_version) = (vec![1; 16].into(), 2);
+    let rewrapped = Record { kek_id, kek_version, ..of_acme(Kind::KeyRewrapped) };
+    check(rewrapped.clone(), missing("root_key_sha256"));
+    check(Record { root_key_sha256: vec![1; 32].into(), ..rewrapped }, None);
 }
 
 #[test]
@@ -216,7 +225,10 @@ fn the_largest_record_fits_a_bundle() {
         lease_renewals: u32::MAX,
         virtual_key: name.clone(),
         trace_id: uid.clone().into(),
-        request_id: name,
+        request_id: name.clone(),
+        root: name,
+        root_key_sha256: hash.clone(),
+        kek_overdue: true,
         kek_id: uid.clone().into(),
         kek_version: u32::MAX,
         config_sha256: hash.clone(),

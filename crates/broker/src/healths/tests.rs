@@ -1,5 +1,5 @@
 use audit::{Kind, Record, RecordDraft};
-use store::{Change, SqliteStore, TenantRow, VersionRow};
+use store::{Change, KeyPurpose, KeyRow, RowMac, SqliteStore, TenantRow, VersionRow};
 use testkit::{FailingStore, Fault, Operation};
 
 use super::*;
@@ -32,6 +32,25 @@ impl Two {
     }
 }
 
+/// A MAC under the first version of the tenant's key, as far as the store looks at it.
+const FIRST: RowMac = {
+    let mut mac = [0; 36];
+    mac[3] = 1;
+    mac
+};
+
+fn key(tenant_uid: Uid) -> KeyRow {
+    KeyRow {
+        uid: Uid::from_bytes([3; 16]),
+        tenant_uid,
+        purpose: KeyPurpose::Kek,
+        version: 1,
+        wrapped: vec![1],
+        request_id: None,
+        created_at: at(0),
+    }
+}
+
 /// Keeps a tenant with one credential.
 pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
     let (uid, other) = (Uid::from_bytes([1; 16]), Uid::from_bytes([2; 16]));
@@ -47,7 +66,7 @@ pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
         request_id: None,
         created_at: at(0),
         updated_at: at(0),
-        row_mac: [0; 32],
+        row_mac: FIRST,
     };
     let row = CredentialRow {
         uid: other,
@@ -67,7 +86,7 @@ pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
         revision: 1,
         created_at: at(0),
         updated_at: at(0),
-        row_mac: [0; 32],
+        row_mac: FIRST,
     };
     let version = VersionRow {
         credential_uid: other,
@@ -81,7 +100,7 @@ pub(crate) async fn keep_a_credential(store: &dyn Store) -> CredentialRow {
         let record = Record { kind, tenant: "acme".to_owned(), ..Record::default() };
         RecordDraft::new(record).unwrap()
     };
-    let made = Change::CreateTenant(tenant, vec![]);
+    let made = Change::CreateTenant(tenant, vec![key(uid)]);
     store.apply(&made, &draft()).await.unwrap();
     let made = Change::CreateCredential(row.clone(), version);
     store.apply(&made, &draft()).await.unwrap();

@@ -23,7 +23,7 @@ fn row(first: u8) -> CredentialRow {
         revision: 1,
         created_at: START,
         updated_at: START,
-        row_mac: [0; 32],
+        row_mac: [0; 36],
     }
 }
 
@@ -33,7 +33,7 @@ fn found(verdict: Verdict) -> TestRow {
         version: 1,
         verdict: verdict.as_str().to_owned(),
         tested_at: START,
-        row_mac: [0; 32],
+        row_mac: [0; 36],
     }
 }
 

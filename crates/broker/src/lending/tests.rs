@@ -2,6 +2,8 @@ mod alone;
 mod budgets;
 mod exchanged;
 mod fallback;
+mod kms_trouble;
+mod rekeying;
 mod roots;
 mod rotation;
 mod tried;
@@ -13,13 +15,13 @@ use domain::{
     AccessRule, CredentialName, Dialect, LONGEST_TTL, LeaseId, ManualClock, Secret, TenantId,
     Timestamp,
 };
-use envelope::{LocalKms, Roots};
+use envelope::{KeyringSettings, LocalKms, Roots};
 use exchange::Courier;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
 use store::{SqliteStore, Store};
 use strongroom_proto::v1;
-use testkit::{FailingKms, FailingStore, Fault, KmsFailure, Operation};
+use testkit::{FailingKms, FailingStore, Fault, Operation};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
@@ -40,7 +42,7 @@ const SECRET: &[u8] = b"sk-proj-0123456789abcdefghijklmnop";
 
 /// A core with tenant `acme` and its credential `openai`, and one workload's session.
 struct Fixture {
-    core: Core,
+    core: Arc<Core>,
     clock: Arc<ManualClock>,
     kms: Arc<FailingKms>,
     store: Arc<FailingStore>,
@@ -67,6 +69,7 @@ impl Fixture {
         let outside = Arc::<Scripted>::default();
         let courier = Arc::clone(&outside) as _;
         let core = core_with(Arc::clone(&store) as _, roots, &clock, courier).await;
+        let core = Arc::new(core);
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
@@ -191,11 +194,30 @@ async fn core_with(
     clock: &Arc<ManualClock>,
     courier: Arc<dyn Courier>,
 ) -> Core {
+    core_of(store, roots, clock, (courier, KeyringSettings::default())).await
+}
+
+async fn core_keyed(
+    store: Arc<dyn Store>,
+    roots: Roots,
+    clock: &Arc<ManualClock>,
+    keyring: KeyringSettings,
+) -> Core {
+    core_of(store, roots, clock, (Arc::<Scripted>::default(), keyring)).await
+}
+
+async fn core_of(
+    store: Arc<dyn Store>,
+    roots: Roots,
+    clock: &Arc<ManualClock>,
+    (courier, keyring): (Arc<dyn Courier>, KeyringSettings),
+) -> Core {
     let methods = [
         "Audit",
         "Budgets",
         "Credentials",
         "Identities",
+        "Kms",
         "Leases",
         "Prices",
         "Tenants",
@@ -221,7 +243,7 @@ async fn core_with(
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep: None,
-        kek_ttl: Duration::from_mins(5),
+        keyring,
         roots: Arc::new(roots),
         plain_http_origins: vec![],
         sessions: 10,
@@ -314,29 +336,6 @@ async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
     let late = other.lend(&fixture.caller, &session, ask(), None).await;
     check(late, Code::FailedPrecondition, Reason::CredentialIsDisabled);
     assert_eq!(fixture.recorded(Kind::LeaseGranted).await, 1);
-}
-
-#[tokio::test]
-async fn warm_leases_ask_neither_kms_nor_rows() {
-    let fixture = Fixture::new().await;
-    fixture.lend().await.unwrap();
-    let calls = fixture.kms.calls();
-    fixture.store.fail(Operation::Read, Fault::Before);
-    for _ in 0..100 {
-        fixture.lend().await.unwrap();
-    }
-    assert_eq!(fixture.kms.calls(), calls);
-}
-
-#[tokio::test]
-async fn a_cold_key_and_no_kms_is_unavailable() {
-    let fixture = Fixture::new().await;
-    fixture.kms.fail(KmsFailure::Unavailable);
-    assert!(fixture.lend().await.is_ok(), "the key is still cached");
-    fixture.clock.advance(Duration::from_mins(6));
-    check(fixture.lend().await, Code::Unavailable, Reason::KmsUnavailable);
-    fixture.kms.recover();
-    assert!(fixture.lend().await.is_ok());
 }
 
 #[tokio::test]

@@ -9,15 +9,18 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
+    caller::Caller,
     checkpoints::Checkpoints,
     core::{Core, Parts},
+    rekeying::{Pace, Rekeying},
 };
 
-const METHODS: [&str; 9] = [
+const METHODS: [&str; 10] = [
     "Audit/*",
     "Budgets/*",
     "Credentials/*",
     "Identities/*",
+    "Kms/*",
     "Leases/*",
     "Prices/*",
     "Tenants/*",
@@ -72,7 +75,7 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         checkpoints: Arc::new(Checkpoints::new(key.verifier().clone(), Path::new("b.toml")).0),
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
-        kek_ttl: Duration::from_mins(5),
+        keyring: envelope::KeyringSettings::default(),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
         plain_http_origins: vec![],
         sessions: 10,
@@ -127,4 +130,30 @@ async fn a_row_that_was_changed_past_the_broker_names_nobody() {
     assert!(people.check(&swapped).is_err());
     let swapped = PersonRow { handle: bob.handle, ..ann.clone() };
     assert!(people.check(&swapped).is_err());
+}
+
+#[tokio::test]
+async fn a_persons_name_is_told_after_the_key_was_rotated() {
+    let fixture = Fixture::new().await;
+    let Called::By(ann) = fixture.core.people.call(&person("ann")).await.unwrap() else { panic!() };
+    let admin = Caller::new(
+        "spiffe://a.b/w/x".parse().unwrap(),
+        Called::ById,
+        [1; 32],
+        "Kms/RotateKek",
+        None,
+    );
+    let request = v1::RotateKekRequest { tenant: "tenants/platform".into(), ..Default::default() };
+    let core = Arc::new(fixture.restarted().await);
+    core.rotate_kek(&admin, &request).await.unwrap();
+    let pace =
+        Pace { settle: Duration::ZERO, between: Duration::ZERO, ..Pace::gentle(Duration::ZERO) };
+    let mut rekeying = Rekeying::new(Arc::clone(&core), pace);
+    while rekeying.turn().await.worked {}
+    assert_eq!(core.rekeyed.resealed(), 2, "the platform and ann");
+    let platform = fixture.store.tenant(&TenantId::platform()).await.unwrap().unwrap();
+    let keys = fixture.store.keys(platform.uid, KeyPurpose::Kek).await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.version).collect::<Vec<_>>(), [2]);
+    let told = fixture.restarted().await.people.tell(hex::encode(ann)).await;
+    assert_eq!(told, "spiffe://a.b/w/people/ann");
 }

@@ -132,7 +132,7 @@ impl Core {
                 request_id,
                 created_at: now,
                 updated_at: now,
-                row_mac: [0; 32],
+                row_mac: [0; 36],
             };
             row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
             let change = Change::CreateBudget(row.clone());
@@ -153,10 +153,9 @@ impl Core {
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
         let limit = page_size(request.page_size)?;
         let rows = self.store.budgets(&id, Page { after: &request.page_token, limit }).await?;
-        let kek = self.custody.kek(&tenant.keys).await?;
         let mut budgets = Vec::with_capacity(rows.len());
         for row in &rows {
-            row.verify(&kek)?;
+            self.custody.verify(tenant.holder(), row).await?;
             budgets.push(self.standing(row).await?);
         }
         let next_page_token = next_page(&rows, limit, |row| row.id.to_string());

@@ -119,7 +119,7 @@ impl Core {
             request_id,
             created_at: now,
             updated_at: now,
-            row_mac: [0; 32],
+            row_mac: [0; 36],
             id,
         };
         self.add_tenant(caller, &mut row).await.map_err(refused)?;

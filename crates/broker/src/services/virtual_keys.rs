@@ -151,7 +151,7 @@ impl Core {
             revision: 1,
             created_at: now,
             updated_at: now,
-            row_mac: [0; 32],
+            row_mac: [0; 36],
         };
         row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let change = Change::CreateVirtualKey(row.clone());
@@ -188,9 +188,8 @@ impl Core {
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
         let limit = page_size(request.page_size)?;
         let rows = self.store.virtual_keys(&id, Page { after: &request.page_token, limit }).await?;
-        let kek = self.custody.kek(&tenant.keys).await?;
         for row in &rows {
-            row.verify(&kek)?;
+            self.custody.verify(tenant.holder(), row).await?;
         }
         Ok(v1::ListVirtualKeysResponse {
             next_page_token: next_page(&rows, limit, |row| row.id.to_string()),

@@ -80,7 +80,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep: None,
-        kek_ttl: Duration::from_mins(5),
+        keyring: envelope::KeyringSettings::default(),
         roots: Arc::new(Roots::only(kms)),
         plain_http_origins: vec![],
         sessions: 10,

@@ -102,6 +102,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     running.admin.rotate_credential(&credential, &secret, None, "r-2").await.unwrap();
     calls.answered.insert("Credentials/RotateCredential".to_owned());
     rotate(&mut calls, &running, &credential).await;
+    keys::rotate_keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
@@ -418,6 +419,11 @@ async fn every_method_that_is_refused_leaves_a_record() {
     let running = Running::start().await;
     let mut calls = Calls::default();
     // By one who may not call it, or else with a request that says nothing.
+    refused!(calls, running.proxy, kms:
+        get_status GetKmsStatusRequest "Kms/GetStatus",
+        rewrap_keys RewrapKeysRequest "Kms/RewrapKeys",
+        rotate_kek RotateKekRequest "Kms/RotateKek",
+    );
     refused::refuse_credentials(&mut calls, &running).await;
     refused::refuse_budgets(&mut calls, &running).await;
     refused::refuse_administration(&mut calls, &running).await;

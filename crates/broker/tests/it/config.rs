@@ -98,12 +98,15 @@ fn every_kms_that_is_commented_out_in_it_is_right_too() {
     }
     assert_eq!(kinds, ["kind = \"local\"", "kind = \"pkcs11\"", "kind = \"transit\""]);
 
+    let (second, rest) = rest.split_once("\n\n").unwrap();
     let (roots, _) = rest.split_once("\n\n").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broker.toml");
-    fs::write(&path, format!("{text}\n{}", settings(roots))).unwrap();
+    fs::write(&path, format!("{text}\n{}\n{}", settings(second), settings(roots))).unwrap();
     let (config, _) = Config::load(&path).unwrap();
+    assert!(config.kms_recovery.is_some());
     assert_eq!(config.kms_roots[0].name.as_str(), "globex");
+    assert!(config.kms_roots[0].recovery.is_some());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::harness::Running;
 
-const SECRET: &str = "sk-proj-0123456789abcdefghijklmnop";
+pub(crate) const SECRET: &str = "sk-proj-0123456789abcdefghijklmnop";
 
 pub(crate) fn spec(provider: &str) -> v1::Credential {
     v1::Credential { provider: provider.to_owned(), ..v1::Credential::default() }

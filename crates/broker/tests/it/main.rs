@@ -11,6 +11,8 @@ mod lending;
 mod people;
 mod process;
 mod records;
+mod recovery;
+mod root_key;
 mod schedule;
 mod several;
 mod sinks;

@@ -32,20 +32,40 @@ struct Loaded {
     kek: Arc<Kek>,
     /// When the KMS was asked, not when it answered.
     since: Duration,
+    /// The KMS has said no since: no grace for this one.
+    refused: bool,
 }
 
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(1);
 const INVALIDATIONS_BORNE: u32 = 3;
 
 impl Slot {
-    /// The key and its age, unless it is too old; then it is dropped here and now.
-    pub(super) fn current(&self, now: Duration, ttl: Duration) -> Option<(Arc<Kek>, Duration)> {
+    /// The key and its age, unless it is too old. Once no grace can let it serve any more, it is dropped
+    /// here and now.
+    pub(super) fn current(
+        &self,
+        now: Duration,
+        ttl: Duration,
+        grace: Duration,
+    ) -> Option<(Arc<Kek>, Duration)> {
         let mut state = self.state();
         let age = now.saturating_sub(state.loaded.as_ref()?.since);
-        if age >= ttl {
+        if age >= ttl + grace {
             state.loaded = None;
         }
-        state.loaded.as_ref().map(|loaded| (Arc::clone(&loaded.kek), age))
+        let loaded = state.loaded.as_ref().filter(|_| age < ttl);
+        loaded.map(|loaded| (Arc::clone(&loaded.kek), age))
+    }
+
+    /// The key, past its time, if it is not older than this and the KMS has not said no.
+    pub(super) fn overdue(&self, now: Duration, oldest: Duration) -> Option<Arc<Kek>> {
+        let state = self.state();
+        let loaded = state.loaded.as_ref().filter(|loaded| !loaded.refused)?;
+        if now.saturating_sub(loaded.since) >= oldest {
+            return None;
+        }
+        loaded.kek.set_overdue();
+        Some(Arc::clone(&loaded.kek))
     }
 
     /// Whether a renewal is due: no more than one a second.
@@ -71,11 +91,11 @@ impl Slot {
         shared: &Shared,
         context: &KeyContext,
         wrapped: &WrappedKey,
-        ttl: Duration,
+        (ttl, grace): (Duration, Duration),
     ) -> Result<Arc<Kek>, KmsError> {
         let ended = self.state().ended;
         let _alone = self.loading.lock().await;
-        if let Some((kek, _)) = self.current(shared.clock.elapsed(), ttl) {
+        if let Some((kek, _)) = self.current(shared.clock.elapsed(), ttl, grace) {
             return Ok(kek);
         }
         // Those who waited share a failure too: a KMS that is down must not be asked once for each.
@@ -120,8 +140,13 @@ impl Slot {
             }
             state.ended += 1;
             state.failure = outcome.as_ref().err().cloned();
+            if let Err(KmsError::Refused(_) | KmsError::Corrupt) = &outcome
+                && let Some(loaded) = &mut state.loaded
+            {
+                loaded.refused = true;
+            }
             let kek = Arc::new(outcome?);
-            state.loaded = Some(Loaded { kek: Arc::clone(&kek), since });
+            state.loaded = Some(Loaded { kek: Arc::clone(&kek), since, refused: false });
             return Ok(kek);
         }
         Err(KmsError::unavailable("the key was invalidated again and again while it was loaded"))

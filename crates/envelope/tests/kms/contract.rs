@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use domain::Key;
 use envelope::{KeyContext, KmsError, WrappedKey};
 
 use crate::{Remote, Stand, context, wrong_contexts};
@@ -21,6 +22,7 @@ macro_rules! contract {
             a_rewrapped_key_is_the_same_key,
             rewrapping_needs_the_right_context,
             a_new_key_is_wrapped_by_the_key_of_the_status,
+            a_key_of_another_root_is_wrapped_and_opens_in_its_own_context_only,
             after_a_rotation_rewrapping_leaves_the_old_root,
             sixty_four_at_once_each_get_their_own_key,
             debug_shows_no_key,
@@ -140,6 +142,19 @@ pub(crate) async fn a_new_key_is_wrapped_by_the_key_of_the_status(stand: &mut dy
     assert!(status.healthy);
     assert_eq!(kms.wrapped_by(&wrapped), Some(status.key_ref));
     assert_eq!(kms.root_of(&wrapped), None);
+}
+
+pub(crate) async fn a_key_of_another_root_is_wrapped_and_opens_in_its_own_context_only(
+    stand: &mut dyn Stand,
+) {
+    let kms = stand.kms();
+    let key = Key::random().unwrap();
+    let wrapped = kms.wrap(&context(), &key).await.unwrap();
+    assert_eq!(kms.unwrap(&context(), &wrapped).await.unwrap().expose(), key.expose());
+    assert_eq!(kms.wrapped_by(&wrapped), Some(kms.status().await.key_ref));
+    for wrong in wrong_contexts() {
+        assert!(matches!(kms.unwrap(&wrong, &wrapped).await, Err(KmsError::Corrupt)), "{wrong:?}");
+    }
 }
 
 pub(crate) async fn after_a_rotation_rewrapping_leaves_the_old_root(stand: &mut dyn Stand) {

@@ -66,9 +66,8 @@ fn disclose(commitment: &[u8]) -> Option<String> {
     (commitment[0] == KNOWN).then(|| "spiffe://acme.internal/people/ann=b|c\\d\ne".to_owned())
 }
 
-#[expect(clippy::too_many_lines, reason = "a table: one entry for each kind")]
-fn full(kind: Kind) -> Record {
-    let by = Record {
+fn by_someone(kind: Kind) -> Record {
+    Record {
         kind: kind.into(),
         actor: "spiffe://acme.internal/inference-proxy".to_owned(),
         certificate_sha256: vec![0x11; 32].into(),
@@ -76,7 +75,12 @@ fn full(kind: Kind) -> Record {
         trace_id: vec![0x22; 16].into(),
         broker: vec![0x33; 16].into(),
         ..Record::default()
-    };
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "a table: each kind is in it")]
+fn full(kind: Kind) -> Record {
+    let by = by_someone(kind);
     let itself = Record { kind: kind.into(), broker: vec![0x33; 16].into(), ..Record::default() };
     match kind {
         Kind::Unspecified => itself,
@@ -133,6 +137,11 @@ fn full(kind: Kind) -> Record {
             deleted_version: 2,
             ..credential(Record { method: "Credentials/StartRotation".to_owned(), ..by })
         },
+        Kind::KekRotated
+        | Kind::KekRetired
+        | Kind::KeyRewrapped
+        | Kind::KekRotationBegun
+        | Kind::KeyRewrapBegun => of_keys(kind, by),
         Kind::CredentialTested => Record {
             method: "Credentials/TestCredential".to_owned(),
             verdict: Verdict::NoQuota.into(),
@@ -218,6 +227,21 @@ fn allowance(by: Record) -> Record {
     }
 }
 
+fn of_keys(kind: Kind, by: Record) -> Record {
+    if matches!(kind, Kind::KekRotationBegun | Kind::KeyRewrapBegun) {
+        let (method, root) = ("Kms/RewrapKeys".to_owned(), "acme-aws".to_owned());
+        return Record { method, root, ..by };
+    }
+    Record {
+        method: "Kms/RotateKek".to_owned(),
+        tenant: "acme".to_owned(),
+        kek_id: vec![0x77; 16].into(),
+        kek_version: 2,
+        root_key_sha256: vec![0x78; 32].into(),
+        ..by
+    }
+}
+
 fn credential(by: Record) -> Record {
     Record {
         tenant: "acme".to_owned(),
@@ -241,6 +265,7 @@ fn lease(by: Record) -> Record {
         lease_expire_time: Some(proto_time(Timestamp::from_millis(1_700_000_060_005))),
         lease_renewals: 1,
         because: "fallback.no_quota".to_owned(),
+        kek_overdue: true,
         ..credential(by)
     }
 }

@@ -76,14 +76,26 @@ CREATE TABLE tenant (
     row_mac            BYTEA   NOT NULL
 );
 
+-- All versions of a tenant's key have one uid. Which version a row's MAC is under, the MAC's first four
+-- bytes say; which a sealed value is under, its header. A version is deleted once none says it.
 CREATE TABLE wrapped_key (
-    uid        BYTEA   PRIMARY KEY,
+    uid        BYTEA   NOT NULL,
     tenant_uid BYTEA   NOT NULL REFERENCES tenant (uid),
     purpose    TEXT    NOT NULL,
     version    BIGINT  NOT NULL,
     wrapped    BYTEA   NOT NULL,
+    request_id TEXT,
     created_at BIGINT  NOT NULL,
+    PRIMARY KEY (uid, version),
     UNIQUE (tenant_uid, purpose, version)
+);
+
+-- What was asked to be done to all keys. How far it is, the keys say.
+CREATE TABLE key_work (
+    name       TEXT COLLATE "C" PRIMARY KEY,
+    request_id TEXT,
+    begun_at   BIGINT  NOT NULL,
+    done       BOOLEAN NOT NULL
 );
 
 -- People, of whom records hold commitments. `handle` finds a person whose SPIFFE ID is known, by a MAC
@@ -95,6 +107,8 @@ CREATE TABLE person (
     sealed     BYTEA NOT NULL,
     row_mac    BYTEA NOT NULL
 );
+
+CREATE INDEX person_of_tenant ON person (tenant_uid);
 
 CREATE TABLE credential (
     uid             BYTEA   PRIMARY KEY,

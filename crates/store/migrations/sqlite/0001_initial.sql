@@ -76,14 +76,26 @@ CREATE TABLE tenant (
     row_mac            BLOB    NOT NULL
 ) STRICT;
 
+-- All versions of a tenant's key have one uid. Which version a row's MAC is under, the MAC's first four
+-- bytes say; which a sealed value is under, its header. A version is deleted once none says it.
 CREATE TABLE wrapped_key (
-    uid        BLOB    PRIMARY KEY,
+    uid        BLOB    NOT NULL,
     tenant_uid BLOB    NOT NULL REFERENCES tenant (uid),
     purpose    TEXT    NOT NULL,
     version    INTEGER NOT NULL,
     wrapped    BLOB    NOT NULL,
+    request_id TEXT,
     created_at INTEGER NOT NULL,
+    PRIMARY KEY (uid, version),
     UNIQUE (tenant_uid, purpose, version)
+) STRICT;
+
+-- What was asked to be done to all keys. How far it is, the keys say.
+CREATE TABLE key_work (
+    name       TEXT    PRIMARY KEY,
+    request_id TEXT,
+    begun_at   INTEGER NOT NULL,
+    done       INTEGER NOT NULL
 ) STRICT;
 
 -- People, of whom records hold commitments. `handle` finds a person whose SPIFFE ID is known, by a MAC
@@ -95,6 +107,8 @@ CREATE TABLE person (
     sealed     BLOB NOT NULL,
     row_mac    BLOB NOT NULL
 ) STRICT;
+
+CREATE INDEX person_of_tenant ON person (tenant_uid);
 
 CREATE TABLE credential (
     uid             BLOB    PRIMARY KEY,

@@ -5,7 +5,7 @@ use domain::{Timestamp, Uid};
 
 use super::Writer;
 use crate::{
-    HealthRow, PersonRow, StoreError, UsageRow,
+    HealthRow, StoreError, UsageRow,
     backend::{Backend, Value},
     error::is_lost,
     health, usage,
@@ -21,20 +21,6 @@ impl<B: Backend> Writer<B> {
         const SQL: &str = "\
             INSERT INTO policy (sha256, document) VALUES ($1, $2) ON CONFLICT (sha256) DO NOTHING";
         self.execute(SQL, &[Value::Bytes(sha256), Value::Bytes(document)]).await.map(drop)
-    }
-
-    pub(super) async fn put_person(&mut self, row: &PersonRow) -> Result<(), StoreError> {
-        const SQL: &str = "\
-            INSERT INTO person (handle, commitment, tenant_uid, sealed, row_mac) \
-            VALUES ($1, $2, $3, $4, $5) ON CONFLICT (handle) DO NOTHING";
-        let values = [
-            Value::Bytes(&row.handle),
-            Value::Bytes(&row.commitment),
-            row.tenant_uid.as_ref().into(),
-            Value::Bytes(&row.sealed),
-            Value::Bytes(&row.row_mac),
-        ];
-        self.execute(SQL, &values).await.map(drop)
     }
 
     pub(super) async fn put_checkpoint(&mut self, size: u64, note: &str) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use store::{
 use tokio::task::JoinSet;
 
 use crate::{
-    given::{acme, at, changed, uid},
+    given::{acme, at, changed, mac, uid},
     place::Place,
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn budget(number: u8, period: Period, limits: &[(Unit, u64)]) -> Budg
     Budget { id: uid(number), holder, period, mode: Mode::Hard, limits, alerts: vec![50, 100] }
 }
 
-fn row(name: &str, budget: Budget) -> BudgetRow {
+pub(crate) fn row(name: &str, budget: Budget) -> BudgetRow {
     BudgetRow {
         tenant_uid: uid(1),
         tenant: "acme".parse().unwrap(),
@@ -32,7 +32,7 @@ fn row(name: &str, budget: Budget) -> BudgetRow {
         request_id: Some("r-2".parse().unwrap()),
         created_at: at(10),
         updated_at: at(11),
-        row_mac: [9; 32],
+        row_mac: mac(1, 9),
     }
 }
 

@@ -3,7 +3,7 @@ use store::{Change, CredentialRow, KeyPurpose, Page, Store, StoreError, TestRow}
 
 use crate::{
     given::{
-        acme, at, changed, credential, key, pending, tenant, tested, uid, version, virtual_key,
+        acme, at, changed, credential, key, mac, pending, tenant, tested, uid, version, virtual_key,
     },
     log::check_tree,
     place::Place,
@@ -40,7 +40,7 @@ pub(crate) async fn the_last_test_of_a_credential_is_kept_as_long_as_it(place: &
         version,
         verdict: verdict.to_owned(),
         tested_at: at(20),
-        row_mac: [6; 32],
+        row_mac: mac(1, 6),
     };
     for (verdict, version) in [("valid", 1), ("no_quota", 2)] {
         let found = test(verdict, version);
@@ -206,8 +206,9 @@ pub(crate) async fn lists_are_ordered_by_the_bytes_of_names(place: &Place) {
     for (number, name) in (10..).zip(["ab", "a-c", "a1", "b"]) {
         let credential = credential(number, &acme, name);
         let first = version(&credential, 1);
+        let first_key = key(number, uid(number + 10), 1);
         apply(&*store, Change::CreateCredential(credential, first)).await;
-        apply(&*store, Change::CreateTenant(tenant(number + 10, name), vec![])).await;
+        apply(&*store, Change::CreateTenant(tenant(number + 10, name), vec![first_key])).await;
     }
     for id in ["bbbbbbbbbbbbbbbb", "2222222222222222"] {
         apply(&*store, Change::CreateVirtualKey(virtual_key(id, &acme))).await;

@@ -5,8 +5,8 @@ use domain::{
 };
 use std::time::Duration;
 use store::{
-    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, PreviousKey, Store, TenantRow,
-    VersionRow, VirtualKeyRow,
+    Appended, Change, CredentialRow, KeyPurpose, KeyRow, Pending, PreviousKey, RowMac, Store,
+    TenantRow, VersionRow, VirtualKeyRow,
 };
 
 pub(crate) fn uid(number: u8) -> Uid {
@@ -113,6 +113,20 @@ pub(crate) async fn append(store: &dyn Store, records: Vec<RecordDraft>) -> Vec<
         .collect()
 }
 
+/// A MAC under a version of the tenant's key.
+pub(crate) fn mac(version: u32, byte: u8) -> RowMac {
+    let mut mac = [byte; 36];
+    mac[..4].copy_from_slice(&version.to_be_bytes());
+    mac
+}
+
+/// Something sealed under a version of the tenant's key, as far as a store knows its form.
+pub(crate) fn sealed(version: u32, byte: u8) -> Vec<u8> {
+    let mut sealed = vec![byte; 40];
+    sealed[24..28].copy_from_slice(&version.to_be_bytes());
+    sealed
+}
+
 pub(crate) fn tenant(number: u8, name: &str) -> TenantRow {
     TenantRow {
         uid: uid(number),
@@ -126,7 +140,7 @@ pub(crate) fn tenant(number: u8, name: &str) -> TenantRow {
         request_id: Some("r-1".parse().unwrap()),
         created_at: at(10),
         updated_at: at(11),
-        row_mac: [9; 32],
+        row_mac: mac(1, 9),
     }
 }
 
@@ -150,6 +164,7 @@ pub(crate) fn key(number: u8, tenant: Uid, version: u32) -> KeyRow {
         purpose: KeyPurpose::Kek,
         version,
         wrapped: vec![0, 255, number],
+        request_id: None,
         created_at: at(12),
     }
 }
@@ -176,7 +191,7 @@ pub(crate) fn credential(number: u8, of: &TenantRow, name: &str) -> CredentialRo
         revision: 1,
         created_at: at(13),
         updated_at: at(14),
-        row_mac: [8; 32],
+        row_mac: mac(1, 8),
     }
 }
 
@@ -192,7 +207,7 @@ pub(crate) fn version(of: &CredentialRow, version: u64) -> VersionRow {
     VersionRow {
         credential_uid: of.uid,
         version,
-        envelope: vec![1, 0, 2],
+        envelope: sealed(1, 2),
         request_id: None,
         created_at: at(15),
     }
@@ -221,7 +236,7 @@ pub(crate) fn virtual_key(id: &str, of: &TenantRow) -> VirtualKeyRow {
         revision: 1,
         created_at: at(16),
         updated_at: at(17),
-        row_mac: [7; 32],
+        row_mac: mac(1, 7),
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::{
     given::{
         acme, append, at, changed, granted, pending, refusal, refused_renewal, released, renewed,
-        revoked, revoked_of,
+        revoked, revoked_of, sealed,
     },
     place::Place,
 };
@@ -200,7 +200,7 @@ pub(crate) async fn a_person_is_found_by_handle_and_by_commitment(place: &Place)
         handle: [1; 32],
         commitment: [2; 32],
         tenant_uid: tenant.uid,
-        sealed: vec![3; 90],
+        sealed: sealed(1, 3),
         row_mac: [4; 32],
     };
     store.put_person(&row).await.unwrap();

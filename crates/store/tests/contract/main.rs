@@ -12,6 +12,7 @@ mod changes;
 mod faults;
 mod given;
 mod health;
+mod keys;
 mod lead;
 mod ledger;
 mod log;
@@ -123,6 +124,13 @@ contract![
     windows::a_new_day_has_all_of_its_cap_whatever_is_open_of_the_old_one,
     windows::what_a_dead_proxy_held_is_back_after_its_time_and_outlives_brokers,
     ledger::the_store_says_what_the_ledger_says,
+    keys::every_row_under_an_old_version_is_found_and_replaced,
+    keys::a_change_that_comes_before_a_replacement_stays,
+    keys::a_version_is_deleted_when_nothing_is_under_it,
+    keys::nothing_is_written_under_a_version_that_is_gone,
+    keys::a_key_is_wrapped_anew_in_the_place_of_what_was_read,
+    keys::keys_are_listed_by_id_and_those_due_by_name,
+    keys::work_on_keys_is_kept_until_it_is_done,
     faults::a_corrupt_value_is_named,
     faults::a_corrupt_head_stops_the_log,
     faults::a_locked_database_is_unavailable_and_records_nothing,

@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     budgets::{budget, draw, granted as granted_allowance, requests},
-    given::{append, at, changed, granted, pending, refusal, revoked, tenant},
+    given::{append, at, changed, granted, key, pending, refusal, revoked, tenant},
     log::check_tree,
     place::{Place, server_url},
     proxy::{Cut, Proxy},
@@ -96,7 +96,10 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 
     proxy.cut(Cut::AfterCommit);
     let acme = tenant(1, "acme");
-    store.apply(&Change::CreateTenant(acme.clone(), vec![]), &changed()).await.unwrap();
+    store
+        .apply(&Change::CreateTenant(acme.clone(), vec![key(2, acme.uid, 1)]), &changed())
+        .await
+        .unwrap();
     assert!(proxy.has_cut());
     assert_eq!(store.tenant(&acme.id).await.unwrap(), Some(acme));
     check_tree(&store, 5).await;

@@ -72,7 +72,7 @@ impl Core {
             revision: 1,
             created_at: now,
             updated_at: now,
-            row_mac: [0; 32],
+            row_mac: [0; 36],
         })
     }
 

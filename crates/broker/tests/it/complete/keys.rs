@@ -27,3 +27,26 @@ pub(super) async fn change_key(calls: &mut Calls, running: &Running, name: &str)
     let method = "VirtualKeys/RevokeVirtualKey";
     answered!(calls, admin, virtual_keys.revoke_virtual_key, method, request);
 }
+
+/// What is done to a tenant's key and to the root key, until it is done.
+pub(super) async fn rotate_keys(calls: &mut Calls, running: &Running) {
+    let admin = &running.admin;
+    let rotate = || v1::RotateKekRequest { tenant: "tenants/acme".into(), request_id: "r".into() };
+    answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    let again = answered!(calls, admin, kms.rotate_kek, "Kms/RotateKek", rotate());
+    assert_eq!(again.log_index, 0);
+    let request = v1::RewrapKeysRequest::default();
+    answered!(calls, admin, kms.rewrap_keys, "Kms/RewrapKeys", request);
+    loop {
+        let request = v1::GetKmsStatusRequest::default();
+        let status = answered!(calls, admin, kms.get_status, "Kms/GetStatus", request);
+        let [root] = &*status.roots else { panic!("{status:?}") };
+        assert!(root.healthy && root.outdated_keys == 0 && root.keys >= 4, "{root:?}");
+        assert_eq!(status.last_error, "");
+        let stale = status.tenants.iter().flat_map(|kek| kek.versions.iter().skip(1));
+        if stale.map(|version| version.references).sum::<u64>() == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}

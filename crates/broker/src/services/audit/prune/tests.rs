@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use audit::{Bundle, HashTile, Reason, RecordDraft, RecordProof, SignerKey, tree_root};
 use domain::{AccessRule, ManualClock};
-use envelope::{LocalKms, Roots};
+use envelope::{KeyringSettings, LocalKms, Roots};
 use store::{Pending, SqliteStore, Store};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
@@ -77,6 +77,7 @@ async fn core(
             "Budgets/*",
             "Credentials/*",
             "Identities/*",
+            "Kms/*",
             "Leases/*",
             "Prices/*",
             "Tenants/*",
@@ -99,7 +100,7 @@ async fn core(
         clock: Arc::clone(clock) as _,
         commit_deadline: Duration::from_secs(5),
         keep,
-        kek_ttl: Duration::from_mins(5),
+        keyring: KeyringSettings::default(),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
         plain_http_origins: vec![],
         sessions: 10,
