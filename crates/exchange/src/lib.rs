@@ -28,4 +28,4 @@ pub use minter::Minter;
 pub use order::Order;
 pub use slot::Leftover;
 pub use token::Token;
-pub use trial::Trial;
+pub use trial::{Finding, Obstacle, Trial};

@@ -13,6 +13,7 @@ use crate::config::KeyTests;
 
 const KEY: &str = "sk-proj-0123456789abcdefghijklmnop";
 const REFUSED: &str = r#"{"error":{"code":"invalid_api_key","message":"sk-proj-0123"}}"#;
+const NOT_A_MEMBER: &str = r#"{"error":{"code":null,"message":"not a member"}}"#;
 const ACCEPTED: &str = r#"{"object":"list","data":[]}"#;
 const NO_MONEY: &str = r#"{"error":{"type":"insufficient_quota"}}"#;
 
@@ -137,6 +138,12 @@ async fn only_a_credential_that_is_refused_twice_is_disabled() {
         fixture.clock.advance(Duration::from_hours(27));
         fixture.look(true).await;
         assert_eq!(verdict(&fixture.shown("openai").await), Verdict::Unreachable);
+    }
+    for elsewhere in [NOT_A_MEMBER, "<html>Attention required</html>", ""] {
+        fixture.outside.answer(401, elsewhere);
+        fixture.clock.advance(Duration::from_hours(27));
+        fixture.look(true).await;
+        assert_eq!(verdict(&fixture.shown("openai").await), Verdict::RegionOrPermission);
     }
     fixture.outside.answer(401, REFUSED);
     fixture.clock.advance(Duration::from_hours(27));
