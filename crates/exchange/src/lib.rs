@@ -16,6 +16,7 @@ mod google;
 mod keys;
 mod minter;
 mod order;
+mod rooms;
 mod slot;
 mod token;
 mod trial;
