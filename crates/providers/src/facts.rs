@@ -122,6 +122,8 @@ pub(crate) struct DialectFacts {
 #[serde(deny_unknown_fields)]
 pub(crate) struct VariantFacts {
     pub(crate) setting: String,
+    /// What has them; all else stays where it is.
+    pub(crate) operations: Vec<Operation>,
     pub(crate) path: String,
     pub(crate) query: String,
 }

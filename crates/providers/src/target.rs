@@ -230,8 +230,10 @@ impl Provider {
                 served: served.collect::<Vec<_>>().join(", "),
             });
         };
-        let variant = surface.variant.as_ref();
-        Ok(match variant.filter(|variant| settings.get(&variant.setting).is_some()) {
+        let variant = surface.variant.as_ref().filter(|variant| {
+            variant.operations.contains(&operation) && settings.get(&variant.setting).is_some()
+        });
+        Ok(match variant {
             Some(variant) => (variant.path.clone(), path.clone(), Some(variant.query.clone())),
             None => (surface.path.clone(), path.clone(), None),
         })

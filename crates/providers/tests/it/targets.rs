@@ -171,6 +171,16 @@ fn azures_older_paths_have_deployment_and_version() {
     let url =
         "https://r.openai.azure.com/openai/deployments/mine/embeddings?api-version=2024-10-21";
     check(("azure", KEY, fixed), Op::Embeddings, "gpt-4o", url, "api-key: ");
+    // What has no older path goes where it always does, without the version.
+    let now = "https://r.openai.azure.com/openai/v1";
+    for (settings, operation, path) in [
+        (classic, Op::Responses, "/responses"),
+        (fixed, Op::Responses, "/responses"),
+        (classic, Op::Models, "/models"),
+    ] {
+        let url = format!("{now}{path}");
+        check(("azure", KEY, settings), operation, "gpt-4o", &url, "api-key: ");
+    }
     let missing = target(("azure", KEY, classic), Call::Operation(Op::Embeddings), "").unwrap_err();
     assert_eq!(
         missing.to_string(),
