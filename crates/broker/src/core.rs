@@ -19,6 +19,7 @@ use crate::{
     config::UsageConfig,
     custody::Custody,
     directory::{Directory, Tenant},
+    endpoints::EndpointRules,
     guard::record_refusal,
     healths::Healths,
     lending::Lent,
@@ -48,7 +49,8 @@ pub(crate) struct Core {
     pub(crate) people: Arc<People>,
     /// The key of HMACs over virtual keys, lease IDs and people.
     pub(crate) pepper: Arc<Key>,
-    pub(crate) plain_http_origins: Vec<String>,
+    /// What a tenant's own endpoint may be.
+    pub(crate) endpoints: EndpointRules,
     pub(crate) sessions: Sessions,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
@@ -76,7 +78,7 @@ pub(crate) struct Parts {
     /// Whose SPIFFE IDs are people's.
     pub(crate) people: Vec<SpiffePattern>,
     pub(crate) roots: Arc<Roots>,
-    pub(crate) plain_http_origins: Vec<String>,
+    pub(crate) endpoints: EndpointRules,
     /// The most sessions at once.
     pub(crate) sessions: u64,
     pub(crate) sinks: Vec<String>,
@@ -98,7 +100,7 @@ impl Core {
             courier,
             people,
             roots,
-            plain_http_origins,
+            endpoints,
             store,
             verifier_key,
             ..
@@ -141,7 +143,7 @@ impl Core {
             directory,
             log,
             pepper,
-            plain_http_origins,
+            endpoints,
             store,
             tally: Arc::default(),
             tokens,

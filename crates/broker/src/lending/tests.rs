@@ -224,7 +224,7 @@ async fn core_with(
         keep: None,
         kek_ttl: Duration::from_mins(5),
         roots: Arc::new(roots),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         sinks: vec![],
         usage: crate::config::UsageConfig::default(),

@@ -74,7 +74,7 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         commit_deadline: Duration::from_secs(5),
         kek_ttl: Duration::from_mins(5),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         store: Arc::clone(store),
         verifier_key: String::new(),

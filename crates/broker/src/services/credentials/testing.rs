@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use audit::proto_time;
 use domain::{CredentialName, Secret, Uid};
 use exchange::{Finding, Leftover, Order};
-use providers::{KeyHint, UnusableSecret, Verdict};
+use providers::{CredentialKind, KeyHint, UnusableSecret, Verdict};
 use store::{CredentialRow, TestRow};
 use strongroom_proto::v1;
 
@@ -56,7 +56,11 @@ impl Core {
         if let Some(verdict) = verdict.filter(|verdict| verdict.is_confirmed_bad()) {
             return Err(Why::SecretRefused(verdict));
         }
-        let warnings = looks.into_iter().chain(found.and_then(obstacle)).collect();
+        // Of what is exchanged, something longer goes on calls.
+        let is_short = bytes.len() < Secret::SHORTEST_SEARCHED;
+        let is_lent = form.mint.is_none() && kind != CredentialKind::None;
+        let short = (is_short && is_lent).then(|| SHORT.to_owned());
+        let warnings = looks.into_iter().chain(short).chain(found.and_then(obstacle)).collect();
         Ok(Looked { verdict, warnings })
     }
 
@@ -179,3 +183,6 @@ fn warning(provider: &str, hint: KeyHint<'_>) -> Option<String> {
         )),
     }
 }
+
+const SHORT: &str = "the secret is shorter than 12 bytes, so answers that repeat it are not found out \
+                     and cut: let the endpoint make a longer one";
