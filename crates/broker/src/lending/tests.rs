@@ -2,6 +2,7 @@ mod alone;
 mod budgets;
 mod exchanged;
 mod fallback;
+mod listed;
 mod policies;
 mod roots;
 mod rotation;

@@ -175,6 +175,22 @@ fn world() -> impl Strategy<Value = World> {
 }
 
 impl World {
+    /// A call of a tenant with nothing yet.
+    pub(super) fn empty() -> Self {
+        Self {
+            preferred: None,
+            on_missing: OnMissing::Refuse,
+            rules: RoutingRules::default(),
+            own: Vec::new(),
+            platform: Vec::new(),
+            scope: Scope::default(),
+            model: "gpt-4o",
+            provider: "",
+            told: Vec::new(),
+            fares: Vec::new(),
+        }
+    }
+
     /// The tenant and, by name, the platform, as a broker knows them that goes by this policy.
     pub(super) fn known_to(&self, core: &Core, policy: Policy) -> Arc<Tenant> {
         core.directory.knows(self.tenant(TenantId::platform(), &self.platform));
