@@ -4,7 +4,7 @@ use domain::{
     Candidate, Decision, Dialect, ProviderId, Readiness, RouteRequest, RoutingPolicy, TenantId,
     plan,
 };
-use providers::Settings;
+use providers::{Provider, Settings};
 use store::CredentialRow;
 
 use super::Wanted;
@@ -110,10 +110,14 @@ impl Core {
 
     fn candidates(&self, tenant: &Tenant, dialect: Dialect) -> Vec<Candidate> {
         let now = self.clock.now();
-        // A fact of the provider; the credential's own address is made for the one that is chosen.
+        // The credential's own address is made for the one that is chosen.
         let served = |held: &Held| {
             let known = self.catalogue.provider(&held.row.provider);
-            known.is_none_or(|known| known.dialects().any(|served| served == dialect))
+            let kind = held.row.kind.parse();
+            let serves = |known: &Provider| {
+                kind.is_ok_and(|kind| known.serves(dialect, kind, &settings_of(&held.row)))
+            };
+            known.is_none_or(serves)
         };
         let candidate = |held: &Held| {
             let (readiness, alone) = self.healths.readiness(&held.row, now);
