@@ -42,7 +42,7 @@ async fn goes_there(world: &World, core: &Core, policy: Policy) -> Result<(), Te
 
 #[test]
 fn every_model_that_is_listed_goes_where_the_list_says() {
-    over_all_worlds(async |world, fixture| goes_there(world, &fixture.core, |_, _| {}).await)
+    over_all_worlds(&async |world, fixture| goes_there(world, &fixture.core, |_, _| {}).await)
         .unwrap();
 }
 
@@ -52,7 +52,7 @@ fn the_property_catches_a_list_that_is_not_routings() {
         [|row, _| row.on_missing = OnMissing::Managed, |row, _| row.rules.custom.clear()];
     for policy in wrong {
         let found =
-            over_all_worlds(async |world, fixture| goes_there(world, &fixture.core, policy).await);
+            over_all_worlds(&async |world, fixture| goes_there(world, &fixture.core, policy).await);
         assert!(found.unwrap_err().contains("goes elsewhere"));
     }
 }

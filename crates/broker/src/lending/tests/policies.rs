@@ -269,8 +269,7 @@ impl World {
             begun: fixture.clock_now(),
         };
         let mut failed: Vec<Failed> = self.told.iter().map(report).collect();
-        let mut lent = 0;
-        for (failure, is_noted) in &self.fares {
+        for (lent, (failure, is_noted)) in self.fares.iter().enumerate() {
             let Ok(decided) = core.decide(&tenant, wanted, &failed).await else { return Ok(()) };
             let row = &decided.held().unwrap().row;
             prop_assert!(self.names(&decided, lent == 0), "not named by the policy: {decided:?}");
@@ -280,7 +279,6 @@ impl World {
             if *is_noted {
                 core.note_failures(&tenant, &failed).await.unwrap();
             }
-            lent += 1;
         }
         Ok(())
     }
@@ -288,7 +286,7 @@ impl World {
 
 /// Runs a property over many worlds.
 pub(super) fn over_all_worlds(
-    holds: impl AsyncFn(&World, &Fixture) -> Result<(), TestCaseError>,
+    holds: &impl AsyncFn(&World, &Fixture) -> Result<(), TestCaseError>,
 ) -> Result<(), String> {
     let runtime = Runtime::new().unwrap();
     let fixture = runtime.block_on(Fixture::new());
@@ -304,7 +302,7 @@ pub(super) fn over_all_worlds(
 
 #[test]
 fn no_call_is_lent_a_credential_that_its_policy_did_not_name() {
-    over_all_worlds(async |world, fixture| world.holds(fixture, |_, _| {}).await).unwrap();
+    over_all_worlds(&async |world, fixture| world.holds(fixture, |_, _| {}).await).unwrap();
 }
 
 #[test]
@@ -322,7 +320,7 @@ fn the_property_catches_brokers_that_help_themselves() {
         }),
     ];
     for (what, policy) in wrong {
-        let found = over_all_worlds(async |world, fixture| world.holds(fixture, policy).await);
+        let found = over_all_worlds(&async |world, fixture| world.holds(fixture, policy).await);
         let found = found.unwrap_err();
         assert!(found.contains("not named by the policy"), "{what}: {found}");
     }
