@@ -161,10 +161,12 @@ mod tests {
         );
         let answer = Response::builder().status(status).body(Bytes::from(body)).unwrap();
         let error = refusal(&answer, signs);
-        let found = match &error {
-            ExchangeError::OwnIdentity { .. } => "own identity",
-            ExchangeError::Clock => "clock",
-            error => error.verdict().as_str(),
+        let found = if matches!(error, ExchangeError::OwnIdentity { .. }) {
+            "own identity"
+        } else if matches!(error, ExchangeError::Clock) {
+            "clock"
+        } else {
+            error.verdict().as_str()
         };
         assert_eq!(found, expected, "{code}");
         assert!(!error.to_string().contains("wJalr"));
