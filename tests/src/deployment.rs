@@ -154,11 +154,20 @@ impl Deployment {
 
     /// Posts JSON to the proxy as an application with this key, and reads the answer whatever its status.
     pub async fn post(&self, path: &str, key: &str, body: &serde_json::Value) -> serde_json::Value {
+        self.ask("POST", path, key, &body.to_string()).await
+    }
+
+    /// Gets JSON from the proxy in the same way.
+    pub async fn get(&self, path: &str, key: &str) -> serde_json::Value {
+        self.ask("GET", path, key, "").await
+    }
+
+    async fn ask(&self, method: &str, path: &str, key: &str, body: &str) -> serde_json::Value {
         let mut connection = TcpStream::connect(self.proxy()).await.unwrap();
-        let body = body.to_string();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\
+             authorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
             body.len()
         );
         connection.write_all(request.as_bytes()).await.unwrap();

@@ -23,6 +23,8 @@ mod record;
 mod revocation;
 #[path = "e2e/rotation.rs"]
 mod rotation;
+#[path = "e2e/routes.rs"]
+mod routes;
 #[path = "e2e/sdks.rs"]
 mod sdks;
 

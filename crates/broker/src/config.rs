@@ -157,6 +157,10 @@ pub struct ProviderOverride {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomEndpoints {
+    /// The origins that tenants' endpoints may have, such as `https://llm.acme.example:8443`; absent: any
+    /// that `[egress]` allows. It counts for what is stored from now on.
+    #[serde(default)]
+    pub origins: Option<Vec<String>>,
     /// Origins that tenants may use with `http://`; everything else is `https://`.
     #[serde(default)]
     pub plain_http_origins: Vec<String>,

@@ -14,6 +14,7 @@ mod config;
 mod core;
 mod custody;
 mod directory;
+mod endpoints;
 mod export;
 mod follower;
 mod give_up;

@@ -5,7 +5,6 @@ mod access;
 mod budget;
 mod canonical;
 mod clock;
-mod course;
 mod detection;
 mod failure;
 mod health;
@@ -32,7 +31,6 @@ pub use budget::{
 };
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use course::{Course, GiveUp, Next};
 pub use detection::Detection;
 pub use failure::Failure;
 pub use health::{Health, PROBE_ANSWERS, Readiness, Rest};

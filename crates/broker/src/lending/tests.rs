@@ -4,6 +4,8 @@ mod exchanged;
 mod fallback;
 mod kms_trouble;
 mod rekeying;
+mod listed;
+mod policies;
 mod roots;
 mod rotation;
 mod tried;
@@ -245,7 +247,7 @@ async fn core_of(
         keep: None,
         keyring,
         roots: Arc::new(roots),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         sinks: vec![],
         usage: crate::config::UsageConfig::default(),

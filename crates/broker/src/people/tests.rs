@@ -77,7 +77,7 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         commit_deadline: Duration::from_secs(5),
         keyring: envelope::KeyringSettings::default(),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         store: Arc::clone(store),
         verifier_key: String::new(),

@@ -7,6 +7,7 @@ mod keys;
 mod people;
 mod retention;
 mod rotation;
+mod route;
 mod usage;
 
 use std::{
@@ -95,8 +96,20 @@ impl Running {
 
     /// Calls the program and gives it something to read.
     fn give(&self, arguments: &[&str], stdin: &[u8]) -> Output {
+        self.call(&[&["--json"], arguments].concat(), stdin)
+    }
+
+    /// Calls the program as people do, and reads what it prints.
+    #[track_caller]
+    fn told(&self, arguments: &[&str]) -> String {
+        let output = self.call(arguments, b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn call(&self, arguments: &[&str], stdin: &[u8]) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
-            .args(["--json", "--config"])
+            .arg("--config")
             .arg(&self.layout.cli_config)
             .args(arguments)
             .current_dir(self.folder.path())

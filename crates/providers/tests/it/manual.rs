@@ -27,6 +27,11 @@ API the calls that its section lists are passed through, and no others. A model 
 tenant's policy puts in the place of a call's own stands in such a path, too; only calls whose body repeats
 the model in each item (`:batchEmbedContents`) are refused then, as `model_not_replaceable`.
 
+The address of a tenant's own endpoint (`custom`) is looked at when its credential is stored. One that
+could never be called is refused: a bare or private address whose network no operator has named in
+`egress.allow`, a host written as a number or with a dot at its end, plain HTTP. With
+`custom_endpoints.origins` in `broker.toml` only the origins of that list are taken.
+
 This page is made from `crates/providers/data` by the test `the_manual_says_what_the_catalogue_says`; to
 write it anew after a change there: `PROVIDERS_MANUAL=write cargo test -p providers --test it manual`.
 ";

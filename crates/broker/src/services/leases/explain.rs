@@ -47,7 +47,8 @@ impl Core {
         }
     }
 
-    async fn explain(
+    /// What there is to say of one call.
+    pub(crate) async fn explain(
         &self,
         tenant: &Arc<Tenant>,
         wanted: Wanted<'_>,

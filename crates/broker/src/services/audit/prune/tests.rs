@@ -102,7 +102,7 @@ async fn core(
         keep,
         keyring: KeyringSettings::default(),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         sinks: vec!["siem".to_owned()],
         usage: crate::config::UsageConfig::default(),
