@@ -4,11 +4,12 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 11] = [
+const PROTOS: [&str; 12] = [
     "strongroom/v1/audit.proto",
     "strongroom/v1/budgets.proto",
     "strongroom/v1/calls.proto",
     "strongroom/v1/credentials.proto",
+    "strongroom/v1/erasure.proto",
     "strongroom/v1/identities.proto",
     "strongroom/v1/kms.proto",
     "strongroom/v1/leases.proto",

@@ -37,15 +37,13 @@ impl Backing {
         }
         let server = variable("TEST_POSTGRES_URL").unwrap();
         let name = format!("e2e_{}", domain::Uid::random().unwrap().to_string().replace('-', ""));
-        let url = run_in("new_database.py", &[&server, &name], &[]).await;
-        let url_file = dir.join("postgres.url");
-        fs::write(&url_file, url.trim()).unwrap();
-        fs::set_permissions(&url_file, fs::Permissions::from_mode(0o600)).unwrap();
         let key = run("new_kms_key.py", &[]).await;
-        config.insert(
-            "store".to_owned(),
-            table(&[("backend", "postgres"), ("url_file", url_file.to_str().unwrap())]),
-        );
+        let store = new_database(&server, &name, &dir.join("postgres.url")).await;
+        config.insert("store".to_owned(), store);
+        let shares = config.get_mut("shares").and_then(Value::as_table_mut).unwrap();
+        let name = format!("{name}_shares");
+        let store = new_database(&server, &name, &dir.join("shares.url")).await;
+        shares.insert("store".to_owned(), store);
         config.insert(
             "kms".to_owned(),
             table(&[
@@ -56,6 +54,14 @@ impl Backing {
             ]),
         );
     }
+}
+
+/// A new database, as a configuration names it.
+async fn new_database(server: &str, name: &str, url_file: &Path) -> Value {
+    let url = run_in("new_database.py", &[server, name], &[]).await;
+    fs::write(url_file, url.trim()).unwrap();
+    fs::set_permissions(url_file, fs::Permissions::from_mode(0o600)).unwrap();
+    table(&[("backend", "postgres"), ("url_file", url_file.to_str().unwrap())])
 }
 
 /// What the database server of the tests keeps, if there is one.

@@ -5,6 +5,7 @@ use domain::SystemClock;
 use inference_proxy::Proxy;
 use setup::{Layout, Pki};
 use strongroom_client::ClientConfig;
+use strongroom_proto::v1;
 use tempfile::TempDir;
 use testkit::StandIn;
 use tokio::{
@@ -196,8 +197,41 @@ impl Deployment {
         self.broker = start_broker(&self.layout, address).await;
     }
 
-    /// Reads and verifies the whole log, then ends everything. Each test ends with this.
+    /// What the broker finds that is not as it was written, or why it does not say.
+    pub async fn check_rows(&self) -> Result<Vec<v1::RowFinding>, tonic::Status> {
+        let mut audit = self.admin.audit();
+        let mut messages = audit.check_rows(v1::CheckRowsRequest {}).await?.into_inner();
+        let mut last = v1::CheckRowsResponse::default();
+        while let Some(message) = messages.message().await? {
+            last = message;
+        }
+        assert!(last.done && last.unchecked_tenants.is_empty(), "{last:?}");
+        Ok(last.findings)
+    }
+
+    /// Ends broker and proxy, has something done meanwhile, and starts both again, with nothing in memory.
+    pub(crate) async fn with_nothing_running<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Layout) -> T,
+    ) -> T {
+        let (broker, proxy) = (self.broker.address, self.proxy.address);
+        std::mem::replace(&mut self.proxy, Server::none(proxy)).end().await;
+        std::mem::replace(&mut self.broker, Server::none(broker)).end().await;
+        let done = work(&self.layout).await;
+        self.broker = start_broker(&self.layout, broker).await;
+        self.proxy = start_proxy(&self.layout, proxy).await;
+        done
+    }
+
+    /// Reads and verifies the whole log, has every row held against it, then ends everything. Each test ends
+    /// with this.
     pub async fn end(self) -> Export {
+        assert_eq!(self.check_rows().await.unwrap(), [], "every row is as it was written");
+        self.end_as_it_is().await
+    }
+
+    /// As `end`, for a test that leaves rows behind that are not as they were written.
+    pub async fn end_as_it_is(self) -> Export {
         let verifier = fs::read_to_string(&self.layout.log_verifier).unwrap();
         let export = export(&self.admin, verifier.trim()).await;
         export.verify().expect("the log verifies");

@@ -11,6 +11,7 @@
 
 mod admin;
 mod backing;
+mod database;
 mod deployment;
 mod export;
 mod huffman;
@@ -21,6 +22,7 @@ mod upstream;
 
 pub use admin::NewCredential;
 pub use backing::{Backing, server_files, strace};
+pub use database::{Backup, Database};
 pub use deployment::Deployment;
 pub use export::{Export, export};
 pub use logs::logs;

@@ -71,17 +71,20 @@ pub(crate) async fn run_in(script: &str, arguments: &[&str], variables: &[(&str,
 }
 
 async fn python(script: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = command(script, arguments);
+    command.envs(variables.iter().copied()).stdin(Stdio::null()).output().await.unwrap()
+}
+
+/// How a script of `tests/clients` is started.
+pub(crate) fn command(script: &str, arguments: &[&str]) -> Command {
     let python = variable("TEST_PYTHON").expect("TEST_PYTHON is set: use tests/run");
-    Command::new(python)
+    let mut command = Command::new(python);
+    command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script))
         .args(arguments)
-        .envs(variables.iter().copied())
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap()
+        .kill_on_drop(true);
+    command
 }
 
 /// What applications say to the model.

@@ -9,6 +9,8 @@
 
 #[path = "e2e/certificates.rs"]
 mod certificates;
+#[path = "e2e/erasure.rs"]
+mod erasure;
 #[path = "e2e/exchange.rs"]
 mod exchange;
 #[path = "e2e/key_tests.rs"]
@@ -25,6 +27,8 @@ mod revocation;
 mod rotation;
 #[path = "e2e/routes.rs"]
 mod routes;
+#[path = "e2e/rows.rs"]
+mod rows;
 #[path = "e2e/sdks.rs"]
 mod sdks;
 

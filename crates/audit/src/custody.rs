@@ -80,7 +80,7 @@ impl Custody {
             Kind::CredentialRotationRolledBack => self.rotate(record, Versions::roll_back),
             Kind::CredentialEnabled => self.turn(record, State::Enabled),
             Kind::CredentialDisabled => self.turn(record, State::Disabled),
-            Kind::CredentialDeleted => self.turn(record, State::Deleted),
+            Kind::CredentialDeleted | Kind::CredentialShredded => self.turn(record, State::Deleted),
             Kind::VirtualKeyRevoked => {
                 self.revoked.entry(record.virtual_key.clone()).or_insert(record.index);
                 Ok(())
@@ -103,6 +103,8 @@ impl Custody {
             | Kind::KeyRewrapped
             | Kind::KekRotationBegun
             | Kind::KeyRewrapBegun
+            | Kind::TenantShredded
+            | Kind::SharesDestroyed
             | Kind::BrokerStarted
             | Kind::BrokerStopped
             | Kind::SessionOpened

@@ -37,6 +37,9 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::KeyRewrapped
         | Kind::KekRotationBegun
         | Kind::KeyRewrapBegun
+        | Kind::CredentialShredded
+        | Kind::TenantShredded
+        | Kind::SharesDestroyed
         | Kind::CheckpointGivenUp => true,
         Kind::Unspecified
         | Kind::BrokerStarted
@@ -66,7 +69,7 @@ pub fn mutates(kind: Kind) -> bool {
 pub fn revocation(record: &Record) -> Option<Revocation> {
     let target = match Kind::try_from(record.kind).ok()? {
         Kind::LeaseRevoked => Target::LeaseHash(record.lease_hash.clone()),
-        Kind::TenantUpdated | Kind::TenantSuspended => {
+        Kind::TenantUpdated | Kind::TenantSuspended | Kind::TenantShredded => {
             Target::Tenant(format!("tenants/{}", record.tenant))
         }
         Kind::SessionRevoked => Target::SessionKeySha256(record.session_key_sha256.clone()),
@@ -90,7 +93,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
             below: 0,
             version: record.credential_version,
         }),
-        Kind::CredentialDisabled | Kind::CredentialDeleted => {
+        Kind::CredentialDisabled | Kind::CredentialDeleted | Kind::CredentialShredded => {
             Target::Credential(record.credential.clone())
         }
         Kind::VirtualKeyRevoked | Kind::VirtualKeyBlocked => virtual_key(record),
@@ -127,6 +130,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::KeyRewrapped
         | Kind::KekRotationBegun
         | Kind::KeyRewrapBegun
+        | Kind::SharesDestroyed
         | Kind::IdentityUnblocked
         | Kind::LeaseGranted
         | Kind::LeaseRenewed

@@ -96,6 +96,33 @@ const LONGEST_ACTOR: usize = 2048;
 const LONGEST_NAME: usize = 256;
 
 fn check_values(record: &Record) -> Result<(), InvalidRecord> {
+    check_texts(record)?;
+    check_byte_strings(record)?;
+    Unit::try_from(record.unit).map_err(|_| InvalidRecord::Field("unit"))?;
+    if record.spent.as_ref().is_some_and(|spent| spent.micro_usd_millionths >= 1_000_000) {
+        return Err(InvalidRecord::Field("spent"));
+    }
+    // A person stands in the record as a commitment, and nowhere else.
+    if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
+        return Err(InvalidRecord::Field("actor_commitment"));
+    }
+    if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
+        return Err(InvalidRecord::Field("subject_commitment"));
+    }
+    let times = [
+        ("lease_expire_time", &record.lease_expire_time),
+        ("previous_expire_time", &record.previous_expire_time),
+        ("copies_until_time", &record.copies_until_time),
+    ];
+    for (name, time) in times {
+        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
+            return Err(InvalidRecord::Field(name));
+        }
+    }
+    Ok(())
+}
+
+fn check_texts(record: &Record) -> Result<(), InvalidRecord> {
     let texts = [
         ("actor", &record.actor, LONGEST_ACTOR),
         ("subject", &record.subject, LONGEST_ACTOR),
@@ -108,12 +135,17 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("because", &record.because, LONGEST_NAME),
         ("budget", &record.budget, LONGEST_NAME),
         ("root", &record.root, LONGEST_NAME),
+        ("table", &record.table, LONGEST_NAME),
     ];
     for (name, text, longest) in texts {
         if text.len() > longest || !text.bytes().all(is_allowed) {
             return Err(InvalidRecord::Field(name));
         }
     }
+    Ok(())
+}
+
+fn check_byte_strings(record: &Record) -> Result<(), InvalidRecord> {
     let byte_strings = [
         ("certificate_sha256", &record.certificate_sha256, 32),
         ("session_key_sha256", &record.session_key_sha256, 32),
@@ -130,29 +162,10 @@ fn check_values(record: &Record) -> Result<(), InvalidRecord> {
         ("subject_commitment", &record.subject_commitment, 32),
         ("prices_sha256", &record.prices_sha256, 32),
         ("allowance_id", &record.allowance_id, 16),
+        ("erasure_id", &record.erasure_id, 16),
     ];
     for (name, bytes, length) in byte_strings {
         if !bytes.is_empty() && bytes.len() != length {
-            return Err(InvalidRecord::Field(name));
-        }
-    }
-    Unit::try_from(record.unit).map_err(|_| InvalidRecord::Field("unit"))?;
-    if record.spent.as_ref().is_some_and(|spent| spent.micro_usd_millionths >= 1_000_000) {
-        return Err(InvalidRecord::Field("spent"));
-    }
-    // A person stands in the record as a commitment, and nowhere else.
-    if !record.actor.is_empty() && !record.actor_commitment.is_empty() {
-        return Err(InvalidRecord::Field("actor_commitment"));
-    }
-    if !record.subject.is_empty() && !record.subject_commitment.is_empty() {
-        return Err(InvalidRecord::Field("subject_commitment"));
-    }
-    let times = [
-        ("lease_expire_time", &record.lease_expire_time),
-        ("previous_expire_time", &record.previous_expire_time),
-    ];
-    for (name, time) in times {
-        if time.as_ref().is_some_and(|time| timestamp(time).is_none()) {
             return Err(InvalidRecord::Field(name));
         }
     }
@@ -190,6 +203,8 @@ enum Required {
     KekId,
     KekVersion,
     RootKey,
+    Erasure,
+    CopiesUntil,
 }
 
 impl Required {
@@ -218,6 +233,8 @@ impl Required {
             Self::KekId => record.kek_id.is_empty(),
             Self::KekVersion => record.kek_version == 0,
             Self::RootKey => record.root_key_sha256.is_empty(),
+            Self::Erasure => record.erasure_id.is_empty(),
+            Self::CopiesUntil => record.copies_until_time.is_none(),
         }
     }
 
@@ -246,6 +263,8 @@ impl Required {
             Self::KekId => "kek_id",
             Self::KekVersion => "kek_version",
             Self::RootKey => "root_key_sha256",
+            Self::Erasure => "erasure_id",
+            Self::CopiesUntil => "copies_until_time",
         }
     }
 }
@@ -269,6 +288,11 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::KeyRewrapped => {
             &[Required::Tenant, Required::KekId, Required::KekVersion, Required::RootKey]
         }
+        Kind::TenantShredded => &[Required::Tenant, Required::Erasure],
+        Kind::CredentialShredded => {
+            &[Required::Credential, Required::CredentialUid, Required::Erasure]
+        }
+        Kind::SharesDestroyed => &[Required::Tenant, Required::Erasure, Required::CopiesUntil],
         Kind::PolicyLoaded => &[Required::Policy],
         Kind::PricesChanged => &[Required::Prices],
         Kind::SessionRevoked => &[Required::SessionKey],

@@ -93,7 +93,8 @@ impl Standing {
                     *blocked = false;
                 }
             }
-            Kind::TenantSuspended => {
+            // Nobody can resume what was erased: the name is nobody's any more.
+            Kind::TenantSuspended | Kind::TenantShredded => {
                 self.suspended.insert(record.tenant.clone(), record.index);
             }
             Kind::TenantResumed => {
@@ -142,6 +143,8 @@ impl Standing {
             | Kind::UsageReported
             | Kind::KekRotated
             | Kind::KekRetired
+            | Kind::CredentialShredded
+            | Kind::SharesDestroyed
             | Kind::KeyRewrapped
             | Kind::KekRotationBegun
             | Kind::KeyRewrapBegun => {}

@@ -19,6 +19,7 @@ pub(crate) enum Class {
 
 /// Every method of the contract. One that is missing here stops the start.
 pub(crate) const METHODS: &[(&str, Class)] = &[
+    ("Audit/CheckRows", Class::Stream),
     ("Audit/GetCheckpoint", Class::Plain),
     ("Audit/GetPolicy", Class::Plain),
     ("Audit/ListRecords", Class::Plain),
@@ -42,6 +43,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Credentials/ListCredentials", Class::Plain),
     ("Credentials/PromoteRotation", Class::First),
     ("Credentials/RotateCredential", Class::First),
+    ("Credentials/ShredCredential", Class::First),
     ("Credentials/StartRotation", Class::Plain),
     ("Credentials/TestCredential", Class::Plain),
     ("Identities/BlockIdentity", Class::First),
@@ -70,6 +72,7 @@ pub(crate) const METHODS: &[(&str, Class)] = &[
     ("Tenants/GetTenant", Class::Plain),
     ("Tenants/ListTenants", Class::Plain),
     ("Tenants/ResumeTenant", Class::Plain),
+    ("Tenants/ShredTenant", Class::First),
     ("Tenants/SuspendTenant", Class::First),
     ("Tenants/UpdateTenant", Class::Plain),
     ("Usage/ListCalls", Class::Plain),

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use audit::SignerKey;
 use domain::{Clock, Key, OnMissing, RoutingRules, TenantId, Uid};
 use providers::Catalogue;
-use store::{Change, KeyPurpose, Store, StoreError, TenantRow};
+use store::{Change, KeyPurpose, ShareStore, Store, StoreError, TenantRow};
 use tokio::fs;
 
 use crate::{
@@ -21,6 +21,15 @@ pub(crate) async fn signing_key(path: &Path) -> anyhow::Result<SignerKey> {
     }
     let text = zeroize::Zeroizing::new(fs::read_to_string(path).await?);
     SignerKey::parse(text.trim_end()).with_context(|| format!("{}", path.display()))
+}
+
+/// The store of everything, and that of shares.
+pub(crate) async fn stores(
+    config: &Config,
+) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn ShareStore>)> {
+    let store = store::open(&config.store).await.context("opening the store")?;
+    let shares = store::open_shares(&config.shares.store, &config.store).await;
+    Ok((store, shares.context("opening the store of shares")?))
 }
 
 /// The providers, at the addresses that the configuration gives them.

@@ -26,9 +26,10 @@ use tonic::transport::{Server, server::Router};
 use crate::{
     access::Access,
     bootstrap,
-    config::{Config, KeyTests, Limits, LogConfig},
+    config::{Config, KeyTests, Limits, LogConfig, RowChecks},
     core::{Core, Parts},
     endpoints::EndpointRules,
+    erasing,
     export::{self, Exporter, Outlet},
     follower,
     guard::Guard,
@@ -36,7 +37,7 @@ use crate::{
     listener::Peer,
     outside,
     rekeying::{Pace, Rekeying},
-    rotating,
+    rotating, rows,
     services::{
         audit::AuditService, budgets::BudgetService, credentials::CredentialService,
         identities::IdentityService, kms::KmsService, leases::LeaseService, prices::PriceService,
@@ -68,6 +69,7 @@ pub struct Broker {
     /// The way to providers.
     exit: Arc<Exit>,
     key_tests: KeyTests,
+    row_checks: RowChecks,
     readiness: watch::Sender<Readiness>,
 }
 
@@ -106,10 +108,8 @@ impl Broker {
     ) -> anyhow::Result<Self> {
         let access = Arc::new(Access::new(config.access.clone())?);
         let catalogue = bootstrap::catalogue(&config)?;
-        let tls =
-            ServerTls::load(config.tls.clone(), config.trust_domains.clone(), Arc::clone(&clock))
-                .context("loading the certificate")?;
-        let store = store::open(&config.store).await.context("opening the store")?;
+        let tls = open_tls(&config, &clock)?;
+        let (store, shares) = bootstrap::stores(&config).await?;
         let roots = config.open_roots().await.context("opening the KMS")?;
         let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
@@ -118,8 +118,8 @@ impl Broker {
         let last = config.log.last_checkpoint.clone();
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
-        let witnesses = config.log.witnesses.iter().map(Remote::open);
-        let witnesses = witnesses.collect::<anyhow::Result<Vec<_>>>()?;
+        let witnesses =
+            config.log.witnesses.iter().map(Remote::open).collect::<Result<Vec<_>, _>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let exit = outside::exit(&config.egress)?;
         let parts = Parts {
@@ -136,6 +136,8 @@ impl Broker {
             roots: Arc::new(roots),
             endpoints: EndpointRules::new(config.custom_endpoints, exit.rules.clone())?,
             sessions: config.limits.sessions,
+            shares,
+            share_backups: config.shares.backup_window,
             sinks: config.log.cursors().map(str::to_owned).collect(),
             usage: config.usage,
             store,
@@ -158,6 +160,7 @@ impl Broker {
             witnesses,
             exit,
             key_tests: config.key_tests,
+            row_checks: config.row_checks,
             readiness: watch::Sender::new(Readiness::NotReady("starting".to_owned())),
         })
     }
@@ -265,10 +268,14 @@ impl Broker {
         }
         let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
         self.tasks.spawn(rotating::go_on(Arc::clone(core), leads, stop));
+        let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
+        self.tasks.spawn(erasing::go_on(Arc::clone(core), leads, stop));
         let (store, leads) = (Arc::clone(&core.store), self.leads.subscribe());
         self.tasks.spawn(usage_sweep::sweep(store, core.usage, leads, self.stop.clone()));
         let rekeying = Rekeying::new(Arc::clone(core), Pace::gentle(self.limits.kek_ttl));
         self.tasks.spawn(rekeying.run(self.leads.subscribe(), self.stop.clone()));
+        let (leads, stop) = (self.leads.subscribe(), self.stop.clone());
+        self.tasks.spawn(rows::check_regularly(Arc::clone(core), self.row_checks, leads, stop));
         let tally = Arc::clone(&core.tally);
         self.tasks.spawn(tally.run(core.log.clone(), self.stop.clone()));
         self.tasks.spawn(tokens::look_after(Arc::clone(core), self.stop.clone()));
@@ -297,6 +304,11 @@ impl Broker {
         let readiness = self.readiness.clone();
         self.tasks.spawn(check_self(Arc::clone(core), readiness, health, self.stop.clone()));
     }
+}
+
+fn open_tls(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<ServerTls>> {
+    let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
+    ServerTls::load(files, domains, Arc::clone(clock)).context("loading the certificate")
 }
 
 async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {

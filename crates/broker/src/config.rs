@@ -47,6 +47,8 @@ pub struct Config {
     pub kms_roots: Vec<RootConfig>,
     /// Where everything is kept.
     pub store: StoreConfig,
+    /// Where the shares of keys are kept, apart from everything else.
+    pub shares: SharesConfig,
     /// The log.
     pub log: LogConfig,
     /// Who may call what. A method that no rule names stops the start.
@@ -69,6 +71,9 @@ pub struct Config {
     /// For how long usage is kept.
     #[serde(default)]
     pub usage: UsageConfig,
+    /// When the rows of the database are held against the log.
+    #[serde(default)]
+    pub row_checks: RowChecks,
     /// What bounds the work in hand.
     #[serde(default)]
     pub limits: Limits,
@@ -113,6 +118,19 @@ pub struct LogConfig {
     /// Who cosigns the checkpoints. A witness that is down delays nothing.
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
+}
+
+/// The store of shares: what is sealed opens with its share only, so that destroying the share erases it
+/// from every backup of everything else.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharesConfig {
+    /// A database of its own: never the one of `[store]`, and never in the same backups.
+    pub store: StoreConfig,
+    /// For how long backups of it are kept, with its journal and its replicas: every receipt of an erasure
+    /// says so. The shorter the better.
+    #[serde(with = "humantime_serde")]
+    pub backup_window: Duration,
 }
 
 /// A witness of the log.
@@ -164,6 +182,23 @@ pub struct CustomEndpoints {
     /// Origins that tenants may use with `http://`; everything else is `https://`.
     #[serde(default)]
     pub plain_http_origins: Vec<String>,
+}
+
+/// When the rows of the database are held against the log, by the broker that leads.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RowChecks {
+    /// How long after a check the next one begins; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub every: Duration,
+    /// How many rows, and records of the log, one check looks at: the next one goes on from there.
+    pub rows: u64,
+}
+
+impl Default for RowChecks {
+    fn default() -> Self {
+        Self { every: Duration::from_mins(5), rows: 100_000 }
+    }
 }
 
 /// For how long usage is kept.
@@ -327,6 +362,7 @@ impl Config {
             recovery.resolve(folder);
         }
         self.store.resolve(folder);
+        self.shares.store.resolve(folder);
         self.egress.resolve(folder);
         for path in self.aws.iter_mut().map(|aws| &mut aws.identity_file) {
             *path = folder.join(&*path);

@@ -3,10 +3,10 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::Record;
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
-use envelope::{Keyring, KeyringSettings, Roots};
+use envelope::{KeyringSettings, Roots};
 use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
-use store::Store;
+use store::{ShareStore, Store};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) endpoints: EndpointRules,
     pub(crate) rekeyed: Progress,
     pub(crate) sessions: Sessions,
+    /// For how long backups of the store of shares are kept.
+    pub(crate) share_backups: Duration,
     /// The names of the sinks that are sent every record.
     pub(crate) sinks: Vec<String>,
     /// For how long usage is kept.
@@ -83,6 +85,9 @@ pub(crate) struct Parts {
     pub(crate) endpoints: EndpointRules,
     /// The most sessions at once.
     pub(crate) sessions: u64,
+    pub(crate) shares: Arc<dyn ShareStore>,
+    /// For how long backups of the store of shares are kept.
+    pub(crate) share_backups: Duration,
     pub(crate) sinks: Vec<String>,
     pub(crate) usage: UsageConfig,
     pub(crate) store: Arc<dyn Store>,
@@ -92,6 +97,7 @@ pub(crate) struct Parts {
 impl Core {
     /// Puts the parts together, with what a new store still lacks. The tasks that begin end with the
     /// core.
+    #[expect(clippy::too_many_lines, reason = "a list: each part is made once")]
     pub(crate) async fn open(parts: Parts, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let Parts {
             access,
@@ -107,8 +113,9 @@ impl Core {
             verifier_key,
             ..
         } = parts;
-        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), parts.keyring);
-        let custody = Arc::new(Custody::new(Arc::clone(&store), roots, keyring));
+        let keyring = (Arc::clone(&clock), parts.keyring);
+        let custody = Custody::new(Arc::clone(&store), roots, parts.shares, keyring);
+        let custody = Arc::new(custody);
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
@@ -131,6 +138,7 @@ impl Core {
             people: Arc::new(people),
             sessions: Sessions::new(parts.sessions, Arc::clone(&clock)),
             keep: parts.keep,
+            share_backups: parts.share_backups,
             sinks: parts.sinks,
             canaries: Canaries::default(),
             healths,

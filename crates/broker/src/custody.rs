@@ -1,15 +1,21 @@
 mod rotation;
+mod shares;
 
 use std::sync::Arc;
 
 use audit::{Disclosure, Kind, Record};
-use domain::{Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
-use envelope::{Context, Kek, KeyContext, Keyring, Kms as _, PersonContext, Roots, WrappedKey};
+use domain::{Clock, Fields, Key, Permit, Secret, TenantId, Timestamp, Uid};
+use envelope::{
+    Context, Kek, KeyContext, Keyring, KeyringSettings, Kms as _, PersonContext, Roots, WrappedKey,
+    tenant_key,
+};
 use store::{
-    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, RowMac, Store, TenantRow, TestRow,
-    VersionRow, VirtualKeyRow, mac_version, write_limits, write_rotation, write_rules,
+    BudgetRow, CredentialRow, KeyPurpose, KeyRow, PersonRow, RowMac, ShareStore, Store, TenantRow,
+    TestRow, VirtualKeyRow, mac_version, write_limits, write_rotation, write_rules,
 };
 
+pub(crate) use self::shares::StoredVersion;
+use self::shares::{SharedRoots, new_share, share_of};
 use crate::refused::Why;
 
 /// Opens and seals what is stored: the one place in the broker where stored ciphertext becomes a
@@ -19,6 +25,8 @@ pub(crate) struct Custody {
     deployment: Uid,
     store: Arc<dyn Store>,
     roots: Arc<Roots>,
+    /// Halves of all keys above secrets: what is destroyed there opens nowhere any more.
+    shares: Arc<dyn ShareStore>,
     keyring: Keyring,
 }
 
@@ -37,11 +45,18 @@ pub(crate) struct PersonKey {
 }
 
 impl Custody {
-    pub(crate) fn new(store: Arc<dyn Store>, roots: Arc<Roots>, keyring: Keyring) -> Self {
-        Self { deployment: store.deployment(), store, roots, keyring }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        roots: Arc<Roots>,
+        shares: Arc<dyn ShareStore>,
+        (clock, settings): (Arc<dyn Clock>, KeyringSettings),
+    ) -> Self {
+        let halves = SharedRoots { roots: Arc::clone(&roots), shares: Arc::clone(&shares) };
+        let keyring = Keyring::new(Arc::new(halves), clock, settings);
+        Self { deployment: store.deployment(), store, roots, shares, keyring }
     }
 
-    /// A new key for a tenant, wrapped under the tenant's root.
+    /// A new key for a new tenant, wrapped under the tenant's root.
     pub(crate) async fn new_key(
         &self,
         (tenant, uid): (&TenantId, Uid),
@@ -58,6 +73,10 @@ impl Custody {
             created_at: now,
         };
         let key = self.generate(tenant, &mut row).await?;
+        let key = match purpose {
+            KeyPurpose::Kek => tenant_key(&key, uid, &new_share(&*self.shares, uid).await?),
+            KeyPurpose::Pepper => key,
+        };
         Ok((key, row))
     }
 
@@ -99,14 +118,16 @@ impl Custody {
     }
 
     /// Seals a secret for storage.
-    pub(crate) fn seal(
+    pub(crate) async fn seal(
         &self,
         kek: &Kek,
         row: &CredentialRow,
         version: u64,
         secret: &Secret,
     ) -> Result<Vec<u8>, Why> {
-        kek.seal(&self.context(row, version), secret)
+        let share = share_of(&*self.shares, row.uid).await?;
+        kek.for_credential(row.uid, &share)
+            .seal(&self.context(row, version), secret)
             .map_err(|error| Why::Internal(format!("sealing for storage: {error}")))
     }
 
@@ -116,7 +137,7 @@ impl Custody {
         _permit: &Permit,
         keys: &[KeyRow],
         row: &CredentialRow,
-        version: &VersionRow,
+        version: &StoredVersion,
     ) -> Result<(Secret, Arc<Kek>), Why> {
         self.opened(keys, row, version).await
     }
@@ -126,7 +147,7 @@ impl Custody {
         &self,
         keys: &[KeyRow],
         row: &CredentialRow,
-        version: &VersionRow,
+        version: &StoredVersion,
     ) -> Result<Secret, Why> {
         self.opened(keys, row, version).await.map(|(secret, _)| secret)
     }
@@ -135,13 +156,14 @@ impl Custody {
         &self,
         keys: &[KeyRow],
         row: &CredentialRow,
-        version: &VersionRow,
+        StoredVersion { row: version, share }: &StoredVersion,
     ) -> Result<(Secret, Arc<Kek>), Why> {
         let corrupt = || Why::Corrupt(format!("{} version {}", row.name(), version.version));
         let holder = Holder { tenant: &row.tenant, uid: row.tenant_uid, keys };
         let kek = self.kek_behind(holder, &version.envelope).await?.ok_or_else(corrupt)?;
         let context = self.context(row, version.version);
-        let secret = kek.open(&context, &version.envelope).map_err(|_| corrupt())?;
+        let of_it = kek.for_credential(row.uid, share);
+        let secret = of_it.open(&context, &version.envelope).map_err(|_| corrupt())?;
         Ok((secret, kek))
     }
 
@@ -209,16 +231,6 @@ impl Custody {
 
     fn person_context(&self, tenant: Uid, commitment: [u8; 32]) -> PersonContext {
         PersonContext { deployment: self.deployment, tenant, commitment }
-    }
-
-    /// A stored version's ciphertext.
-    pub(crate) async fn version(
-        &self,
-        row: &CredentialRow,
-        version: u64,
-    ) -> Result<VersionRow, Why> {
-        let found = self.store.version(row.uid, version).await?;
-        found.ok_or_else(|| Why::Corrupt(format!("{} has lost version {version}", row.name())))
     }
 
     /// A key that opens and verifies. It may be past its time while the KMS is out of reach, as far as

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -7,16 +7,14 @@ use std::{
 };
 
 use audit::{Kind, Record};
-use domain::{CredentialId, LONGEST_TTL, TenantId, VirtualKeyId};
+use domain::{CredentialId, LONGEST_TTL, TenantId, Uid, VirtualKeyId};
 use moka::sync::Cache;
-use store::{
-    BudgetRow, CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VersionRow, VirtualKeyRow,
-};
+use store::{BudgetRow, CredentialRow, KeyPurpose, KeyRow, Page, Store, TenantRow, VirtualKeyRow};
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
     barred::Barred,
-    custody::{Custody, Holder},
+    custody::{Custody, Holder, StoredVersion},
     prices::Prices,
     refused::Why,
     tokens::Tokens,
@@ -48,6 +46,8 @@ pub(crate) struct Directory {
     /// Leases that were revoked one by one; kept for as long as one can live.
     ended_leases: Cache<Vec<u8>, ()>,
     barred: Arc<Barred>,
+    /// Tenants that were erased, by name: nobody can have it again.
+    erased: Mutex<HashSet<String>>,
     /// Told of every change, too: what was made of credentials that have ended is over.
     tokens: Arc<Tokens>,
     prices: Arc<Prices>,
@@ -78,9 +78,9 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) row: CredentialRow,
-    current: OnceCell<VersionRow>,
+    current: OnceCell<StoredVersion>,
     /// The other one of a rotation.
-    spare: OnceCell<VersionRow>,
+    spare: OnceCell<StoredVersion>,
 }
 
 /// Tenants in memory; more are read again when they are needed.
@@ -102,6 +102,7 @@ impl Directory {
             applied: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             revisions: Mutex::default(),
+            erased: Mutex::default(),
             gate: Mutex::new(()),
             tenants: Cache::new(TENANTS),
             virtual_keys: Cache::new(VIRTUAL_KEYS),
@@ -138,6 +139,7 @@ impl Directory {
             let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
             for record in &records {
                 self.raise(record);
+                self.erase(record);
                 self.barred.apply(record);
                 self.tokens.apply(record);
                 self.prices.apply(record);
@@ -219,6 +221,23 @@ impl Directory {
         Ok(Some(row))
     }
 
+    /// Forgets the keys of what was erased, at once.
+    fn erase(&self, record: &Record) {
+        if record.kind() == Kind::TenantShredded {
+            if let Ok(key) = <[u8; 16]>::try_from(&*record.kek_id) {
+                self.custody.forget(Uid::from_bytes(key));
+            }
+            let mut erased = self.erased.lock().unwrap_or_else(PoisonError::into_inner);
+            erased.insert(record.tenant.clone());
+        }
+    }
+
+    /// Whether a tenant of this name was erased.
+    pub(crate) fn is_erased(&self, tenant: &TenantId) -> bool {
+        let erased = self.erased.lock().unwrap_or_else(PoisonError::into_inner);
+        erased.contains(tenant.as_str())
+    }
+
     /// Takes note of the revision that a change made.
     fn raise(&self, record: &Record) {
         let named = if !record.budget.is_empty() {
@@ -232,7 +251,8 @@ impl Directory {
         };
         // A revision is what these have; a lease, a session or an identity has none.
         // Prices count theirs apart from their tenant's.
-        let counts = !matches!(record.kind(), Kind::LeaseRevoked | Kind::PricesChanged);
+        let kind = record.kind();
+        let counts = !matches!(kind, Kind::LeaseRevoked | Kind::PricesChanged);
         if record.revision > 0 && counts {
             let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
             let known = revisions.entry(named).or_default();
@@ -255,6 +275,9 @@ impl Directory {
 
     async fn load_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, Why> {
         let Some(row) = self.store.tenant(id).await? else { return Ok(None) };
+        if self.is_erased(id) {
+            return Err(Why::Corrupt(format!("{} was erased, and put back", id.resource())));
+        }
         let keys = self.store.keys(row.uid, KeyPurpose::Kek).await?;
         self.custody.check_roots(id, &keys)?;
         // A row that was read before the keys may be under a version that is gone since. One that is
@@ -328,7 +351,7 @@ impl Held {
         &self,
         custody: &Custody,
         version: u64,
-    ) -> Result<&VersionRow, Why> {
+    ) -> Result<&StoredVersion, Why> {
         let is_current = version == self.row.current_version;
         let place = if is_current { &self.current } else { &self.spare };
         place.get_or_try_init(|| custody.version(&self.row, version)).await

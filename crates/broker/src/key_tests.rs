@@ -144,7 +144,7 @@ impl Core {
         let version = held.version(&self.custody, held.row.current_version).await?;
         let secret = self.custody.open_here(&tenant.keys, &held.row, version).await?;
         let verdict = self.try_out(&held.row, &secret).await?.verdict;
-        let test = self.keep_test(None, tenant, (&held.row, version.version), verdict).await?;
+        let test = self.keep_test(None, tenant, (&held.row, version.row.version), verdict).await?;
         let confirmed = due.last.is_some_and(|last| {
             is_bad(&last) && test.tested_at >= last.tested_at + settings.confirm_after
         });

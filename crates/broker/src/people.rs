@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use audit::{Disclosure, Entry, Hash, Record};
-use domain::{Fields, Key, SpiffeId, SpiffePattern, TenantId};
+use domain::{Fields, Key, SpiffeId, SpiffePattern, TenantId, Uid};
 use moka::sync::Cache;
 use store::{KeyPurpose, PersonRow, Stale, Store};
 use strongroom_proto::v1;
@@ -137,6 +137,10 @@ impl People {
         }
         let Some(row) = self.store.person_behind(commitment).await? else { return Ok(None) };
         self.check(&row)?;
+        // Forgotten with the tenant that it was kept for.
+        if row.sealed.is_empty() {
+            return Ok(None);
+        }
         let keys = self.store.keys(row.tenant_uid, KeyPurpose::Kek).await?;
         let name = Arc::new(self.custody.open_person(&keys, &row).await?);
         self.names.insert(*commitment, Arc::clone(&name));
@@ -200,12 +204,26 @@ impl People {
         self.pepper.hmac(&fields.finish())
     }
 
+    /// A person's row without the name, under the key of a tenant that stays.
+    pub(crate) fn nameless(&self, row: &PersonRow, tenant_uid: Uid) -> Result<PersonRow, Why> {
+        self.check(row)?;
+        let mut row = PersonRow { tenant_uid, sealed: Vec::new(), ..row.clone() };
+        row.row_mac = self.mac(&row);
+        Ok(row)
+    }
+
+    /// Forgets which names were told.
+    pub(crate) fn forget_names(&self) {
+        self.names.invalidate_all();
+    }
+
     /// Whether a row that is to be sealed anew is as it was written, if it is a person's.
     pub(crate) fn check_stale(&self, row: &Stale) -> Result<(), Why> {
         if let Stale::Person(row) = row { self.check(row) } else { Ok(()) }
     }
 
-    fn check(&self, row: &PersonRow) -> Result<(), Why> {
+    /// Whether a row is as it was written.
+    pub(crate) fn check(&self, row: &PersonRow) -> Result<(), Why> {
         if self.mac(row) == row.row_mac {
             Ok(())
         } else {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context as _, bail};
 use audit::{Kind, Record, RecordDraft};
 use domain::{RootName, SystemClock};
-use envelope::{Keyring, Kms as _, WrappedKey};
+use envelope::{Kms as _, WrappedKey};
 use sha2::{Digest as _, Sha256};
 use store::{Change, Store, StoreError, TenantKey};
 
@@ -39,13 +39,12 @@ pub async fn recover(config: Config, dry_run: bool) -> anyhow::Result<Recovered>
     }
     let roots = Arc::new(roots);
     let key = bootstrap::signing_key(&config.log.signing_key).await?;
-    let store = store::open(&config.store).await.context("opening the store")?;
+    let (store, shares) = bootstrap::stores(&config).await?;
     // Before anything is added to it, the log must be the one that was signed.
     let last = config.log.last_checkpoint;
     Signer::open(Arc::clone(&store), key, last, &config.path).await?;
-    let settings = config.limits.keyring();
-    let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::new(SystemClock), settings);
-    let custody = Custody::new(Arc::clone(&store), roots, keyring);
+    let keyring = (Arc::new(SystemClock) as _, config.limits.keyring());
+    let custody = Custody::new(Arc::clone(&store), roots, shares, keyring);
     let mut recovery = Recovery { store, custody, current: BTreeMap::new(), dry_run };
     let done = recovery.all().await;
     recovery.store.close().await;

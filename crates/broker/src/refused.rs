@@ -74,6 +74,9 @@ pub(crate) enum Why {
     /// The provider does not accept the secret that is to be stored.
     SecretRefused(Verdict),
     LeaseEnded,
+    /// The share of its key is destroyed.
+    Erased,
+    NotErasable,
     TenantSuspended,
     IdentityBlocked,
     NoSuchIdentity,
@@ -211,6 +214,8 @@ impl Why {
             Self::NotExchanged { .. } => Reason::CredentialNotExchanged,
             Self::SecretRefused(_) => Reason::SecretRefused,
             Self::LeaseEnded => Reason::LeaseEnded,
+            Self::Erased => Reason::Erased,
+            Self::NotErasable => Reason::NotErasable,
             Self::TenantSuspended => Reason::TenantIsSuspended,
             Self::IdentityBlocked => Reason::IdentityIsBlocked,
             Self::NoSuchIdentity => Reason::NoSuchIdentity,

@@ -15,6 +15,7 @@ const DOMAIN: &str = "strongroom.dev";
 
 impl Why {
     /// The gRPC code. The one place where a refusal becomes one.
+    #[expect(clippy::too_many_lines, reason = "a table: each refusal is in it")]
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::NotPermitted
@@ -49,6 +50,8 @@ impl Why {
             | Self::RotationRunning(_)
             | Self::VirtualKeyRevoked
             | Self::TooManyKeyValues
+            | Self::Erased
+            | Self::NotErasable
             | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
@@ -181,6 +184,11 @@ impl Why {
             }
             Self::LeaseEnded => "the lease has ended; acquire another",
             Self::TenantSuspended => "the tenant is suspended: nothing is lent until it is resumed",
+            Self::Erased => "it was erased: nobody can open it any more",
+            Self::NotErasable => {
+                "the tenant `platform` has what the deployment itself needs; shred its credentials one \
+                 by one"
+            }
             Self::IdentityBlocked => "this identity is blocked; an administrator can lift that",
             Self::NoSuchIdentity => "that identity is not blocked",
             Self::NoSuchPolicy => "no record names such access rules",

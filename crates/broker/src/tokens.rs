@@ -11,11 +11,11 @@ use exchange::{
     Token,
 };
 use providers::{CredentialKind, Minting, Provider, Settings, Verdict};
-use store::{CredentialRow, VersionRow};
+use store::CredentialRow;
 use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::Core, directory::Tenant, refused::Why, route::Failed};
+use crate::{core::Core, custody::StoredVersion, directory::Tenant, refused::Why, route::Failed};
 
 /// The providers' own short-lived tokens that are lent in the place of stored secrets. The log says
 /// which of them are over, whichever broker ended their credential.
@@ -64,7 +64,10 @@ impl Tokens {
                 matches!(kind, Kind::CredentialRotated | Kind::CredentialRotationFinished);
             (by_a_newer && version < current)
                 || (kind == Kind::CredentialRotationRolledBack && version >= current)
-                || matches!(kind, Kind::CredentialDisabled | Kind::CredentialDeleted)
+                || matches!(
+                    kind,
+                    Kind::CredentialDisabled | Kind::CredentialDeleted | Kind::CredentialShredded
+                )
         };
         let Ok(uid) = <[u8; 16]>::try_from(&*record.credential_uid) else { return };
         let Ok(name) = record.credential.parse::<CredentialName>() else { return };
@@ -116,13 +119,13 @@ impl Core {
         (permit, instead): (&Permit, Option<&Arc<Tenant>>),
         owner: &Tenant,
         row: &CredentialRow,
-        version: &VersionRow,
+        version: &StoredVersion,
     ) -> Result<Result<(Lendable, Arc<Kek>), Failed>, Why> {
         let (secret, kek) = self.custody.open(permit, &owner.keys, row, version).await?;
-        match (self.lendable(row, version.version, secret).await, instead) {
+        match (self.lendable(row, version.row.version, secret).await, instead) {
             (Ok(lendable), _) => Ok(Ok((lendable, kek))),
             (Err(why), Some(tenant)) if !why.is_outdated() => {
-                self.pass_over(tenant, (row, version.version), why).await.map(Err)
+                self.pass_over(tenant, (row, version.row.version), why).await.map(Err)
             }
             (Err(why), Some(_) | None) => Err(why),
         }
@@ -176,7 +179,7 @@ impl Core {
         &self,
         tenant: &Tenant,
         row: &CredentialRow,
-        version: &VersionRow,
+        version: &StoredVersion,
     ) -> Result<Option<Order>, Why> {
         let Some((minting, settings)) = self.minting(row)? else { return Ok(None) };
         let secret = self.custody.open_here(&tenant.keys, row, version).await?;
@@ -193,8 +196,10 @@ impl Core {
             if held.row.uid != left.of.credential {
                 continue;
             }
-            let version = self.store.version(held.row.uid, left.of.version).await?;
-            let Some(version) = version else { continue };
+            if self.store.version(held.row.uid, left.of.version).await?.is_none() {
+                continue;
+            }
+            let version = self.custody.version(&held.row, left.of.version).await?;
             if let Some(order) = self.order_of(tenant, &held.row, &version).await? {
                 self.tokens.exchange.discard(vec![left], order);
             }

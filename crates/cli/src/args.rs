@@ -4,10 +4,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    audit_convert, audit_explain, audit_export, audit_list, audit_prove, audit_prune, audit_tail,
-    audit_verify, audit_who_used, budgets,
+    audit_check_rows, audit_convert, audit_explain, audit_export, audit_list, audit_prove,
+    audit_prune, audit_tail, audit_verify, audit_who_used, budgets,
     context::Context,
-    credentials,
+    credentials, erasure,
     failure::Failure,
     identities, init, keys, kms, leases,
     output::{self, Output},
@@ -102,6 +102,11 @@ enum Audit {
     Prove(audit_prove::Prove),
     /// Verifies a proof, without a network.
     VerifyProof(audit_prove::VerifyProof),
+    /// Saves the receipt of an erasure, with the proof that it is in the log.
+    Receipt(erasure::Receipt),
+    /// Replays the log against the rows of the broker's database, and tells of each that is not as it was
+    /// written. Exit code 3 if there is one.
+    CheckRows,
 }
 
 impl Args {
@@ -144,6 +149,8 @@ impl Audit {
             Self::Convert(convert) => convert.run(context.output),
             Self::Prove(prove) => prove.run(context).await,
             Self::VerifyProof(verify) => verify.run(context.output),
+            Self::Receipt(receipt) => receipt.run(context).await,
+            Self::CheckRows => audit_check_rows::run(context).await,
         }
     }
 }
@@ -173,6 +180,11 @@ mod tests {
         check("strongroom credentials put acme/openai --provider openai --priority 5", true);
         check("strongroom credentials get tenants/acme/credentials/openai", true);
         check("strongroom credentials delete acme/openai --yes", true);
+        check("strongroom credentials shred acme/openai --yes --etag r3", true);
+        check("strongroom tenants shred acme --yes", true);
+        check("strongroom audit receipt acme -o receipt", true);
+        check("strongroom audit receipt acme/openai -o receipt --json", true);
+        check("strongroom audit check-rows --json", true);
         check("strongroom credentials rotate acme/openai", true);
         check("strongroom credentials rotate acme/openai --canary 5%", true);
         check("strongroom credentials rotate acme/openai --canary 50 --hold 1h --detach", true);
@@ -276,6 +288,8 @@ mod tests {
         check("strongroom usage reconcile --provider openai --file x --tolerance -1", false);
         check("strongroom prices set terms.json", false);
         check("strongroom audit prove -o proof", false);
+        check("strongroom audit receipt acme", false);
+        check("strongroom tenants shred acme/openai", false);
         check("strongroom audit prove 7 --lease 00ff -o proof", false);
     }
 }

@@ -173,7 +173,7 @@ fn human(records: &[RecordView]) -> String {
     text
 }
 
-const HEADER: [&str; 46] = [
+const HEADER: [&str; 49] = [
     "index",
     "time",
     "kind",
@@ -220,9 +220,12 @@ const HEADER: [&str; 46] = [
     "root_key_sha256",
     "root",
     "kek_overdue",
+    "erasure_id",
+    "copies_until_time",
+    "table",
 ];
 
-fn cells(record: &RecordView) -> [String; 46] {
+fn cells(record: &RecordView) -> [String; 49] {
     [
         record.index.to_string(),
         record.time.clone(),
@@ -270,6 +273,9 @@ fn cells(record: &RecordView) -> [String; 46] {
         record.root_key_sha256.clone(),
         record.root.clone(),
         record.kek_overdue.to_string(),
+        record.erasure_id.clone(),
+        record.copies_until_time.clone(),
+        record.table.clone(),
     ]
 }
 

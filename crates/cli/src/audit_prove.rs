@@ -48,20 +48,29 @@ impl Prove {
             (None, Some(lease)) => find_grant(&mut client, lease).await?,
             (None, None) => return Err(Failure::Usage("name a record by its index or --lease")),
         };
-        let request = ProveInclusionRequest { index, tree_size: 0 };
-        let answer = client.prove_inclusion(request).await?.into_inner();
-        let entry = answer.entry.ok_or(Failure::BadAnswer("the proof comes without the record"))?;
-        let hashes: Option<Vec<Hash>> =
-            answer.hashes.iter().map(|hash| (&**hash).try_into().ok()).collect();
-        let hashes = hashes.ok_or(Failure::BadAnswer("a hash has not 32 bytes"))?;
-        let proof = RecordProof { index, hashes, checkpoint: answer.checkpoint };
-        // The record first: a proof without it proves nothing.
-        files::write(&record_of(&self.output), &entry.body)?;
-        files::write(&self.output, proof.encode().as_bytes())?;
-        let record = audit_tail::read(&entry, &Names::told(&answer.disclosures))?;
+        let record = save(&mut client, index, &self.output).await?;
         let result = json!({ "index": index, "file": self.output, "record": record });
         context.output.show(&result, |_| audit_tail::human(&record))
     }
+}
+
+/// Saves the proof that a record is in the log, and the record beside it.
+pub(crate) async fn save(
+    client: &mut AuditClient<Transport>,
+    index: u64,
+    output: &Path,
+) -> Result<RecordView, Failure> {
+    let request = ProveInclusionRequest { index, tree_size: 0 };
+    let answer = client.prove_inclusion(request).await?.into_inner();
+    let entry = answer.entry.ok_or(Failure::BadAnswer("the proof comes without the record"))?;
+    let hashes: Option<Vec<Hash>> =
+        answer.hashes.iter().map(|hash| (&**hash).try_into().ok()).collect();
+    let hashes = hashes.ok_or(Failure::BadAnswer("a hash has not 32 bytes"))?;
+    let proof = RecordProof { index, hashes, checkpoint: answer.checkpoint };
+    // The record first: a proof without it proves nothing.
+    files::write(&record_of(output), &entry.body)?;
+    files::write(output, proof.encode().as_bytes())?;
+    audit_tail::read(&entry, &Names::told(&answer.disclosures))
 }
 
 impl VerifyProof {

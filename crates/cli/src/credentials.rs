@@ -12,6 +12,7 @@ use strongroom_proto::v1::{
 
 use crate::{
     context::Context,
+    erasure::ShredCredential,
     failure::Failure,
     names::{CredentialArg, TenantArg},
     output::{list, table},
@@ -49,6 +50,8 @@ pub(crate) enum Verb {
     Enable(Named),
     /// Deletes a credential and its stored versions. This cannot be undone.
     Delete(Delete),
+    /// Erases a credential, so that no backup of the database brings it back. This cannot be undone.
+    Shred(ShredCredential),
 }
 
 #[derive(Args, Debug)]
@@ -130,6 +133,7 @@ impl Verb {
                 let request = EnableCredentialRequest { name: credential.0.to_string(), etag };
                 broker.credentials().enable_credential(request).await?.into_inner()
             }
+            Self::Shred(shred) => return shred.run(context).await,
             Self::Delete(delete) => return delete.run(context, &broker).await,
         };
         context.output.show(&CredentialView::from(credential), human)

@@ -31,6 +31,12 @@ pub(crate) enum Failure {
     SetBack { name: String, because: String },
     #[error("the test did not show that the credential works: {0}")]
     NotValid(String),
+    #[error("{name} is erased from the database, and its shares are not destroyed yet")]
+    SharesStand { name: String },
+    #[error("{count} rows are not as they were written")]
+    RowsChanged { count: usize },
+    #[error("the rows of {tenants} tenants were not checked")]
+    RowsUnchecked { tenants: usize },
     #[error("no record grants this lease")]
     NoSuchGrant,
     #[error("{what}")]
@@ -121,6 +127,17 @@ impl Failure {
             Self::SetBack { .. } => {
                 Some("check the new key at the provider, then rotate again with one that works")
             }
+            Self::SharesStand { .. } => Some(
+                "the store of shares does not answer; the broker goes on by itself: ask again with the same \
+                 command",
+            ),
+            Self::RowsChanged { .. } => Some(
+                "somebody changed the database past the brokers, or a part of it was restored: \
+                 docs/operations.md, \"Rows that were changed\"",
+            ),
+            Self::RowsUnchecked { .. } => Some(
+                "the KMS does not give their keys: see `strongroom kms status`, and check again",
+            ),
             Self::NoSuchGrant => Some("a lease's hash is in `strongroom leases list`"),
             Self::Finding(finding) if finding.is_misconduct() => {
                 Some("the log is authentic and records what must not happen: examine that entry")
@@ -198,9 +215,10 @@ impl Failure {
             Self::Broker(_) => "refused",
             Self::NothingFound { .. } | Self::NoSuchGrant => "nothing_found",
             Self::NoConfig | Self::Config { .. } | Self::Usage(_) | Self::Export { .. } => "usage",
-            Self::Finding(_) | Self::Unverified { .. } | Self::Beyond { .. } => {
-                "verification_failed"
-            }
+            Self::Finding(_)
+            | Self::RowsChanged { .. }
+            | Self::Unverified { .. }
+            | Self::Beyond { .. } => "verification_failed",
             Self::Client(_)
             | Self::NotValid(_)
             | Self::File { .. }
@@ -211,6 +229,8 @@ impl Failure {
             | Self::BadAnswer(_)
             | Self::NotConfirmed
             | Self::SetBack { .. }
+            | Self::SharesStand { .. }
+            | Self::RowsUnchecked { .. }
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)
@@ -249,6 +269,7 @@ mod tests {
         assert_eq!(Failure::from(Status::unavailable("x")).exit_code(), 4);
         assert_eq!(Failure::from(Status::not_found("x")).exit_code(), 1);
         assert_eq!(Failure::NoConfig.exit_code(), 2);
+        assert_eq!(Failure::RowsChanged { count: 1 }.exit_code(), 3);
         assert_eq!(Failure::from(Finding::Truncated { index: 3 }).exit_code(), 3);
     }
 

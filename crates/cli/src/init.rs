@@ -86,5 +86,6 @@ const PRODUCTION: &str = "
 Before others depend on it:
   - let your own authority (such as SPIRE) issue the identities; keep pki/ca.key off the servers
   - set [kms] in broker.toml to a KMS or an HSM, or keep copies of the KMS key apart from the data
-  - set [store] in broker.toml to PostgreSQL if more than one broker is to run
+  - set [store] in broker.toml to PostgreSQL if more than one broker is to run, and [shares.store] to
+    another server
   - hand the log verifier to whoever verifies the log";

@@ -38,7 +38,7 @@ impl Loans {
         [Kind::LeaseGranted, Kind::LeaseRenewed, Kind::LeaseReleased, Kind::LeaseRevoked];
 
     /// The kinds that end leases without naming them.
-    pub(crate) const REVOCATIONS: [Kind; 13] = [
+    pub(crate) const REVOCATIONS: [Kind; 15] = [
         Kind::TenantUpdated,
         Kind::TenantSuspended,
         Kind::SessionRevoked,
@@ -48,6 +48,8 @@ impl Loans {
         Kind::CredentialRotationRolledBack,
         Kind::CredentialDisabled,
         Kind::CredentialDeleted,
+        Kind::CredentialShredded,
+        Kind::TenantShredded,
         Kind::VirtualKeyRevoked,
         Kind::VirtualKeyUpdated,
         Kind::VirtualKeyRotated,
@@ -156,6 +158,8 @@ fn how(record: &Record) -> &'static str {
         Kind::CredentialRotationRolledBack => "rotation_rolled_back",
         Kind::CredentialDisabled => "credential_disabled",
         Kind::CredentialDeleted => "credential_deleted",
+        Kind::CredentialShredded => "credential_shredded",
+        Kind::TenantShredded => "tenant_shredded",
         Kind::VirtualKeyRevoked => "virtual_key_revoked",
         Kind::VirtualKeyUpdated => "virtual_key_updated",
         Kind::VirtualKeyRotated => "virtual_key_rotated",

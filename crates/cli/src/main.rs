@@ -4,6 +4,7 @@
 
 mod amounts;
 mod args;
+mod audit_check_rows;
 mod audit_convert;
 mod audit_explain;
 mod audit_export;
@@ -22,6 +23,7 @@ mod config;
 mod context;
 mod credentials;
 mod csv;
+mod erasure;
 mod expiry;
 mod failure;
 mod files;

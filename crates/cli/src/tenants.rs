@@ -11,6 +11,7 @@ use strongroom_proto::v1::{
 use crate::{
     context::Context,
     credentials::request_id,
+    erasure::ShredTenant,
     failure::Failure,
     names::TenantArg,
     output::{list, table},
@@ -35,6 +36,9 @@ pub(crate) enum Verb {
         /// The tenant, such as `acme`.
         tenant: TenantArg,
     },
+    /// Erases the tenant with all that it owns, so that no backup of the database brings it back. This cannot
+    /// be undone.
+    Shred(ShredTenant),
     /// Lends for the tenant again.
     Resume {
         /// The tenant, such as `acme`.
@@ -120,6 +124,7 @@ impl Verb {
                 tenants.create_tenant(request).await?
             }
             Self::List => return list_all(context).await,
+            Self::Shred(shred) => return shred.run(context).await,
             Self::Get { tenant } => {
                 tenants.get_tenant(GetTenantRequest { name: tenant.0.resource() }).await?
             }

@@ -185,6 +185,12 @@ pub(crate) struct RecordView {
     pub(crate) root: String,
     /// Whether the tenant's key was used past its time.
     pub(crate) kek_overdue: bool,
+    /// The permanent id of what was erased.
+    pub(crate) erasure_id: String,
+    /// Until when backups of the store of shares may still have what was destroyed.
+    pub(crate) copies_until_time: String,
+    /// The table in which something was found.
+    pub(crate) table: String,
 }
 
 impl From<Tenant> for TenantView {
@@ -362,10 +368,7 @@ impl From<LeaseInfo> for LeaseView {
 
 impl From<Record> for RecordView {
     fn from(record: Record) -> Self {
-        let reason = match record.reason {
-            0 => "",
-            _ => record.reason().as_str_name(),
-        };
+        let reason = if record.reason == 0 { "" } else { record.reason().as_str_name() };
         let source = source(&record);
         let tested = record.verdict() != Verdict::Unspecified;
         let verdict = if tested { verdict_word(record.verdict()) } else { String::new() };
@@ -419,6 +422,9 @@ impl From<Record> for RecordView {
             root_key_sha256: hex::encode(&record.root_key_sha256),
             root: record.root,
             kek_overdue: record.kek_overdue,
+            erasure_id: hex::encode(&record.erasure_id),
+            copies_until_time: time(record.copies_until_time),
+            table: record.table.clone(),
         }
     }
 }

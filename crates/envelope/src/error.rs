@@ -34,11 +34,13 @@ pub enum KmsError {
 }
 
 impl KmsError {
-    pub(crate) fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    /// It did not answer, for a reason that the operator is told.
+    pub fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(why.into().into())
     }
 
-    pub(crate) fn refused(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    /// It says no, for a reason that the operator is told.
+    pub fn refused(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Refused(why.into().into())
     }
 }

@@ -50,6 +50,10 @@ impl Kek {
         (self.id, self.version)
     }
 
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Whether it has been used past its time, because the KMS does not answer: what is done with it is
     /// marked as such.
     pub fn is_overdue(&self) -> bool {

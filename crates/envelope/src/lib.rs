@@ -18,6 +18,7 @@ mod pkcs11;
 mod private_file;
 mod root;
 mod roots;
+mod share;
 mod transit;
 #[cfg(test)]
 mod vectors;
@@ -35,4 +36,5 @@ pub use kms::{Kms, KmsStatus, WrappedKey};
 pub use local::LocalKms;
 pub use pkcs11::Pkcs11Kms;
 pub use roots::Roots;
+pub use share::tenant_key;
 pub use transit::TransitKms;

@@ -88,6 +88,9 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::KeyRewrapped => format!("key of tenant {} wrapped anew", record.tenant),
         Kind::KekRotationBegun => "rotation of all tenants' keys begun".to_owned(),
         Kind::KeyRewrapBegun => "keys are being wrapped under another root key".to_owned(),
+        Kind::CredentialShredded => format!("{credential} erased"),
+        Kind::TenantShredded => format!("tenant {} erased", record.tenant),
+        Kind::SharesDestroyed => format!("shares of {} destroyed", erased(record)),
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
         Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),
@@ -111,6 +114,10 @@ fn reason(record: &Record) -> String {
     let reason = Reason::try_from(record.reason).unwrap_or_default();
     let place = if record.method.is_empty() { "" } else { " at " };
     format!("{}{place}{}", reason.as_str_name(), record.method)
+}
+
+fn erased(record: &Record) -> &str {
+    if record.credential.is_empty() { &record.tenant } else { &record.credential }
 }
 
 fn by(key: &str) -> String {

@@ -20,6 +20,7 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
     let verdict =
         (record.verdict() != Verdict::Unspecified).then(|| record.verdict().as_str_name());
     let ends = record.lease_expire_time.as_ref().and_then(timestamp).map(rfc3339);
+    let copies = record.copies_until_time.as_ref().and_then(timestamp).map(rfc3339);
     let previous = record.previous_expire_time.as_ref().and_then(timestamp).map(rfc3339);
     let mut all = vec![
         ("index", Value::Number(event.index)),
@@ -64,6 +65,9 @@ pub(crate) fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         ("root_key_sha256", bytes(&record.root_key_sha256)),
         ("root", text(&record.root)),
         ("kek_overdue", number(record.kek_overdue.into())),
+        ("erasure_id", bytes(&record.erasure_id)),
+        ("copies_until_time", text(&copies.unwrap_or_default())),
+        ("table", text(&record.table)),
         ("count", number(record.count.into())),
         ("broker", bytes(&record.broker)),
     ];

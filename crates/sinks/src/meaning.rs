@@ -71,6 +71,9 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::KeyRewrapped => "Key wrapped under another root key",
         Kind::KekRotationBegun => "Rotation of all tenant keys begun",
         Kind::KeyRewrapBegun => "Rewrapping under a root key begun",
+        Kind::CredentialShredded => "Credential erased",
+        Kind::TenantShredded => "Tenant erased",
+        Kind::SharesDestroyed => "Key shares destroyed",
     }
 }
 
@@ -102,6 +105,9 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::KekRetired
         | Kind::KekRotationBegun
         | Kind::KeyRewrapBegun
+        | Kind::CredentialShredded
+        | Kind::TenantShredded
+        | Kind::SharesDestroyed
         | Kind::LogPruned => Weight::Warning,
         Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
         Kind::Unspecified

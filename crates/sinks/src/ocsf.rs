@@ -150,9 +150,12 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::KekRotated
         | Kind::KekRetired
         | Kind::KeyRewrapped => (EntityManagement, Activity::Update),
-        Kind::CredentialDeleted | Kind::VirtualKeyRevoked | Kind::BudgetDeleted => {
-            (EntityManagement, Activity::Delete)
-        }
+        Kind::CredentialDeleted
+        | Kind::CredentialShredded
+        | Kind::TenantShredded
+        | Kind::SharesDestroyed
+        | Kind::VirtualKeyRevoked
+        | Kind::BudgetDeleted => (EntityManagement, Activity::Delete),
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped

@@ -4,6 +4,7 @@ use crate::{
     Change, CredentialRow, KeyRow, PriceRow, StoreError, TenantRow, TestRow, VersionRow,
     backend::{Backend, Value},
     budgets::change::{create_budget, delete_budget, update_budget},
+    erasure::{end_erasure, erase_credential, erase_tenant},
     keys, mac_version,
     mapping::{list, purpose},
     rotation::write_rotation,
@@ -57,6 +58,13 @@ async fn make<B: Backend>(
             let name = credential.name().to_string();
             replace::<B>(connection, SQL, &values, &name).await
         }
+        Change::EraseCredential(row, erasure) => {
+            erase_credential::<B>(connection, row, erasure).await
+        }
+        Change::EraseTenant(row, people, erasure) => {
+            erase_tenant::<B>(connection, row, people, erasure).await
+        }
+        Change::EndErasure(id) => end_erasure::<B>(connection, *id).await,
         Change::KeepTest(test) => keep_test::<B>(connection, test).await,
         Change::CreateVirtualKey(key) => create_virtual_key::<B>(connection, key).await,
         Change::UpdateVirtualKey(key) => update_virtual_key::<B>(connection, key).await,

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{PostgresStore, SqliteStore, Store, StoreError};
+use crate::{PostgresStore, ShareStore, SqliteStore, Store, StoreError};
 
 /// Where everything is kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,12 +46,43 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match config {
         StoreConfig::Sqlite { path } => Ok(Arc::new(SqliteStore::open(path).await?)),
         StoreConfig::Postgres { url_file, connections } => {
-            let url = read_url(url_file).map_err(|error| {
-                StoreError::Misconfigured(format!("`{}`: {error}", url_file.display()))
-            })?;
+            let url = url_in(url_file)?;
             Ok(Arc::new(PostgresStore::connect(url.trim(), *connections).await?))
         }
     }
+}
+
+/// Opens the store of shares that the configuration names, and makes or updates its tables. It must not
+/// be where everything else is: a backup of both would keep what is to be destroyed.
+pub async fn open_shares(
+    config: &StoreConfig,
+    beside: &StoreConfig,
+) -> Result<Arc<dyn ShareStore>, StoreError> {
+    let same = match (config, beside) {
+        (StoreConfig::Sqlite { path }, StoreConfig::Sqlite { path: other }) => path == other,
+        (StoreConfig::Postgres { url_file, .. }, StoreConfig::Postgres { url_file: other, .. }) => {
+            url_in(url_file)?.trim() == url_in(other)?.trim()
+        }
+        (StoreConfig::Sqlite { .. }, StoreConfig::Postgres { .. })
+        | (StoreConfig::Postgres { .. }, StoreConfig::Sqlite { .. }) => false,
+    };
+    if same {
+        let why = "shares are in the store itself: give [shares.store] a database of its own, with \
+                   backups of its own";
+        return Err(StoreError::Misconfigured(why.to_owned()));
+    }
+    match config {
+        StoreConfig::Sqlite { path } => Ok(Arc::new(SqliteStore::open_shares(path).await?)),
+        StoreConfig::Postgres { url_file, connections } => {
+            let url = url_in(url_file)?;
+            Ok(Arc::new(PostgresStore::connect_shares(url.trim(), *connections).await?))
+        }
+    }
+}
+
+fn url_in(file: &Path) -> Result<Zeroizing<String>, StoreError> {
+    read_url(file)
+        .map_err(|error| StoreError::Misconfigured(format!("`{}`: {error}", file.display())))
 }
 
 fn connections() -> u32 {
@@ -83,6 +114,20 @@ mod tests {
         assert!(parse(r#"{"backend": "sqlite", "path": "p"}"#).is_ok());
         assert!(parse(r#"{"backend": "sqlite", "path": "p", "url_file": "u"}"#).is_err());
         assert!(parse(r#"{"backend": "none"}"#).is_err());
+    }
+
+    #[tokio::test]
+    async fn shares_are_not_kept_in_the_store_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| StoreConfig::Sqlite { path: directory.path().join(name) };
+        let (store, shares) = (at("store.db"), at("shares.db"));
+        let refused = open_shares(&store, &store).await.unwrap_err();
+        assert!(refused.to_string().contains("a database of its own"), "{refused}");
+        // Under another name it is the same.
+        drop(open(&store).await.unwrap());
+        std::os::unix::fs::symlink("store.db", directory.path().join("link.db")).unwrap();
+        open_shares(&at("link.db"), &store).await.unwrap_err();
+        open_shares(&shares, &store).await.unwrap();
     }
 
     #[tokio::test]

@@ -195,7 +195,8 @@ impl<B: Backend> KeyStore for SqlStore<B> {
             WHERE c.tenant = $1 AND substr(v.envelope, 25, 4) < $2 \
             ORDER BY c.id, v.version LIMIT $3";
         const PERSON: &str = "\
-            SELECT * FROM person WHERE tenant_uid = $1 AND substr(sealed, 25, 4) < $2 LIMIT $3";
+            SELECT * FROM person WHERE tenant_uid = $1 AND length(sealed) > 0 \
+                AND substr(sealed, 25, 4) < $2 LIMIT $3";
         let before = bytes(newest.key.version);
         let mut found = Vec::new();
         let queries: [(&'static str, fn(&Row) -> Result<Stale, StoreError>); 6] = [
@@ -238,7 +239,8 @@ impl<B: Backend> KeyStore for SqlStore<B> {
                     JOIN credential AS c ON c.uid = t.credential_uid WHERE c.tenant = $1 \
                 UNION ALL SELECT substr(v.envelope, 25, 4) FROM credential_version AS v \
                     JOIN credential AS c ON c.uid = v.credential_uid WHERE c.tenant = $1 \
-                UNION ALL SELECT substr(sealed, 25, 4) FROM person WHERE tenant_uid = $2 \
+                UNION ALL SELECT substr(sealed, 25, 4) FROM person \
+                    WHERE tenant_uid = $2 AND length(sealed) > 0 \
             ) AS sealed_rows GROUP BY version ORDER BY version";
         self.all(SQL, &[tenant.as_str().into(), uid.as_ref().into()], mapping::references).await
     }

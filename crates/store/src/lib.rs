@@ -6,7 +6,9 @@ mod backend;
 mod budgets;
 mod change;
 mod changes;
+mod check;
 mod config;
+mod erasure;
 mod error;
 mod health;
 mod keys;
@@ -17,6 +19,7 @@ mod rotation;
 mod routing;
 mod row;
 mod sequence;
+mod shares;
 mod sql_store;
 mod sqlite;
 mod store;
@@ -29,7 +32,9 @@ pub use budgets::{
     AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Found, Granted, Reconcile,
     Reconciled, Report, Reported, Swept, write_limits,
 };
-pub use config::{StoreConfig, open};
+pub use check::{CheckStore, CheckedRecords, Stored};
+pub use config::{StoreConfig, open, open_shares};
+pub use erasure::ErasureRow;
 pub use error::StoreError;
 pub use health::HealthRow;
 pub use keys::{KeyStore, KeyWork, Place, Resealed, Stale, TenantKey};
@@ -40,6 +45,7 @@ pub use row::{
     CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, RowMac, TenantRow,
     TestRow, VersionRow, VirtualKeyRow, mac_version,
 };
+pub use shares::{Share, ShareStore, SqlShares};
 pub use sqlite::SqliteStore;
 pub use store::{Appended, Change, Head, Page, Pending, Store};
 pub use tree::Tree;

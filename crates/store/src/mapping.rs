@@ -1,7 +1,9 @@
 use std::str::FromStr;
 
 use audit::{Entry, Frontier};
-use domain::{CredentialName, KeyTerms, OnMissing, ProviderId, RateLimits, Scope, Timestamp, Uid};
+use domain::{
+    CredentialName, KeyTerms, OnMissing, ProviderId, RateLimits, Rotation, Scope, Timestamp, Uid,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -230,6 +232,11 @@ pub(crate) fn purpose(purpose: KeyPurpose) -> &'static str {
 
 pub(crate) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
     let of = Columns { row, table: "credential" };
+    let rotation = read_rotation(&of.text("rotation")?)?;
+    // Under no MAC, and says when nobody else would look.
+    if of.optional_time("rotation_due")? != rotation.as_ref().and_then(Rotation::due) {
+        return Err(of.corrupt("rotation_due"));
+    }
     Ok(CredentialRow {
         uid: of.uid("uid")?,
         tenant_uid: of.uid("tenant_uid")?,
@@ -248,7 +255,7 @@ pub(crate) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
         created_at: of.time("created_at")?,
         updated_at: of.time("updated_at")?,
         row_mac: of.array("row_mac")?,
-        rotation: read_rotation(&of.text("rotation")?)?,
+        rotation,
     })
 }
 

@@ -20,6 +20,7 @@ use crate::{
     error::timed_out,
     health::{claim_probe, put_health},
     sequence::Sequence,
+    shares::SqlShares,
     sql_store::{Budgeting, SqlStore},
     usage::{add_sums, keep_calls},
 };
@@ -57,6 +58,26 @@ impl PostgresStore {
         listening.spawn(listen(options, count));
         store.listen(wakeups, listening);
         Ok(store)
+    }
+
+    /// A store of shares. The URL may hold a password and appears in no error.
+    pub async fn connect_shares(
+        url: &str,
+        connections: u32,
+    ) -> Result<SqlShares<Postgres>, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| StoreError::Misconfigured("the PostgreSQL URL does not parse".to_owned()))?
+            .application_name("strongroom-shares")
+            .options([("lock_timeout", "1500")])
+            .disable_statement_logging();
+        let mut connection = Postgres::connect(&options).await.map_err(StoreError::from_sqlx)?;
+        SHARE_MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
+        let readers = PgPoolOptions::new()
+            .max_connections(connections.max(1))
+            .acquire_timeout(WAIT)
+            .connect_lazy_with(options.clone().options([("statement_timeout", "2000")]));
+        // Takes dead rows out of the table. What the journal has of them goes with its segments.
+        Ok(SqlShares::new(readers, options, "VACUUM share"))
     }
 
     /// Makes a schema on a server and gives the URL of a store in it, for tests.
@@ -234,6 +255,7 @@ async fn hear(pool: &PgPool, count: &watch::Sender<u64>) -> Result<(), sqlx::Err
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+static SHARE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/shares/postgres");
 
 const WAIT: Duration = Duration::from_secs(2);
 

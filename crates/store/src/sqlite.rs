@@ -7,7 +7,7 @@ use std::{
 
 use domain::Uid;
 use sqlx::{
-    ConnectOptions as _, Sqlite, SqliteConnection,
+    ConnectOptions as _, Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -18,6 +18,7 @@ use crate::{
     budgets::{lock_accounts, lock_allowance},
     health::{claim_probe, put_health},
     sequence::Sequence,
+    shares::SqlShares,
     sql_store::{Budgeting, SqlStore},
     usage::{add_sums, keep_calls},
 };
@@ -54,19 +55,39 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// A store of shares in a file of its own, made when it is not there. Several processes may use it.
+    pub async fn open_shares(path: &Path) -> Result<SqlShares<Sqlite>, StoreError> {
+        let wrong = |what: &str, error: &dyn std::fmt::Display| {
+            StoreError::Misconfigured(format!("`{}` {what}: {error}", path.display()))
+        };
+        prepare(path).map_err(|error| wrong("cannot be made", &error))?;
+        let options = options().filename(path).journal_mode(SqliteJournalMode::Wal);
+        let mut connection =
+            Sqlite::connect(&options).await.map_err(|error| wrong("cannot be opened", &error))?;
+        SHARE_MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
+        // What is deleted is overwritten in its page at once, and in the journal with this.
+        Ok(SqlShares::new(readers(&options), options, "PRAGMA wal_checkpoint(TRUNCATE)"))
+    }
+
+    /// A store of shares that is gone when it is dropped, for tests.
+    pub async fn shares_in_memory() -> Result<SqlShares<Sqlite>, StoreError> {
+        let name = Uid::random().map_err(|error| StoreError::unavailable(error.into()))?;
+        let options = options().filename(format!("/{name}")).vfs("memdb");
+        let mut connection = Sqlite::connect(&options).await.map_err(StoreError::from_sqlx)?;
+        SHARE_MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
+        let pool = readers(&options);
+        // The database lives as long as some connection to it.
+        pool.acquire().await.map(drop).map_err(StoreError::from_sqlx)?;
+        Ok(SqlShares::new(pool, options, "PRAGMA wal_checkpoint(TRUNCATE)"))
+    }
+
     async fn start_on(
         options: SqliteConnectOptions,
         mut connection: SqliteConnection,
         lock: Option<File>,
     ) -> Result<Self, StoreError> {
         MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(WAIT)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone());
+        let readers = readers(&options);
         Self::start(readers, options, connection, lock, Budgeting::OfTheLogsWriter).await
     }
 }
@@ -173,6 +194,17 @@ impl Backend for Sqlite {
 }
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+static SHARE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/shares/sqlite");
+
+fn readers(options: &SqliteConnectOptions) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(options.clone())
+}
 
 const READERS: u32 = 4;
 

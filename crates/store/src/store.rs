@@ -6,15 +6,15 @@ use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyI
 use tokio::sync::watch;
 
 use crate::{
-    BudgetRow, BudgetStore, CallQuery, CredentialRow, HealthRow, KeyPurpose, KeyRow, KeyStore,
-    KeyWork, PersonRow, PriceRow, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum,
-    VersionRow, VirtualKeyRow,
+    BudgetRow, BudgetStore, CallQuery, CheckStore, CredentialRow, ErasureRow, HealthRow,
+    KeyPurpose, KeyRow, KeyStore, KeyWork, PersonRow, PriceRow, StoreError, TenantRow, TestRow,
+    UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
 /// many tasks.
 #[async_trait]
-pub trait Store: BudgetStore + KeyStore + fmt::Debug + Send + Sync {
+pub trait Store: BudgetStore + CheckStore + KeyStore + fmt::Debug + Send + Sync {
     /// The deployment's permanent id, made with the database.
     fn deployment(&self) -> Uid;
 
@@ -190,6 +190,17 @@ pub trait Store: BudgetStore + KeyStore + fmt::Debug + Send + Sync {
     /// The person behind a commitment.
     async fn person_behind(&self, commitment: &Hash) -> Result<Option<PersonRow>, StoreError>;
 
+    /// A tenant's people after this handle, by it.
+    async fn people(
+        &self,
+        tenant: Uid,
+        after: Option<[u8; 32]>,
+        limit: u32,
+    ) -> Result<Vec<PersonRow>, StoreError>;
+
+    /// Erasures whose shares are not on record as destroyed, the oldest first.
+    async fn erasures(&self) -> Result<Vec<ErasureRow>, StoreError>;
+
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
 
@@ -306,6 +317,15 @@ pub enum Change {
     /// The end of a credential and of all its versions; of the row only the uid, the name and the
     /// revision count.
     DeleteCredential(CredentialRow),
+    /// The end of a credential and of all its versions, and of its share: of the row only the uid, the name
+    /// and the revision count.
+    EraseCredential(CredentialRow, ErasureRow),
+    /// The end of a tenant and of all that it owns, and of the shares; of the row only the uid, the name and
+    /// the revision count. People are put in the place of what they were, with another tenant; `Changed`
+    /// when some of the tenant's are left.
+    EraseTenant(TenantRow, Vec<PersonRow>, ErasureRow),
+    /// The shares of an erasure are destroyed. `Changed` when that is on record.
+    EndErasure(Uid),
     /// What a test of a credential has shown, in the place of what was known; `Changed` when the
     /// credential is not there any more. The record is `CREDENTIAL_TESTED`.
     KeepTest(TestRow),

@@ -3,6 +3,7 @@
 
 mod kms;
 mod sdk;
+mod shares;
 mod stand_in;
 mod store;
 mod token_service;
@@ -10,6 +11,7 @@ mod upstream;
 
 pub use self::kms::{FailingKms, KmsFailure};
 pub use self::sdk::call_with_sdk;
+pub use self::shares::FailingShares;
 pub use self::stand_in::{Answered, SAID, StandIn};
 pub use self::store::{FailingStore, Fault, Operation};
 pub use self::token_service::TokenService;

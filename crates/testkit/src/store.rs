@@ -1,4 +1,5 @@
 mod budgets;
+mod check;
 mod keys;
 
 use std::{
@@ -12,9 +13,9 @@ use async_trait::async_trait;
 use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
-    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending,
-    PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
-    VirtualKeyRow,
+    Appended, CallQuery, Change, CredentialRow, ErasureRow, Head, HealthRow, KeyPurpose, KeyRow,
+    Page, Pending, PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow,
+    UsageSum, VersionRow, VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -350,6 +351,19 @@ impl Store for FailingStore {
 
     async fn person_behind(&self, commitment: &Hash) -> Result<Option<PersonRow>, StoreError> {
         self.read(self.inner.person_behind(commitment)).await
+    }
+
+    async fn people(
+        &self,
+        tenant: Uid,
+        after: Option<[u8; 32]>,
+        limit: u32,
+    ) -> Result<Vec<PersonRow>, StoreError> {
+        self.read(self.inner.people(tenant, after, limit)).await
+    }
+
+    async fn erasures(&self) -> Result<Vec<ErasureRow>, StoreError> {
+        self.read(self.inner.erasures()).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {

@@ -162,6 +162,9 @@ pub(crate) fn honest() -> Vec<Record> {
         },
         Record { revision: 3, ..tenant(Kind::TenantSuspended) },
         Record { revision: 4, ..tenant(Kind::TenantResumed) },
+        erased(2, change(Kind::CredentialShredded, 2, 1, 2)),
+        erased(3, tenant(Kind::TenantShredded)),
+        erased(3, tenant(Kind::SharesDestroyed)),
         Record { reason: audit::Reason::LogForked.into(), ..blank(Kind::Finding) },
         Record { revision: 1, prices_sha256: vec![7; 32].into(), ..blank(Kind::PricesChanged) },
         Record { tree_size: 1, tree_root: vec![5; 32].into(), ..blank(Kind::LogPruned) },
@@ -178,6 +181,11 @@ pub(crate) fn honest() -> Vec<Record> {
         allowance(Kind::AllowanceReconciled),
         Record { broker: vec![6; 16].into(), ..blank(Kind::BrokerStopped) },
     ]
+}
+
+fn erased(id: u8, record: Record) -> Record {
+    let until = audit::proto_time(domain::Timestamp::from_millis(9));
+    Record { erasure_id: vec![id; 16].into(), copies_until_time: Some(until), ..record }
 }
 
 fn budget(kind: Kind) -> Record {

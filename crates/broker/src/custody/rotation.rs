@@ -4,7 +4,7 @@ use domain::{Key, RequestId, Timestamp};
 use envelope::{Context, Kek, Kms as _, Roots, WrappedKey};
 use store::{KeyRow, PersonRow, Place, Resealed, RowMac, Stale, TenantKey};
 
-use super::{Custody, Holder, Sealed};
+use super::{Custody, Holder, Sealed, shares::share_of};
 use crate::refused::Why;
 
 impl Custody {
@@ -80,13 +80,17 @@ impl Custody {
                     purpose: "secret",
                 };
                 let place = Place::Version(row.credential_uid, row.version);
-                self.sealed_anew(of, &newest, (&context, &row.envelope), place).await
+                let share = share_of(&*self.shares, row.credential_uid).await?;
+                let under = |kek: &Kek| kek.for_credential(row.credential_uid, &share);
+                let (newest, stored) = (under(&newest), row.envelope.as_slice());
+                let kek = self.behind(of, stored, &place).await?;
+                sealed_anew((&under(&kek), &newest), (&context, stored), place)
             }
             Stale::Person(row) => {
                 let context = self.person_context(of.uid, row.commitment);
                 let place = Place::Person(row.handle, [0; 32]);
-                let resealed =
-                    self.sealed_anew(of, &newest, (&context, &row.sealed), place).await?;
+                let kek = self.behind(of, &row.sealed, &place).await?;
+                let resealed = sealed_anew((&kek, &newest), (&context, &row.sealed), place)?;
                 let row = PersonRow { sealed: resealed.after.clone(), ..row.clone() };
                 Ok(Resealed { place: Place::Person(row.handle, person_mac(&row)), ..resealed })
             }
@@ -105,19 +109,23 @@ impl Custody {
         Ok(Resealed { place, before: before.to_vec(), after: after.to_vec() })
     }
 
-    async fn sealed_anew(
-        &self,
-        of: Holder<'_>,
-        newest: &Arc<Kek>,
-        (context, stored): (&impl envelope::StoredAs, &[u8]),
-        place: Place,
-    ) -> Result<Resealed, Why> {
-        let corrupt = || Why::Corrupt(format!("what is stored does not open: {place:?}"));
-        let kek = self.kek_behind(of, stored).await?.ok_or_else(corrupt)?;
-        let secret = kek.open(context, stored).map_err(|_| corrupt())?;
-        let after = newest
-            .seal(context, &secret)
-            .map_err(|error| Why::Internal(format!("sealing for storage: {error}")))?;
-        Ok(Resealed { place, before: stored.to_vec(), after })
+    async fn behind(&self, of: Holder<'_>, stored: &[u8], place: &Place) -> Result<Arc<Kek>, Why> {
+        self.kek_behind(of, stored).await?.ok_or_else(|| corrupt(place))
     }
+}
+
+fn sealed_anew(
+    (kek, newest): (&Kek, &Kek),
+    (context, stored): (&impl envelope::StoredAs, &[u8]),
+    place: Place,
+) -> Result<Resealed, Why> {
+    let secret = kek.open(context, stored).map_err(|_| corrupt(&place))?;
+    let after = newest
+        .seal(context, &secret)
+        .map_err(|error| Why::Internal(format!("sealing for storage: {error}")))?;
+    Ok(Resealed { place, before: stored.to_vec(), after })
+}
+
+fn corrupt(place: &Place) -> Why {
+    Why::Corrupt(format!("what is stored does not open: {place:?}"))
 }

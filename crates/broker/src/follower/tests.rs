@@ -2,8 +2,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use audit::{Kind, Record, RecordDraft};
 use domain::{Clock, Failure, SystemClock, Timestamp, Uid};
-use envelope::{Keyring, KeyringSettings, LocalKms, Roots};
-use store::{Pending, PostgresStore, StoreConfig};
+use envelope::{KeyringSettings, LocalKms, Roots};
+use store::{Pending, PostgresStore, SqliteStore, StoreConfig};
 use testkit::FailingStore;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
@@ -41,8 +41,9 @@ impl Following {
         let roots = Arc::new(Roots::only(kms));
         let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
         let settings = KeyringSettings::default();
-        let keyring = Keyring::new(Arc::clone(&roots) as _, Arc::clone(&clock), settings);
-        let custody = Arc::new(Custody::new(Arc::clone(&reads), roots, keyring));
+        let shares = Arc::new(SqliteStore::shares_in_memory().await.unwrap());
+        let keyring = (Arc::clone(&clock), settings);
+        let custody = Arc::new(Custody::new(Arc::clone(&reads), roots, shares, keyring));
         let tokens = Arc::new(Tokens::new(Arc::<Scripted>::default(), &clock, None));
         let directory = Arc::new(Directory::new(&reads, &custody, tokens));
         let log = Log::open(

@@ -1,13 +1,16 @@
 mod alone;
 mod budgets;
+mod erasure;
 mod exchanged;
 mod fallback;
 mod kms_trouble;
-mod rekeying;
 mod listed;
 mod policies;
+mod rekeying;
+mod renewing;
 mod roots;
 mod rotation;
+mod rows;
 mod tried;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -21,9 +24,9 @@ use envelope::{KeyringSettings, LocalKms, Roots};
 use exchange::Courier;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sealing::{BoxContext, BoxId, ClientKeys, Session};
-use store::{SqliteStore, Store};
+use store::{ShareStore, SqliteStore, Store};
 use strongroom_proto::v1;
-use testkit::{FailingKms, FailingStore, Fault, Operation};
+use testkit::{FailingKms, FailingShares, FailingStore, Fault, Operation};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
@@ -47,6 +50,7 @@ struct Fixture {
     core: Arc<Core>,
     clock: Arc<ManualClock>,
     kms: Arc<FailingKms>,
+    shares: Arc<FailingShares>,
     store: Arc<FailingStore>,
     outside: Arc<Scripted>,
     caller: Caller,
@@ -63,6 +67,11 @@ impl Fixture {
         fixture
     }
 
+    /// The stores, for another broker on them.
+    fn stores(&self) -> Stores {
+        (Arc::clone(&self.store) as _, Arc::clone(&self.shares) as _)
+    }
+
     /// Without any tenant yet.
     async fn over(kms: Arc<FailingKms>, roots: Roots) -> Self {
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
@@ -70,14 +79,16 @@ impl Fixture {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
         let outside = Arc::<Scripted>::default();
         let courier = Arc::clone(&outside) as _;
-        let core = core_with(Arc::clone(&store) as _, roots, &clock, courier).await;
+        let shares = Arc::new(FailingShares::new().await.unwrap());
+        let stores = (Arc::clone(&store) as _, Arc::clone(&shares) as _);
+        let core = core_with(stores, roots, &clock, courier).await;
         let core = Arc::new(core);
         let caller = caller("Leases/AcquireLease");
         let keys = ClientKeys::generate().unwrap();
         let (session, encapsulated) = core.sessions.establish(&caller, &keys.public_key()).unwrap();
         let session = core.sessions.keep(session);
         let client = keys.open(&encapsulated, session.session.id()).unwrap();
-        Self { core, clock, kms, store, outside, caller, client, session }
+        Self { core, clock, kms, shares, store, outside, caller, client, session }
     }
 
     async fn furnish(&self, tenant: &str) {
@@ -186,34 +197,37 @@ fn failing_kms() -> Arc<FailingKms> {
     Arc::new(FailingKms::over(Arc::new(LocalKms::open(&key_file, None).unwrap())))
 }
 
-async fn core(store: Arc<dyn Store>, roots: Roots, clock: &Arc<ManualClock>) -> Core {
-    core_with(store, roots, clock, Arc::<Scripted>::default()).await
+type Stores = (Arc<dyn Store>, Arc<dyn ShareStore>);
+
+async fn core(stores: Stores, roots: Roots, clock: &Arc<ManualClock>) -> Core {
+    core_with(stores, roots, clock, Arc::<Scripted>::default()).await
 }
 
 async fn core_with(
-    store: Arc<dyn Store>,
+    stores: Stores,
     roots: Roots,
     clock: &Arc<ManualClock>,
     courier: Arc<dyn Courier>,
 ) -> Core {
-    core_of(store, roots, clock, (courier, KeyringSettings::default())).await
+    core_of(stores, roots, clock, (courier, KeyringSettings::default())).await
 }
 
 async fn core_keyed(
-    store: Arc<dyn Store>,
+    stores: Stores,
     roots: Roots,
     clock: &Arc<ManualClock>,
     keyring: KeyringSettings,
 ) -> Core {
-    core_of(store, roots, clock, (Arc::<Scripted>::default(), keyring)).await
+    core_of(stores, roots, clock, (Arc::<Scripted>::default(), keyring)).await
 }
 
 async fn core_of(
-    store: Arc<dyn Store>,
+    stores: Stores,
     roots: Roots,
     clock: &Arc<ManualClock>,
     (courier, keyring): (Arc<dyn Courier>, KeyringSettings),
 ) -> Core {
+    let (store, shares) = stores;
     let methods = [
         "Audit",
         "Budgets",
@@ -249,6 +263,8 @@ async fn core_of(
         roots: Arc::new(roots),
         endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
+        shares,
+        share_backups: Duration::from_hours(168),
         sinks: vec![],
         usage: crate::config::UsageConfig::default(),
         store,
@@ -330,7 +346,7 @@ async fn no_lease_is_recorded_after_the_change_that_forbids_it() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
     // Another broker on the same store has the credential cached before it is disabled here.
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
-    let other = core(Arc::clone(&fixture.store) as _, roots, &clock).await;
+    let other = core(fixture.stores(), roots, &clock).await;
     let keys = ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
     other.lend(&fixture.caller, &session, ask(), None).await.unwrap();
@@ -357,25 +373,6 @@ async fn a_row_that_was_changed_past_the_broker_is_refused() {
     let record = audit::Record { index: 0, time: None, revision: record.revision + 1, ..record };
     fixture.store.apply(&change, &audit::RecordDraft::new(record).unwrap()).await.unwrap();
     check(fixture.lend().await, Code::DataLoss, Reason::StoredDataCorrupt);
-}
-
-#[tokio::test]
-async fn a_lease_can_be_renewed_until_it_ends() {
-    let fixture = Fixture::new().await;
-    let lease = fixture.lend().await.unwrap();
-    let renewed = fixture.renew(&lease).await.unwrap();
-    assert_eq!((renewed.renewals, &renewed.lease_id), (1, &lease.lease_id));
-    assert_ne!(renewed.sealed_secret, lease.sealed_secret);
-    fixture.clock.advance(Duration::from_secs(61));
-    check(fixture.renew(&lease).await, Code::FailedPrecondition, Reason::LeaseEnded);
-}
-
-#[tokio::test]
-async fn renewals_at_once_never_seal_with_one_number() {
-    let fixture = Fixture::new().await;
-    let lease = fixture.lend().await.unwrap();
-    let (one, other) = tokio::join!(fixture.renew(&lease), fixture.renew(&lease));
-    assert_ne!(one.unwrap().renewals, other.unwrap().renewals);
 }
 
 #[tokio::test]

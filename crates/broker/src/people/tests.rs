@@ -4,7 +4,7 @@ use audit::SignerKey;
 use domain::{AccessRule, LONGEST_TTL, ManualClock, SpiffeId, Timestamp};
 use envelope::{LocalKms, Roots};
 use store::{SqliteStore, Store};
-use testkit::{FailingKms, KmsFailure};
+use testkit::{FailingKms, FailingShares, KmsFailure};
 use tokio_util::task::TaskTracker;
 
 use super::*;
@@ -31,6 +31,7 @@ const METHODS: [&str; 10] = [
 struct Fixture {
     core: Core,
     kms: Arc<FailingKms>,
+    shares: Arc<FailingShares>,
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
     _folder: tempfile::TempDir,
@@ -44,17 +45,22 @@ impl Fixture {
         let kms = Arc::new(FailingKms::over(Arc::new(LocalKms::open(&key_file, None).unwrap())));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().await.unwrap());
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-        let core = core(&store, &kms, &clock).await;
-        Self { core, kms, store, clock, _folder: folder }
+        let shares = Arc::new(FailingShares::new().await.unwrap());
+        let core = core(&store, (&kms, &shares), &clock).await;
+        Self { core, kms, shares, store, clock, _folder: folder }
     }
 
     /// Another broker on the same store, which has nothing in memory.
     async fn restarted(&self) -> Core {
-        core(&self.store, &self.kms, &self.clock).await
+        core(&self.store, (&self.kms, &self.shares), &self.clock).await
     }
 }
 
-async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualClock>) -> Core {
+async fn core(
+    store: &Arc<dyn Store>,
+    (kms, shares): (&Arc<FailingKms>, &Arc<FailingShares>),
+    clock: &Arc<ManualClock>,
+) -> Core {
     let rule = AccessRule {
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
         methods: METHODS.map(str::to_owned).to_vec(),
@@ -79,6 +85,8 @@ async fn core(store: &Arc<dyn Store>, kms: &Arc<FailingKms>, clock: &Arc<ManualC
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
         endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
+        shares: Arc::clone(shares) as _,
+        share_backups: Duration::from_hours(168),
         store: Arc::clone(store),
         verifier_key: String::new(),
     };

@@ -1,4 +1,5 @@
 mod prune;
+mod rows;
 mod search;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -68,6 +69,22 @@ impl Audit for AuditService {
         let (answers, stream) = mpsc::channel(16);
         let tail = Tail { core: Arc::clone(&self.core), tenant, filter, live, answers };
         self.tasks.spawn(tail.run(from, self.stop.clone()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    type CheckRowsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::CheckRowsResponse, Status>> + Send>>;
+
+    async fn check_rows(
+        &self,
+        request: Request<v1::CheckRowsRequest>,
+    ) -> Result<Response<Self::CheckRowsStream>, Status> {
+        let (caller, _) = accept(request)?;
+        let permitted = async { Ok(self.core.access.permit_all(&caller)?) };
+        self.core.answer(&caller, permitted).await?;
+        let (answers, stream) = mpsc::channel(16);
+        let (core, stop) = (Arc::clone(&self.core), self.stop.clone());
+        self.tasks.spawn(rows::check_now(core, answers, stop));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

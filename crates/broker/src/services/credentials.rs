@@ -122,6 +122,14 @@ impl Credentials for CredentialService {
         self.0.answer(&caller, work).await
     }
 
+    async fn shred_credential(
+        &self,
+        request: Request<v1::ShredCredentialRequest>,
+    ) -> Result<Response<v1::Erasure>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.shred_credential(&caller, &request)).await
+    }
+
     async fn delete_credential(
         &self,
         request: Request<v1::DeleteCredentialRequest>,
@@ -173,10 +181,11 @@ impl Core {
         let secret = &arrived.secret;
         row.last_four = secret.last_four();
         let kek = self.custody.kek(&tenant.keys).await?;
+        self.custody.new_share(row.uid).await?;
         let version = VersionRow {
             credential_uid: row.uid,
             version: 1,
-            envelope: self.custody.seal(&kek, &row, 1, secret)?,
+            envelope: self.custody.seal(&kek, &row, 1, secret).await?,
             request_id,
             created_at: row.created_at,
         };
@@ -219,7 +228,7 @@ impl Core {
     }
 
     /// A credential that the caller may act on, and its tenant.
-    async fn found(
+    pub(crate) async fn found(
         &self,
         caller: &Caller,
         name: &CredentialName,

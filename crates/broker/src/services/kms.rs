@@ -69,11 +69,13 @@ impl Kms for KmsService {
 
 impl Core {
     async fn kms_status(&self, caller: &Caller, tenant: &str) -> Result<v1::KmsStatus, Refused> {
+        // First: of work that is done, everything is counted.
+        let work = self.store.key_work().await?;
         let mut status = v1::KmsStatus {
             resealed: self.rekeyed.resealed(),
             rewrapped: self.rekeyed.rewrapped(),
             last_error: self.rekeyed.last_error(),
-            work: self.store.key_work().await?.iter().filter_map(work_message).collect(),
+            work: work.iter().filter_map(work_message).collect(),
             ..v1::KmsStatus::default()
         };
         if tenant.is_empty() {

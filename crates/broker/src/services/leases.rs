@@ -60,7 +60,7 @@ impl Leases for LeaseService {
             let ask = ask::ask(request, self.core.clock.now())?;
             self.core.lend(&caller, &session, ask, None).await
         };
-        self.core.answer(&caller, work).await
+        self.core.answer(&caller, Box::pin(work)).await
     }
 
     async fn renew_lease(&self, request: Request<v1::RenewLeaseRequest>) -> Answer<v1::Lease> {

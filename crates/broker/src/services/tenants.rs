@@ -83,6 +83,14 @@ impl Tenants for TenantService {
         let (caller, request) = accept(request)?;
         self.0.answer(&caller, self.0.suspend(&caller, &request.name, false)).await
     }
+
+    async fn shred_tenant(
+        &self,
+        request: Request<v1::ShredTenantRequest>,
+    ) -> Result<Response<v1::Erasure>, Status> {
+        let (caller, request) = accept(request)?;
+        self.0.answer(&caller, self.0.shred_tenant(&caller, &request)).await
+    }
 }
 
 impl Core {
@@ -98,6 +106,9 @@ impl Core {
         self.access.permit(caller, &id).map_err(refused)?;
         self.catch_up().await.map_err(refused)?;
         let request_id = parse_optional::<RequestId>(&request.request_id).map_err(refused)?;
+        if self.directory.is_erased(&id) {
+            return Err(refused(Why::NameTaken(id.resource())));
+        }
         if let Some(existing) = self.directory.tenant(&id).await.map_err(refused)? {
             // The same request again: its answer may have been lost.
             return if request_id.is_some() && existing.row.request_id == request_id {

@@ -28,7 +28,8 @@ impl VirtualKeys for VirtualKeyService {
         request: Request<v1::CreateVirtualKeyRequest>,
     ) -> Result<Response<v1::VirtualKey>, Status> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.create_virtual_key(&caller, request)).await
+        let work = Box::pin(self.0.create_virtual_key(&caller, request));
+        self.0.answer(&caller, work).await
     }
 
     async fn get_virtual_key(

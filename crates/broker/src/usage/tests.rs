@@ -4,7 +4,7 @@ use audit::{SignerKey, proto_time};
 use domain::{AccessRule, LONGEST_TTL, ManualClock, Timestamp};
 use envelope::{LocalKms, Roots};
 use store::{SqliteStore, Store as _};
-use testkit::{FailingStore, Fault, Operation};
+use testkit::{FailingShares, FailingStore, Fault, Operation};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::*;
@@ -70,6 +70,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
         rule("reader", reads.to_vec(), "acme"),
     ];
     let key = SignerKey::from_seed("strongroom.test/log", &[7; 32]).unwrap();
+    let shares = Arc::new(FailingShares::new().await.unwrap());
     let parts = Parts {
         people: Vec::new(),
         access: Arc::new(Access::new(rules).unwrap()),
@@ -84,6 +85,8 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
         roots: Arc::new(Roots::only(kms)),
         endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
+        shares,
+        share_backups: Duration::from_hours(168),
         sinks: vec![],
         usage: UsageConfig::default(),
         store: Arc::clone(store) as _,

@@ -76,6 +76,7 @@ macro_rules! refused {
     };
 }
 
+mod erasure;
 mod keys;
 mod refused;
 
@@ -104,6 +105,7 @@ async fn every_method_that_is_answered_leaves_a_record() {
     rotate(&mut calls, &running, &credential).await;
     keys::rotate_keys(&mut calls, &running).await;
     change(&mut calls, &running, &credential.to_string(), &virtual_key).await;
+    erasure::erase(&mut calls, &running).await;
 
     let answered: BTreeSet<_> = contract().into_iter().filter(|it| it != NEVER_HERE).collect();
     assert_eq!(calls.answered, answered);
@@ -428,6 +430,7 @@ async fn every_method_that_is_refused_leaves_a_record() {
     refused::refuse_budgets(&mut calls, &running).await;
     refused::refuse_administration(&mut calls, &running).await;
     refused!(calls, running.proxy, audit:
+        check_rows CheckRowsRequest "Audit/CheckRows",
         get_checkpoint GetCheckpointRequest "Audit/GetCheckpoint",
         get_policy GetPolicyRequest "Audit/GetPolicy",
         list_records ListRecordsRequest "Audit/ListRecords",

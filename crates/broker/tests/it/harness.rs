@@ -72,10 +72,22 @@ impl Running {
     /// As `end`, and leaves what is on disk.
     pub(crate) async fn end_and_keep(mut self) -> (Vec<Record>, TempDir, Layout) {
         let records = verified(&self.admin, &self.verifier).await;
+        all_is_well(&self.admin).await;
         self.stop.send(()).unwrap();
         self.serving.join_next().await.unwrap().unwrap().unwrap();
         (records, self.folder, self.layout)
     }
+}
+
+/// Has the broker check that every row is as it was written.
+async fn all_is_well(admin: &strongroom_client::Broker) {
+    let mut audit = admin.audit();
+    let mut seen = audit.check_rows(v1::CheckRowsRequest {}).await.unwrap().into_inner();
+    let mut last = v1::CheckRowsResponse::default();
+    while let Some(message) = seen.message().await.unwrap() {
+        last = message;
+    }
+    assert!(last.done && last.findings.is_empty(), "{last:?}");
 }
 
 /// A deployment on disk that commits slowly without giving up: machines that run tests are busy.

@@ -57,9 +57,13 @@ async fn furnish(running: &Running, tenant: &str) -> (TenantId, VirtualKey) {
 /// Another machine with a root key of its own, the backup, and what is kept apart from backups.
 fn restored(lost: &Layout) -> (TempDir, Layout) {
     let (folder, layout) = listening_anywhere();
-    for file in fs::read_dir(&lost.data).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), layout.data.join(file.file_name())).unwrap();
+    let shares = |layout: &Layout| layout.data.with_file_name("shares");
+    fs::create_dir(shares(&layout)).unwrap();
+    for (from, to) in [(&lost.data, &layout.data), (&shares(lost), &shares(&layout))] {
+        for file in fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
     }
     fs::remove_file(&layout.log_key).unwrap();
     fs::copy(&lost.log_key, &layout.log_key).unwrap();

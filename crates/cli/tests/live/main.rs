@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod budgets;
+mod erasure;
 mod keys;
 mod people;
 mod retention;

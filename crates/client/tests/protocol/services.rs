@@ -271,4 +271,11 @@ impl credentials_server::Credentials for Peer {
     ) -> Answer<v1::DeleteCredentialResponse> {
         Err(Status::unimplemented("not part of the script"))
     }
+
+    async fn shred_credential(
+        &self,
+        _: Request<v1::ShredCredentialRequest>,
+    ) -> Answer<v1::Erasure> {
+        Err(Status::unimplemented("not part of the script"))
+    }
 }

@@ -126,6 +126,7 @@ fn full(kind: Kind) -> Record {
         | Kind::CredentialRotated
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
+        | Kind::CredentialShredded
         | Kind::CredentialDeleted => {
             credential(Record { method: "Credentials/UpdateCredential".to_owned(), ..by })
         }
@@ -136,6 +137,13 @@ fn full(kind: Kind) -> Record {
             rotation_percent: 25,
             deleted_version: 2,
             ..credential(Record { method: "Credentials/StartRotation".to_owned(), ..by })
+        },
+        Kind::TenantShredded | Kind::SharesDestroyed => Record {
+            method: "Tenants/ShredTenant".to_owned(),
+            tenant: "acme".to_owned(),
+            erasure_id: vec![0x81; 16].into(),
+            copies_until_time: Some(proto_time(Timestamp::from_millis(1_700_604_800_005))),
+            ..by
         },
         Kind::KekRotated
         | Kind::KekRetired

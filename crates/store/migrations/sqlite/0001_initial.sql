@@ -198,6 +198,16 @@ CREATE TABLE virtual_key (
 
 CREATE INDEX virtual_key_of_tenant ON virtual_key (tenant, id);
 
+-- Shares of keys that are to be destroyed: 16 bytes for the id of each. What was sealed with them is gone
+-- from here already; the record that says that they are destroyed takes the row along.
+CREATE TABLE erasure (
+    id         BLOB    PRIMARY KEY,
+    tenant     TEXT NOT NULL,
+    credential TEXT,
+    shares     BLOB    NOT NULL,
+    begun_at   INTEGER NOT NULL
+) STRICT;
+
 -- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is
 -- counted once.
 CREATE TABLE usage_call (

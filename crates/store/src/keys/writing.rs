@@ -53,6 +53,9 @@ fn macked(change: &Change) -> Option<(Uid, &RowMac, Named<'_>)> {
         | Change::SetPrices(_)
         | Change::DeleteBudget(_)
         | Change::DeleteCredential(_)
+        | Change::EraseCredential(..)
+        | Change::EraseTenant(..)
+        | Change::EndErasure(_)
         | Change::AddKey(_)
         | Change::RetireKeys(_)
         | Change::RewrapKey(..)
@@ -83,7 +86,7 @@ pub(crate) async fn retire<B: Backend>(
                 JOIN credential AS c ON c.uid = v.credential_uid \
                 WHERE c.tenant_uid = $1 AND substr(v.envelope, 25, 4) < $3) \
             AND NOT EXISTS (SELECT 1 FROM person \
-                WHERE tenant_uid = $1 AND substr(sealed, 25, 4) < $3)";
+                WHERE tenant_uid = $1 AND length(sealed) > 0 AND substr(sealed, 25, 4) < $3)";
     let before = bytes(newest.version);
     let of = Value::Bytes(newest.tenant_uid.as_ref());
     let values = [of, newest.version.into(), Value::Bytes(&before)];

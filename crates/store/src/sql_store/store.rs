@@ -7,11 +7,11 @@ use tokio::sync::watch;
 
 use super::{SqlStore, hand};
 use crate::{
-    Appended, CallQuery, Change, CredentialRow, Head, HealthRow, KeyPurpose, KeyRow, Page, Pending,
-    PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow,
-    VirtualKeyRow,
+    Appended, CallQuery, Change, CredentialRow, ErasureRow, Head, HealthRow, KeyPurpose, KeyRow,
+    Page, Pending, PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow,
+    UsageSum, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
-    health, mapping,
+    erasure, health, mapping,
     prune::{self, first_kept},
     usage,
     writer::Job,
@@ -307,6 +307,24 @@ impl<B: Backend> Store for SqlStore<B> {
     async fn person_behind(&self, commitment: &Hash) -> Result<Option<PersonRow>, StoreError> {
         const SQL: &str = "SELECT * FROM person WHERE commitment = $1";
         self.one(SQL, &[Value::Bytes(commitment)], mapping::person).await
+    }
+
+    async fn people(
+        &self,
+        tenant: Uid,
+        after: Option<[u8; 32]>,
+        limit: u32,
+    ) -> Result<Vec<PersonRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT * FROM person WHERE tenant_uid = $1 AND handle > $2 ORDER BY handle LIMIT $3";
+        let after = after.as_ref().map_or(&[][..], |handle| handle.as_slice());
+        let values = [tenant.as_ref().into(), Value::Bytes(after), limit.into()];
+        self.all(SQL, &values, mapping::person).await
+    }
+
+    async fn erasures(&self) -> Result<Vec<ErasureRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM erasure ORDER BY begun_at, id";
+        self.all(SQL, &[], erasure::erasure).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {

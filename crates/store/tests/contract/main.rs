@@ -9,6 +9,7 @@
 
 mod budgets;
 mod changes;
+mod erasure;
 mod faults;
 mod given;
 mod health;
@@ -124,6 +125,11 @@ contract![
     windows::a_new_day_has_all_of_its_cap_whatever_is_open_of_the_old_one,
     windows::what_a_dead_proxy_held_is_back_after_its_time_and_outlives_brokers,
     ledger::the_store_says_what_the_ledger_says,
+    erasure::a_share_is_kept_until_it_is_destroyed_and_never_again,
+    erasure::a_tenant_is_erased_with_all_that_it_owns_and_nothing_else,
+    erasure::an_erased_credential_waits_for_its_receipt,
+    erasure::columns_that_find_a_record_are_held_against_it,
+    erasure::a_row_that_is_nobodys_is_a_stray,
     keys::every_row_under_an_old_version_is_found_and_replaced,
     keys::a_change_that_comes_before_a_replacement_stays,
     keys::a_version_is_deleted_when_nothing_is_under_it,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
-use store::{PostgresStore, SqliteStore, Store};
+use store::{PostgresStore, ShareStore, SqliteStore, Store};
 use tempfile::TempDir;
 
 /// Where the store of one test lies.
@@ -43,6 +43,17 @@ impl Place {
                 Arc::new(SqliteStore::open(&path).await.unwrap())
             }
             Self::Server(url) => Arc::new(PostgresStore::connect(url, 4).await.unwrap()),
+        }
+    }
+
+    /// The store of shares of one test, which has no other store then.
+    pub(crate) async fn open_shares(&self) -> Arc<dyn ShareStore> {
+        match self {
+            Self::File(directory) => {
+                let path = directory.path().join("shares.db");
+                Arc::new(SqliteStore::open_shares(&path).await.unwrap())
+            }
+            Self::Server(url) => Arc::new(PostgresStore::connect_shares(url, 4).await.unwrap()),
         }
     }
 

@@ -171,7 +171,7 @@ async fn what_another_broker_has_made_is_over_too() {
     outside.answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#);
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
     let courier = Arc::clone(&outside) as _;
-    let other = core_with(Arc::clone(&fixture.store) as _, roots, &fixture.clock, courier).await;
+    let other = core_with(fixture.stores(), roots, &fixture.clock, courier).await;
     let keys = ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
     let lend = async || {

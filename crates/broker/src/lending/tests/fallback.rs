@@ -134,7 +134,7 @@ async fn a_report_counts_once_however_often_the_lease_is_decided() {
     let three = Three::new().await;
     let fixture = &three.0;
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
-    let other = core(Arc::clone(&fixture.store) as _, roots, &fixture.clock).await;
+    let other = core(fixture.stores(), roots, &fixture.clock).await;
     let keys = ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(&fixture.caller, &keys.public_key()).unwrap();
     let credential = named("openai");

@@ -136,7 +136,7 @@ async fn a_rotation_goes_on_at_another_broker_where_it_was_left() {
     assert_eq!(versions(&fixture, "acme").await, [(2, 2), (1, 11)]);
 
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
-    let other = core(Arc::clone(&fixture.store) as _, roots, &fixture.clock).await;
+    let other = core(fixture.stores(), roots, &fixture.clock).await;
     finish(&fixture, &Arc::new(other)).await;
     assert_eq!(versions(&fixture, "acme").await, [(2, 13)]);
 }
@@ -148,8 +148,8 @@ async fn a_broker_that_has_not_heard_of_a_rotation_lends_all_the_same() {
     fixture.put(&second).await;
     let key = put_virtual_key(&fixture).await;
     let roots = || Roots::only(Arc::clone(&fixture.kms) as _);
-    let (store, clock) = (Arc::clone(&fixture.store), &fixture.clock);
-    let deaf = core(Arc::clone(&store) as _, roots(), clock).await;
+    let clock = &fixture.clock;
+    let deaf = core(fixture.stores(), roots(), clock).await;
     // It has the tenant and one envelope in memory.
     lend_by(&deaf, &fixture, Target::Credential(name())).await.unwrap();
 
@@ -170,7 +170,7 @@ async fn a_broker_that_has_not_heard_of_a_rotation_lends_all_the_same() {
         lend_by(&deaf, &fixture, target).await.unwrap();
     }
 
-    let deaf = core(Arc::clone(&store) as _, roots(), clock).await;
+    let deaf = core(fixture.stores(), roots(), clock).await;
     lend_by(&deaf, &fixture, Target::Credential(name())).await.unwrap();
     finish(&fixture, &fixture.core).await;
     assert_eq!(versions(&fixture, "acme").await, [(2, 6)]);
@@ -288,7 +288,7 @@ async fn keys_are_wrapped_under_a_new_root_key_and_open_as_before() {
 
     let newer = Arc::new(FailingKms::over(Arc::new(open())));
     let roots = Roots::only(Arc::clone(&newer) as _);
-    let other = Arc::new(core(Arc::clone(&fixture.store) as _, roots, &fixture.clock).await);
+    let other = Arc::new(core(fixture.stores(), roots, &fixture.clock).await);
     let record = Record { kind: Kind::KeyRewrapBegun.into(), ..Record::default() };
     let admin = caller("Kms/RewrapKeys");
     other.begin(&admin, &Task::Rewrap(None), None, record).await.unwrap();
@@ -310,8 +310,7 @@ async fn keys_are_wrapped_under_a_new_root_key_and_open_as_before() {
     let records = records(&fixture).await;
     let rewrapped = records.iter().filter(|record| record.kind() == Kind::KeyRewrapped);
     assert_eq!(rewrapped.count(), 3);
-    let again =
-        core(Arc::clone(&fixture.store) as _, Roots::only(newer as _), &fixture.clock).await;
+    let again = core(fixture.stores(), Roots::only(newer as _), &fixture.clock).await;
     lend_by(&again, &fixture, Target::Credential(name())).await.unwrap();
 }
 
@@ -323,7 +322,7 @@ async fn a_tenant_moves_to_its_own_root_with_its_next_version() {
     let (root, acme) = ("acme-hsm".parse().unwrap(), "acme".parse().unwrap());
     let roots = Roots::only(Arc::clone(&fixture.kms) as _);
     let roots = roots.with(&root, &[acme], Arc::clone(&theirs) as _).unwrap();
-    let moved = core(Arc::clone(&fixture.store) as _, roots, &fixture.clock).await;
+    let moved = core(fixture.stores(), roots, &fixture.clock).await;
     let moved = Arc::new(moved);
     rotated(&moved).await;
     let mut rekeying = rekeying(&moved);
@@ -364,7 +363,7 @@ async fn a_tenants_own_root_is_rewrapped_apart_from_ours() {
         LocalKms::rotate(file, None).unwrap();
     }
 
-    let other = Arc::new(core(Arc::clone(&fixture.store) as _, roots(), &fixture.clock).await);
+    let other = Arc::new(core(fixture.stores(), roots(), &fixture.clock).await);
     let record = Record { kind: Kind::KeyRewrapBegun.into(), ..Record::default() };
     let task = Task::Rewrap(Some(root.clone()));
     other.begin(&caller("Kms/RewrapKeys"), &task, None, record).await.unwrap();
@@ -374,7 +373,7 @@ async fn a_tenants_own_root_is_rewrapped_apart_from_ours() {
     let records = records(&fixture).await;
     let rewrapped = records.iter().filter(|record| record.kind() == Kind::KeyRewrapped);
     assert_eq!(rewrapped.map(|record| &*record.tenant).collect::<Vec<_>>(), ["acme"]);
-    let again = core(Arc::clone(&fixture.store) as _, roots(), &fixture.clock).await;
+    let again = core(fixture.stores(), roots(), &fixture.clock).await;
     for tenant in ["acme", "globex"] {
         lend_by(&again, &fixture, Target::Credential(name_of(tenant))).await.unwrap();
     }

@@ -107,9 +107,9 @@ async fn a_root_that_is_not_configured_for_a_tenant_opens_none_of_its_keys() {
 
     // As when somebody with the root key and the database passed a key off as another tenant's: the
     // same stored keys, and a configuration that does not allow them.
-    let Fixture { store, kms, clock, caller, .. } = &two.fixture;
+    let Fixture { kms, clock, caller, .. } = &two.fixture;
     let other = roots(kms, &two.theirs, &["globex"]);
-    let other = core(Arc::clone(store) as _, other, clock).await;
+    let other = core(two.fixture.stores(), other, clock).await;
     let keys = sealing::ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(caller, &keys.public_key()).unwrap();
     let refused = other.lend(caller, &session, ask_of("acme"), None).await;

@@ -105,7 +105,7 @@ impl Fixture {
     /// Another broker on the same database.
     async fn another(&self) -> Core {
         let roots = Roots::only(Arc::clone(&self.kms) as _);
-        core(Arc::clone(&self.store) as _, roots, &self.clock).await
+        core(self.stores(), roots, &self.clock).await
     }
 }
 

@@ -45,7 +45,7 @@ impl Core {
         let request_id = parse_optional::<RequestId>(&request.request_id)?;
         if request_id.is_some() {
             let made_by = self.custody.version(&row, row.current_version).await?;
-            if made_by.request_id == request_id {
+            if made_by.row.request_id == request_id {
                 return self.with_test(&tenant, &row).await;
             }
         }
@@ -112,7 +112,7 @@ impl Core {
         let row_of_it = VersionRow {
             credential_uid: row.uid,
             version,
-            envelope: self.custody.seal(&kek, &row, version, &arrived.secret)?,
+            envelope: self.custody.seal(&kek, &row, version, &arrived.secret).await?,
             request_id,
             created_at: row.updated_at,
         };

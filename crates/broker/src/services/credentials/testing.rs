@@ -130,7 +130,7 @@ impl Core {
     }
 
     /// The keys that were made of a credential and can be deleted at its provider, with what it takes.
-    pub(super) async fn made_of(
+    pub(crate) async fn made_of(
         &self,
         tenant: &Tenant,
         row: &CredentialRow,

@@ -23,6 +23,7 @@ pub(super) async fn refuse_credentials(calls: &mut Calls, running: &Running) {
         delete_credential DeleteCredentialRequest "Credentials/DeleteCredential",
         disable_credential DisableCredentialRequest "Credentials/DisableCredential",
         enable_credential EnableCredentialRequest "Credentials/EnableCredential",
+        shred_credential ShredCredentialRequest "Credentials/ShredCredential",
         get_credential GetCredentialRequest "Credentials/GetCredential",
         list_credentials ListCredentialsRequest "Credentials/ListCredentials",
         rotate_credential RotateCredentialRequest "Credentials/RotateCredential",
@@ -61,6 +62,7 @@ pub(super) async fn refuse_administration(calls: &mut Calls, running: &Running) 
         get_tenant GetTenantRequest "Tenants/GetTenant",
         list_tenants ListTenantsRequest "Tenants/ListTenants",
         resume_tenant ResumeTenantRequest "Tenants/ResumeTenant",
+        shred_tenant ShredTenantRequest "Tenants/ShredTenant",
         suspend_tenant SuspendTenantRequest "Tenants/SuspendTenant",
         update_tenant UpdateTenantRequest "Tenants/UpdateTenant",
     );

@@ -4,6 +4,7 @@ use audit::{Bundle, HashTile, Reason, RecordDraft, RecordProof, SignerKey, tree_
 use domain::{AccessRule, ManualClock};
 use envelope::{KeyringSettings, LocalKms, Roots};
 use store::{Pending, SqliteStore, Store};
+use testkit::FailingShares;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
@@ -16,6 +17,7 @@ struct Fixture {
     clock: Arc<ManualClock>,
     key: SignerKey,
     kms: Arc<LocalKms>,
+    shares: Arc<FailingShares>,
 }
 
 const KEEP: Duration = Duration::from_hours(48);
@@ -42,8 +44,9 @@ impl Fixture {
         let key_file = folder.path().join("kms.key");
         LocalKms::create_new(&key_file, None).unwrap();
         let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
-        let core = core(&store, &kms, &clock, &key, keep).await;
-        Self { core, store, clock, key, kms }
+        let shares = Arc::new(FailingShares::new().await.unwrap());
+        let core = core(&store, (&kms, &shares), &clock, &key, keep).await;
+        Self { core, store, clock, key, kms, shares }
     }
 
     async fn checkpoint(&self, size: u64) -> String {
@@ -65,7 +68,7 @@ impl Fixture {
 
 async fn core(
     store: &Arc<dyn Store>,
-    kms: &Arc<LocalKms>,
+    (kms, shares): (&Arc<LocalKms>, &Arc<FailingShares>),
     clock: &Arc<ManualClock>,
     key: &SignerKey,
     keep: Option<Duration>,
@@ -104,6 +107,8 @@ async fn core(
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
         endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
+        shares: Arc::clone(shares) as _,
+        share_backups: Duration::from_hours(168),
         sinks: vec!["siem".to_owned()],
         usage: crate::config::UsageConfig::default(),
         store: Arc::clone(store),
@@ -174,7 +179,7 @@ async fn what_was_pruned_is_answered_as_pruned_and_what_remains_is_proved() {
 async fn a_broker_starts_and_writes_on_a_pruned_log() {
     let log = Fixture::new(600, Some(KEEP)).await;
     log.prune(512, &log.checkpoint(600).await).await.unwrap();
-    let core = core(&log.store, &log.kms, &log.clock, &log.key, None).await;
+    let core = core(&log.store, (&log.kms, &log.shares), &log.clock, &log.key, None).await;
     let record = refusal().record.record().clone();
     let entry = core.log.record(record).await.unwrap();
     let size = entry.index + 1;

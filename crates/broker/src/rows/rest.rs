@@ -1,0 +1,139 @@
+use audit::{Hash, Reason};
+use domain::CredentialName;
+use sha2::{Digest as _, Sha256};
+use store::{Page, StoreError};
+
+use super::{LOOKS, RowCheck, RowFinding};
+use crate::refused::Why;
+
+/// Tenants read at a time.
+const PAGE: u32 = 500;
+
+/// What is no tenant's, and what nobody would look for.
+impl RowCheck {
+    /// Compares a document with its digest in the log.
+    pub(super) fn document(
+        &mut self,
+        (table, tenant): (&'static str, &str),
+        name: String,
+        sha256: &Hash,
+        document: Option<Vec<u8>>,
+    ) -> Option<RowFinding> {
+        self.progress.rows += 1;
+        let (reason, what) = match document {
+            Some(document) if Sha256::digest(&document)[..] == sha256[..] => return None,
+            Some(_) => (Reason::RowChanged, "it does not hash to what the log says"),
+            None => (Reason::RowMissing, "the log names it"),
+        };
+        let (tenant, what) = (tenant.to_owned(), what.to_owned());
+        Some(RowFinding { reason, table, name, tenant, what })
+    }
+
+    pub(super) async fn look_at_prices(&mut self) -> Result<Vec<RowFinding>, Why> {
+        let mut found = Vec::new();
+        for ((tenant, revision), sha256) in self.expected.prices.clone() {
+            let document = self.core.store.prices(&sha256).await?;
+            let name = format!("prices {revision}");
+            found.extend(self.document(("price", &tenant), name, &sha256, document));
+        }
+        Ok(found)
+    }
+
+    /// What is to be destroyed must stay known until it is; whoever is blocked must stay known too; and
+    /// nothing is anybody's of whom the log knows nothing.
+    pub(super) async fn look_at_the_rest(&mut self) -> Result<Vec<RowFinding>, Why> {
+        let mut found = Vec::new();
+        for _ in 0..LOOKS {
+            self.expected.catch_up(&*self.core.store).await?;
+            found = self.erasures().await?;
+            found.extend(self.blocked().await?);
+            found.extend(self.strangers().await?);
+            for (table, id) in self.core.store.strays().await? {
+                found.push(RowFinding {
+                    reason: Reason::RowChanged,
+                    table,
+                    name: format!("{table} {}", hex::encode(id)),
+                    tenant: String::new(),
+                    what: "whose it is says nothing that is there".to_owned(),
+                });
+            }
+            if found.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn erasures(&self) -> Result<Vec<RowFinding>, Why> {
+        let kept = match self.core.store.erasures().await {
+            Ok(kept) => kept,
+            Err(StoreError::Corrupt(what)) => {
+                return Ok(vec![
+                    RowFinding::of_log(Reason::RowChanged, "erasure", 0).because(what),
+                ]);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut found = Vec::new();
+        for (id, (tenant, credential)) in &self.expected.erasures {
+            let row = kept.iter().find(|row| row.id.as_bytes()[..] == id[..]);
+            let of = row.and_then(|row| row.credential.as_ref());
+            let of = of.map(CredentialName::to_string).unwrap_or_default();
+            let (reason, what) = match row {
+                None => (Reason::RowMissing, "the shares are to be destroyed still"),
+                Some(row)
+                    if row.tenant.as_str() != tenant
+                        || of != *credential
+                        || !row.shares.contains(&row.id) =>
+                {
+                    (Reason::RowChanged, "it does not say what the log says")
+                }
+                Some(_) => continue,
+            };
+            let name = format!("erasure {}", hex::encode(id));
+            let (tenant, what) = (tenant.clone(), what.to_owned());
+            found.push(RowFinding { reason, table: "erasure", name, tenant, what });
+        }
+        Ok(found)
+    }
+
+    async fn blocked(&self) -> Result<Vec<RowFinding>, Why> {
+        let mut found = Vec::new();
+        for commitment in &self.expected.blocked {
+            let Ok(hash) = Hash::try_from(commitment.as_slice()) else { continue };
+            if self.core.store.person_behind(&hash).await?.is_none() {
+                let name = format!("person {}", hex::encode(hash));
+                let (reason, tenant) = (Reason::RowMissing, String::new());
+                let what = "the person is blocked".to_owned();
+                found.push(RowFinding { reason, table: "person", name, tenant, what });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Tenants of which the log knows nothing.
+    async fn strangers(&self) -> Result<Vec<RowFinding>, Why> {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = Page { after: &after, limit: PAGE };
+            let rows = match self.core.store.tenants(page).await {
+                Ok(rows) => rows,
+                // One that cannot be read is told of by its name.
+                Err(StoreError::Corrupt(_)) => return Ok(found),
+                Err(error) => return Err(error.into()),
+            };
+            for row in &rows {
+                let tenant = row.id.to_string();
+                if !self.expected.tenants.contains_key(&tenant) {
+                    let (reason, table) = (Reason::RowNotOnRecord, "tenant");
+                    let (name, what) = (row.id.resource(), "the log has no such tenant".to_owned());
+                    found.push(RowFinding { reason, table, name, tenant, what });
+                }
+            }
+            match rows.last() {
+                Some(last) if rows.len() == PAGE as usize => after = last.id.to_string(),
+                Some(_) | None => return Ok(found),
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use audit::{Kind, Record};
+use clap::Args;
+use domain::CredentialName;
+use serde::Serialize;
+use serde_json::json;
+use strongroom_proto::v1::{
+    Erasure, ListRecordsRequest, RecordFilter, ShredCredentialRequest, ShredTenantRequest,
+};
+
+use crate::{
+    audit_prove,
+    context::Context,
+    failure::Failure,
+    names::{CredentialArg, TenantArg},
+    output::list,
+    views::time,
+};
+
+#[derive(Args, Debug)]
+pub(crate) struct ShredTenant {
+    /// The tenant, such as `acme`.
+    tenant: TenantArg,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShredCredential {
+    /// The credential, such as `acme/openai-prod`.
+    credential: CredentialArg,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Args, Debug)]
+struct How {
+    /// Erase it only if it is still as it was when this was read.
+    #[arg(long)]
+    etag: Option<String>,
+    /// Erase without being asked.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Receipt {
+    /// What was erased: a tenant, such as `acme`, or a credential, such as `acme/openai-prod`.
+    erased: Erased,
+    /// Where the proof is written; the receipt goes beside it, into `FILE.record`.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+enum Erased {
+    Tenant(TenantArg),
+    Credential(CredentialArg),
+}
+
+impl FromStr for Erased {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let credential = CredentialArg::from_str(text).map(Self::Credential);
+        credential.or_else(|_| TenantArg::from_str(text).map(Self::Tenant)).map_err(|_| {
+            "name a tenant, such as `acme`, or a credential, such as `acme/openai-prod`".to_owned()
+        })
+    }
+}
+
+/// What became of an erasure.
+#[derive(Debug, Serialize)]
+struct ErasureView {
+    erased: String,
+    log_index: u64,
+    receipt_index: u64,
+    destroy_time: String,
+    copies_until_time: String,
+}
+
+impl ShredTenant {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let name = self.tenant.0.resource();
+        let what = "with all its credentials, virtual keys and budgets";
+        self.how.confirm(&name, what)?;
+        let request = ShredTenantRequest { name, etag: self.how.etag.unwrap_or_default() };
+        let erasure = context.broker()?.tenants().shred_tenant(request).await?.into_inner();
+        show(context, erasure)
+    }
+}
+
+impl ShredCredential {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let name = self.credential.0.to_string();
+        self.how.confirm(&name, "with all its versions")?;
+        let request = ShredCredentialRequest { name, etag: self.how.etag.unwrap_or_default() };
+        let erasure = context.broker()?.credentials().shred_credential(request).await?;
+        show(context, erasure.into_inner())
+    }
+}
+
+impl How {
+    /// Asks on a terminal. Without one there is nobody to ask, and nothing is erased.
+    fn confirm(&self, name: &str, with: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Failure::NotConfirmed);
+        }
+        let mut asked = io::stderr().lock();
+        write!(
+            asked,
+            "Erase {name} {with}? Its leases end now. No backup of the database brings it back, and \
+             nobody can undo this. Type `shred` to confirm: "
+        )
+        .and_then(|()| asked.flush())
+        .map_err(Failure::Output)?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map_err(Failure::Input)?;
+        if answer.trim() == "shred" { Ok(()) } else { Err(Failure::NotConfirmed) }
+    }
+}
+
+fn show(context: &Context, erasure: Erasure) -> Result<(), Failure> {
+    let Some(receipt_index) = erasure.receipt_index else {
+        return Err(Failure::SharesStand { name: erasure.name });
+    };
+    let view = ErasureView {
+        erased: erasure.name,
+        log_index: erasure.log_index,
+        receipt_index,
+        destroy_time: time(erasure.destroy_time),
+        copies_until_time: time(erasure.copies_until_time),
+    };
+    context.output.show(&view, |view| {
+        let rows = list([
+            ("erased", view.erased.clone()),
+            ("on record", view.log_index.to_string()),
+            ("receipt", view.receipt_index.to_string()),
+            ("shares destroyed", view.destroy_time.clone()),
+        ]);
+        format!("{rows}\n{}", window(&view.copies_until_time))
+    })
+}
+
+/// What a receipt does not claim.
+fn window(until: &str) -> String {
+    format!(
+        "Backups of the store of shares may have the shares until {until}, as its operator has \
+         configured. Until then, whoever has one of these, a backup of the database and the KMS can \
+         open what was erased."
+    )
+}
+
+impl Receipt {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let (tenant, credential) = match &self.erased {
+            Erased::Tenant(tenant) => (tenant.0.resource(), None),
+            Erased::Credential(credential) => {
+                (credential.0.tenant.resource(), Some(credential.0.clone()))
+            }
+        };
+        let mut client = context.broker()?.audit();
+        let filter =
+            RecordFilter { kinds: vec![Kind::SharesDestroyed.into()], ..RecordFilter::default() };
+        let mut from_index = 0;
+        let receipt = loop {
+            let request = ListRecordsRequest {
+                from_index,
+                tenant: tenant.clone(),
+                filter: Some(filter.clone()),
+                newest_first: true,
+                ..ListRecordsRequest::default()
+            };
+            let page = client.list_records(request).await?.into_inner();
+            let records = page.entries.iter().filter_map(|it| audit::decode_record(&it.body).ok());
+            if let Some(found) = records.into_iter().find(|it| is_of(it, credential.as_ref())) {
+                break found;
+            }
+            if page.next_index == 0 {
+                let what = "no receipt of an erasure of this name is in the log".to_owned();
+                return Err(Failure::NothingFound { what });
+            }
+            from_index = page.next_index;
+        };
+        let record = audit_prove::save(&mut client, receipt.index, &self.output).await?;
+        let until = record.copies_until_time.clone();
+        let statement = window(&until);
+        let result = json!({
+            "index": receipt.index,
+            "file": self.output,
+            "record": record,
+            "statement": statement,
+        });
+        context.output.show(&result, |_| {
+            format!(
+                "the receipt is entry {} of the log: {}\nverify it without a network: strongroom \
+                 audit verify-proof {} --vkey-file FILE\n{statement}",
+                receipt.index,
+                self.output.display(),
+                self.output.display(),
+            )
+        })
+    }
+}
+
+fn is_of(record: &Record, credential: Option<&CredentialName>) -> bool {
+    record.credential == credential.map(CredentialName::to_string).unwrap_or_default()
+}
