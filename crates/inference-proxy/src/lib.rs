@@ -6,12 +6,14 @@
 //! caller sends could change where a credential goes.
 
 mod aim;
+mod answering;
 mod beginning;
 mod body;
 mod brokered;
 mod busy;
 mod calling;
 mod config;
+mod encoding;
 mod explain;
 mod gateway;
 mod head_deadline;

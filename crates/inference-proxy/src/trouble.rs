@@ -32,10 +32,18 @@ pub(crate) fn failed_answer() -> Refusal {
     Refusal::new(StatusCode::BAD_GATEWAY, "upstream_failed", message)
 }
 
-fn garbled() -> Refusal {
+pub(crate) fn garbled() -> Refusal {
     let message = "what the provider answered is not HTTP, or has a head that is too large: if the \
                    credential has an address of its own, check it";
     Refusal::new(StatusCode::BAD_GATEWAY, "upstream_garbled", message)
+}
+
+/// The provider was asked not to encode its answer.
+pub(crate) fn encoded_answer() -> Refusal {
+    let message = "the provider's answer is compressed although it was asked not to do so, and an answer \
+                   that cannot be searched for the credential is not handed on: if the credential has \
+                   an address of its own, turn compression off there";
+    Refusal::new(StatusCode::BAD_GATEWAY, "upstream_encoded", message)
 }
 
 pub(crate) fn egress_refusal(error: &EgressError) -> Refusal {

@@ -105,13 +105,19 @@ impl Upstream {
     }
 
     /// From now on, answers calls of this path with this.
-    pub fn answer(&self, path: &str, status: u16, headers: &[(&str, &str)], body: &str) {
+    pub fn answer(
+        &self,
+        path: &str,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = headers
             .iter()
             .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
             .collect();
-        let body = Bytes::copy_from_slice(body.as_bytes());
+        let body = Bytes::copy_from_slice(body.as_ref());
         self.set(path, Answer::Whole(status, headers, body));
     }
 

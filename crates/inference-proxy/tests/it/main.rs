@@ -7,6 +7,7 @@ mod budgets;
 mod caller;
 mod certificates;
 mod config;
+mod encoded;
 mod explaining;
 mod falling_back;
 mod garbled;
