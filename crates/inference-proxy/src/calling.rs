@@ -25,6 +25,7 @@ use crate::{
     rewriting::rewrite,
     route::Call,
     scan::Outline,
+    steering,
     tried::Tried,
     trouble::{egress_refusal, failed, no_lease, too_slow},
     upstream::Upstream,
@@ -209,6 +210,7 @@ impl Gateway {
         let provider = provider.ok_or_else(|| unusable("its provider"))?;
         let in_path = model_in_path(call, &**loan);
         let mut target = aim(provider, &**loan, call, asked.outline.streams)?;
+        steering::check(provider, &mut frames)?;
         metering::ask_for_usage(provider, call, asked.outline.streams, &mut target);
         let hides_usage = rewrite(&mut frames, asked.outline, in_path, &target)?;
         let url = outgoing::url(&target, provider, is_native(call), asked.parts.uri.query())?;

@@ -21,6 +21,7 @@ mod passing;
 mod places;
 mod quirks;
 mod refusing;
+mod steering;
 mod streaming;
 mod targets;
 mod tls;
