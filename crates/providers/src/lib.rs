@@ -25,7 +25,7 @@ mod target;
 mod usage;
 mod verdict;
 
-pub use answer::Answer;
+pub use answer::{Answer, retry_after};
 pub use catalogue::{Catalogue, CatalogueError};
 pub use endpoint::Endpoint;
 pub use key::KeyHint;
