@@ -214,7 +214,8 @@ impl Gateway {
         metering::ask_for_usage(provider, call, asked.outline.streams, &mut target);
         let hides_usage = rewrite(&mut frames, asked.outline, in_path, &target)?;
         let url = outgoing::url(&target, provider, is_native(call), asked.parts.uri.query())?;
-        let upstream = self.upstreams.for_loan(loan).map_err(|error| egress_refusal(&error))?;
+        let upstream = self.upstreams.for_loan(loan, secret);
+        let upstream = upstream.map_err(|error| egress_refusal(&error))?;
         let planned = PlanFor { call, loan, provider, target: &target, key, upstream: &upstream };
         self.metering.begin(&planned, &mut frames, tab).await?;
         let method = asked.parts.method.clone();

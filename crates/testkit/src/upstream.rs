@@ -4,7 +4,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -62,6 +65,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     count: watch::Sender<usize>,
     connections: watch::Sender<usize>,
+    accepted: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -145,6 +149,11 @@ impl Upstream {
         drop(self.shared.count.subscribe().wait_for(|seen| *seen >= count).await);
     }
 
+    /// How many connections have been accepted.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
     /// Waits until nobody is connected.
     pub async fn until_idle(&self) {
         drop(self.shared.connections.subscribe().wait_for(|open| *open == 0).await);
@@ -177,6 +186,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
     let mut connections = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         drop(tcp.set_nodelay(true));
+        shared.accepted.fetch_add(1, Ordering::SeqCst);
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
             shared.connections.send_modify(|open| *open += 1);
