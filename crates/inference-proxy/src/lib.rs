@@ -15,6 +15,7 @@ mod calling;
 mod config;
 mod encoding;
 mod explain;
+mod framing;
 mod gateway;
 mod head_deadline;
 mod hidden_usage;
