@@ -23,6 +23,7 @@ use crate::{
     leak::Leak,
     limit_headers::tell_limits,
     metering::{self, Tab},
+    meters::Reason,
     refusal::Refusal,
     reply::{Idle, Reply, Stream},
     trouble::{encoded_answer, failed_answer, garbled},
@@ -49,6 +50,14 @@ struct Refused<'a> {
     leak: &'a Leak,
 }
 
+impl Sent<'_> {
+    /// What came of it, where the answer is the provider's.
+    fn attempt(&self, response: Response<Reply>, failure: Option<Failure>) -> Attempt {
+        let (provider, source) = (self.loan.provider().clone(), self.loan.source());
+        Attempt { response, failure, own: None, provider, source }
+    }
+}
+
 impl Gateway {
     /// What becomes of a provider's answer: it passes, or the caller is told what is wrong with it.
     pub(crate) async fn answered(
@@ -61,7 +70,8 @@ impl Gateway {
         let (asked, provider) = (sent.asked, sent.provider);
         Span::current().record("http.response.status_code", head.status.as_u16());
         let waited = self.clock.elapsed().saturating_sub(asked.started);
-        sent.upstream.series.answered(asked.call.operation, head.status, waited);
+        let reason = Reason::of(sent.loan.because());
+        sent.upstream.series.answered(asked.call.operation, reason, head.status, waited);
         if let Some(refusal) = unusable(&head) {
             let trouble = Some(Failure::ProviderTrouble);
             return Ok(own(asked, &**sent.loan, trouble, &refusal));
@@ -90,7 +100,7 @@ impl Gateway {
         let mut response = self.pass(&head, stream, provider)?;
         tell_limits(response.headers_mut(), &limits);
         say_who_served(&mut response, &**sent.loan);
-        Ok(Attempt { response, failure: None, is_own: false })
+        Ok(sent.attempt(response, None))
     }
 
     /// The provider's answer, with only those of its headers that are on the list.
@@ -154,7 +164,7 @@ impl Gateway {
         let mut response = refusal.respond(asked.shape, asked.id);
         copy_listed(head, &mut response, provider, |value| !leak.is_in(value.as_bytes()));
         say_who_served(&mut response, &***loan);
-        Attempt { response, failure, is_own: false }
+        sent.attempt(response, failure)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use domain::{Dialect, Failure, Secret};
+use domain::{Dialect, Failure, ProviderId, Secret, Source};
 use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
 use providers::Proof;
@@ -49,15 +49,18 @@ pub(crate) struct Attempt {
     pub(crate) response: Response<Reply>,
     /// What went wrong; with another credential it might not.
     pub(crate) failure: Option<Failure>,
-    /// Whether the answer is this gateway's and not a provider's.
-    pub(crate) is_own: bool,
+    /// What this gateway calls the error that the answer is, if it is its own and not a provider's.
+    pub(crate) own: Option<&'static str>,
+    pub(crate) provider: ProviderId,
+    pub(crate) source: Source,
 }
 
 impl Attempt {
     /// The answer as what the caller gets.
     fn finish(self, asked: &Asked<'_>) -> Response<Reply> {
-        if self.is_own {
-            meters::refused(asked.call.operation, self.response.status());
+        if let Some(code) = self.own {
+            let chosen = Some((&self.provider, self.source));
+            meters::refused(asked.call.operation, chosen, code, self.response.status());
         }
         self.response
     }
@@ -283,7 +286,13 @@ pub(crate) fn own(
 ) -> Attempt {
     let mut response = refusal.respond(asked.shape, asked.id);
     say_who_served(&mut response, loan);
-    Attempt { response, failure, is_own: true }
+    Attempt {
+        response,
+        failure,
+        own: Some(refusal.word()),
+        provider: loan.provider().clone(),
+        source: loan.source(),
+    }
 }
 
 /// The model of the path, as it goes out.

@@ -86,7 +86,7 @@ impl Gateway {
             self.answer(&parts, body, &route, shape, came).instrument(span).await
         };
         let mut response = answer.unwrap_or_else(|refusal| {
-            meters::refused(route.operation(), refusal.status);
+            meters::refused(route.operation(), None, refusal.word(), refusal.status);
             refusal.respond(shape, &id)
         });
         if let Ok(id) = HeaderValue::from_str(&id) {

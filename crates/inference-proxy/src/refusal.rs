@@ -55,6 +55,14 @@ impl Refusal {
         )
     }
 
+    /// The word in metrics: this gateway's own, never a provider's.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.code {
+            Cow::Borrowed(word) => word,
+            Cow::Owned(_) => "other",
+        }
+    }
+
     #[must_use]
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
