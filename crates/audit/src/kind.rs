@@ -46,6 +46,7 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LeaseRenewed
         | Kind::LeaseReleased
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         | Kind::BudgetAlert
         | Kind::AllowanceSettled
         | Kind::AllowanceExpired
@@ -126,6 +127,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::CredentialRotationStarted
         | Kind::CredentialRotationAdvanced
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         // Other prices come into force after every lease of now has ended.
         | Kind::PricesChanged
         | Kind::VirtualKeyCreated

@@ -105,7 +105,8 @@ impl Course {
             | Failure::ProviderTrouble
             | Failure::TimedOut
             | Failure::Unreachable
-            | Failure::CallersFault => None,
+            | Failure::CallersFault
+            | Failure::SecretInAnswer => None,
         });
         let retry_after = waits.min();
         Next::GiveUp(GiveUp::Exhausted { failed: self.failed.clone(), retry_after })

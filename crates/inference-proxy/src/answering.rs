@@ -20,13 +20,14 @@ use crate::{
     encoding::is_encoded,
     gateway::Gateway,
     hidden_usage::HiddenUsage,
-    leak::Leak,
+    leak::{Leak, Leaked},
     limit_headers::tell_limits,
     metering::{self, Tab},
     meters::Reason,
     refusal::Refusal,
-    reply::{Idle, Reply, Stream},
-    trouble::{encoded_answer, failed_answer, garbled},
+    reply::{Idle, Ready, Reply, Stream},
+    reporter::Reporter,
+    trouble::{encoded_answer, garbled, withheld},
     upstream::Upstream,
     upstream_error::{redirected, upstream_error},
 };
@@ -48,6 +49,7 @@ struct Refused<'a> {
     head: &'a Parts,
     error: Failed,
     leak: &'a Leak,
+    reporter: &'a Reporter,
 }
 
 impl Sent<'_> {
@@ -62,7 +64,7 @@ impl Gateway {
     /// What becomes of a provider's answer: it passes, or the caller is told what is wrong with it.
     pub(crate) async fn answered(
         &self,
-        sent: Sent<'_>,
+        sent: &Sent<'_>,
         answer: Response<Incoming>,
         tab: &mut Option<Tab>,
     ) -> Result<Attempt, Refusal> {
@@ -76,53 +78,48 @@ impl Gateway {
             let trouble = Some(Failure::ProviderTrouble);
             return Ok(own(asked, &**sent.loan, trouble, &refusal));
         }
+        let reporter = self.reporter(sent);
         let leak = Leak::new(sent.secret);
         let mut body = Begun::new(body);
         if let Some(error) = self.error_of(&head, &mut body, provider).await {
             if let Some(tab) = tab {
                 tab.answered_with_error(error.status);
             }
-            return Ok(self.told(&sent, &Refused { head: &head, error, leak: &leak }));
+            let answer = Refused { head: &head, error, leak: &leak, reporter: &reporter };
+            return Ok(self.told(sent, &answer));
         }
-        let hidden_usage = (sent.hides_usage && is_events(&head)).then(HiddenUsage::default);
+        let is_events = is_events(&head);
         let limits = tab.as_ref().map(|tab| tab.limits().to_vec()).unwrap_or_default();
         let stream = Stream {
             body: metering::Answer::new(&self.metering, tab.take(), &head, body),
             leak,
-            hidden_usage,
+            hidden_usage: (sent.hides_usage && is_events).then(HiddenUsage::default),
             idle: Idle::new(self.limits.answer_idle),
             upstream: Arc::clone(&sent.upstream),
             operation: asked.call.operation,
             started: asked.started,
             clock: Arc::clone(&self.clock),
-            meters: Arc::clone(&self.meters),
+            reporter,
+            events: is_events.then_some(asked.shape),
+            ready: Ready::default(),
         };
-        let mut response = self.pass(&head, stream, provider)?;
+        let Ok(mut response) = pass(&head, stream, sent).await else {
+            return Ok(own(asked, &**sent.loan, None, &withheld()));
+        };
         tell_limits(response.headers_mut(), &limits);
         say_who_served(&mut response, &**sent.loan);
         Ok(sent.attempt(response, None))
     }
 
-    /// The provider's answer, with only those of its headers that are on the list.
-    fn pass(
-        &self,
-        head: &Parts,
-        mut stream: Stream,
-        provider: &Provider,
-    ) -> Result<Response<Reply>, Refusal> {
-        if head.headers.values().any(|value| stream.leak.is_in(value.as_bytes())) {
-            stream.body.cut();
-            self.meters.leaks.increment(1);
-            tracing::error!(upstream = ?stream.upstream, "an answer's headers held the leased secret");
-            return Err(failed_answer());
+    fn reporter(&self, sent: &Sent<'_>) -> Reporter {
+        Reporter {
+            leases: Arc::clone(&self.leases),
+            meters: Arc::clone(&self.meters),
+            loan: Arc::clone(sent.loan),
+            key: sent.key.clone(),
+            request_id: sent.asked.id.to_owned(),
+            began: sent.asked.started,
         }
-        let mut response = Response::new(Reply::stream(stream));
-        *response.status_mut() = head.status;
-        if let Some(kind) = head.headers.get(CONTENT_TYPE) {
-            response.headers_mut().insert(CONTENT_TYPE, kind.clone());
-        }
-        copy_listed(head, &mut response, provider, |_| true);
-        Ok(response)
     }
 
     /// The error that an answer is, if it is one. What is too long, too slow or not in a form to read is
@@ -148,13 +145,19 @@ impl Gateway {
 
     /// The provider's error: what it means, and how the caller is told.
     fn told(&self, sent: &Sent<'_>, answer: &Refused<'_>) -> Attempt {
-        let Refused { head, error: Failed { status, body }, leak } = answer;
+        let Refused { head, error: Failed { status, body }, leak, reporter } = answer;
         let Sent { asked, loan, provider, .. } = sent;
         let status = *status;
         if status == StatusCode::UNAUTHORIZED {
             self.leases.forget(sent.key);
         }
         let headers = &head.headers;
+        // What is told of it has nothing of the secret in it.
+        if leak.is_in(body) {
+            reporter.secret_in("error");
+        } else if is_in_headers(leak, head) {
+            reporter.secret_in("headers");
+        }
         let failure = provider.failure(Answer { status: status.as_u16(), headers, body });
         let refusal = if status.is_redirection() {
             redirected(loan.provider(), status)
@@ -166,6 +169,29 @@ impl Gateway {
         say_who_served(&mut response, &***loan);
         sent.attempt(response, failure)
     }
+}
+
+/// The provider's answer, with only those of its headers that are on the list.
+async fn pass(
+    head: &Parts,
+    mut stream: Stream,
+    sent: &Sent<'_>,
+) -> Result<Response<Reply>, Leaked> {
+    if is_in_headers(&stream.leak, head) {
+        stream.body.cut();
+        stream.reporter.secret_in("headers");
+        return Err(Leaked);
+    }
+    if is_whole(head, sent.asked) {
+        stream.gather().await?;
+    }
+    let mut response = Response::new(Reply::stream(stream));
+    *response.status_mut() = head.status;
+    if let Some(kind) = head.headers.get(CONTENT_TYPE) {
+        response.headers_mut().insert(CONTENT_TYPE, kind.clone());
+    }
+    copy_listed(head, &mut response, sent.provider, |_| true);
+    Ok(response)
 }
 
 /// Why an answer cannot be used, whatever is in it.
@@ -180,6 +206,18 @@ fn unusable(head: &Parts) -> Option<Refusal> {
         return Some(encoded_answer());
     }
     None
+}
+
+fn is_in_headers(leak: &Leak, head: &Parts) -> bool {
+    head.headers.values().any(|value| leak.is_in(value.as_bytes()))
+}
+
+/// Whether the answer comes in one piece, so that nobody waits for its beginning. Google streams JSON,
+/// too, and AWS another format; their paths say so.
+fn is_whole(head: &Parts, asked: &Asked<'_>) -> bool {
+    let kind = head.headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    let streams = asked.outline.streams || asked.parts.uri.path().contains("tream");
+    !streams && (kind.is_empty() || kind.starts_with(b"application/json"))
 }
 
 fn is_events(head: &Parts) -> bool {

@@ -235,7 +235,7 @@ impl Gateway {
             Err((failure, refusal)) => return Ok(own(asked, &**loan, failure, &refusal)),
         };
         let sent = Sent { asked, loan, key, provider, secret, upstream, hides_usage };
-        self.answered(sent, answer, tab).await
+        self.answered(&sent, answer, tab).await
     }
 
     /// The provider's answer, or what went wrong before there was one.

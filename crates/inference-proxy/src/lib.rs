@@ -36,6 +36,7 @@ mod proxy;
 mod redact;
 mod refusal;
 mod reply;
+mod reporter;
 mod request_id;
 mod rewriting;
 mod route;

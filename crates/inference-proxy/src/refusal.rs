@@ -100,6 +100,12 @@ impl Refusal {
         response
     }
 
+    /// The same in a stream of events that has begun; whatever event was not over is over with it.
+    pub(crate) fn event(&self, dialect: Dialect, request_id: &str) -> Bytes {
+        let name = if dialect == Dialect::Anthropic { "event: error\n" } else { "" };
+        Bytes::from(format!("\n\n{name}data: {}\n\n", self.body(dialect, request_id)))
+    }
+
     fn openai_error(&self) -> Value {
         json!({
             "message": self.message,

@@ -79,6 +79,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialTested => {
             format!("{credential} tested: {}", record.verdict().as_str_name().to_lowercase())
         }
+        Kind::SecretInAnswer => format!("{credential} v{} in an answer", record.credential_version),
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
         Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),

@@ -65,6 +65,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::AllowanceReconciled => "Allowance reconciled",
         Kind::AllowanceDrawn => "Allowance drawn",
         Kind::UsageReported => "Usage reported",
+        Kind::SecretInAnswer => "Secret in a provider's answer",
     }
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetAlert
         | Kind::AllowanceReconciled
         | Kind::LogPruned => Weight::Warning,
-        Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
+        Kind::Finding | Kind::CheckpointGivenUp | Kind::SecretInAnswer => Weight::Alarm,
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped

@@ -157,6 +157,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::PolicyLoaded
         | Kind::Finding
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         | Kind::BudgetAlert
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),
     }

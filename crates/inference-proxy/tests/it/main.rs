@@ -14,6 +14,7 @@ mod garbled;
 mod harness;
 mod hidden_errors;
 mod http2;
+mod leaking;
 mod ledger;
 mod limits;
 mod metering;

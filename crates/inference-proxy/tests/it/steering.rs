@@ -41,7 +41,7 @@ async fn check(paths: &[(&str, &str, &str)], harmless: &[Value], steering: &[(&s
             for (name, value) in more.as_object().unwrap() {
                 assert_eq!(&sent[name], value);
             }
-            assert_eq!(sent["model"], "openai/gpt-4o-mini");
+            assert!(sent["model"].as_str().unwrap().ends_with("gpt-4o-mini"), "{sent}");
         }
         for (place, more) in steering {
             let (status, _, answer) = world.call(path, &body(model, more)).await;

@@ -32,6 +32,9 @@ by turns. A virtual key's scope, the prices of a budget and the lease would then
 the one that is made. So each section lists what is refused in a body, in every format, as
 `field_not_allowed`: the place, with `*` for each item of a list, and what may stand there all the same.
 
+Answers are searched for the secret that the call went out with, unless that is shorter than 12 bytes: so short
+a one would be found by chance. Give an endpoint of your own a longer one.
+
 This page is made from `crates/providers/data` by the test `the_manual_says_what_the_catalogue_says`; to
 write it anew after a change there: `PROVIDERS_MANUAL=write cargo test -p providers --test it manual`.
 ";
