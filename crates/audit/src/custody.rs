@@ -122,6 +122,7 @@ impl Custody {
             | Kind::TenantSuspended
             | Kind::TenantResumed
             | Kind::CredentialTested
+            | Kind::SecretInAnswer
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyUpdated
             | Kind::VirtualKeyRotated

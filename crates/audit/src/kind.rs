@@ -54,6 +54,7 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LeaseRenewed
         | Kind::LeaseReleased
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         | Kind::BudgetAlert
         | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
@@ -142,6 +143,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::CredentialRotationStarted
         | Kind::CredentialRotationAdvanced
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         // Other prices come into force after every lease of now has ended.
         | Kind::PricesChanged
         | Kind::VirtualKeyCreated

@@ -325,6 +325,7 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }
+        Kind::SecretInAnswer => &[Required::Tenant, Required::Credential, Required::CredentialUid],
         Kind::CredentialTested => &[
             Required::Credential,
             Required::CredentialUid,

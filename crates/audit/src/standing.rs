@@ -121,6 +121,7 @@ impl Standing {
             | Kind::CredentialRotationFinished
             | Kind::CredentialRotationRolledBack
             | Kind::CredentialTested
+            | Kind::SecretInAnswer
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
             | Kind::VirtualKeyUpdated

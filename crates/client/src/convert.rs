@@ -36,6 +36,7 @@ pub(crate) fn failure(failure: Failure) -> v1::failed_attempt::Failure {
         Failure::ProviderTrouble => v1::failed_attempt::Failure::ProviderTrouble,
         Failure::TimedOut => v1::failed_attempt::Failure::TimedOut,
         Failure::Unreachable => v1::failed_attempt::Failure::Unreachable,
+        Failure::SecretInAnswer => v1::failed_attempt::Failure::SecretInAnswer,
         // No other credential would help; a broker that is told so lends nothing.
         Failure::CallersFault => v1::failed_attempt::Failure::Unspecified,
     }

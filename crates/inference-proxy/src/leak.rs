@@ -84,7 +84,12 @@ impl Leak {
     }
 
     pub(crate) fn holds_back(&self) -> bool {
-        !self.held.is_empty()
+        self.held() > 0
+    }
+
+    /// How many bytes are held back.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
     }
 
     fn all(&self) -> impl Iterator<Item = &Form> {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use domain::Failure;
 use serde::Deserialize;
 
-use crate::{CredentialKind, Mint, MintFacts, Operation, Quirk, Rewrite};
+use crate::{CredentialKind, Mint, MintFacts, Operation, Quirk, Rewrite, Steer};
 
 /// A file of `data/`, as it is written.
 #[derive(Debug, Deserialize)]
@@ -38,6 +38,9 @@ pub(crate) struct Facts {
     pub(crate) headers: HeaderFacts,
     pub(crate) native: NativeFacts,
     pub(crate) key: KeyFacts,
+    /// What a body must not hold, in whichever format it is.
+    #[serde(default)]
+    pub(crate) steers: Vec<Steer>,
     #[serde(default)]
     pub(crate) errors: Vec<ErrorFacts>,
     #[serde(default)]

@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::{
     Answer, CatalogueError, CredentialForm, CredentialKind, Endpoint, KeyHint, MintFacts,
-    NativeCall, NativePath, Operation, Proof, Quirk, SettingForm, Settings, UsageShape,
+    NativeCall, NativePath, Operation, Proof, Quirk, SettingForm, Settings, Steer, UsageShape,
     answer::{Told, status_of_error},
     facts::{ErrorFacts, Facts},
     key_test::TestForm,
@@ -43,6 +43,7 @@ pub struct Provider {
     pass_back: Vec<HeaderName>,
     query: Vec<String>,
     native: Vec<NativePath>,
+    steers: Vec<Steer>,
     errors: Vec<ErrorFacts>,
     pub(crate) tests: Vec<TestForm>,
     mints: Vec<MintFacts>,
@@ -86,6 +87,7 @@ impl Provider {
             pass_back: header_names(&facts.headers.pass_back)?,
             query: facts.native.query,
             native: facts.native.paths.iter().map(NativePath::new).collect::<Result<_, _>>()?,
+            steers: facts.steers,
             errors: facts.errors,
             tests: tests.collect::<Result<_, _>>()?,
             mints: facts.mints,
@@ -215,6 +217,11 @@ impl Provider {
     /// The calls of its own API that may be passed through.
     pub fn native_paths(&self) -> &[NativePath] {
         &self.native
+    }
+
+    /// What a request's body must not hold, in whichever format it is.
+    pub fn steers(&self) -> &[Steer] {
+        &self.steers
     }
 
     /// Finds the call of its own API that this request makes; `None` when it may not pass through.

@@ -91,6 +91,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialShredded => format!("{credential} erased"),
         Kind::TenantShredded => format!("tenant {} erased", record.tenant),
         Kind::SharesDestroyed => format!("shares of {} destroyed", erased(record)),
+        Kind::SecretInAnswer => format!("{credential} v{} in an answer", record.credential_version),
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
         Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),

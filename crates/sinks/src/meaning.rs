@@ -74,6 +74,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialShredded => "Credential erased",
         Kind::TenantShredded => "Tenant erased",
         Kind::SharesDestroyed => "Key shares destroyed",
+        Kind::SecretInAnswer => "Secret in a provider's answer",
     }
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantShredded
         | Kind::SharesDestroyed
         | Kind::LogPruned => Weight::Warning,
-        Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
+        Kind::Finding | Kind::CheckpointGivenUp | Kind::SecretInAnswer => Weight::Alarm,
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped

@@ -163,6 +163,7 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::PolicyLoaded
         | Kind::Finding
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         | Kind::BudgetAlert
         | Kind::BudgetWouldRefuse
         | Kind::KekRotationBegun

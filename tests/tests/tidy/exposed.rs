@@ -27,6 +27,7 @@ const EXPOSED: &[(&str, usize)] = &[
     ("crates/inference-proxy/src/listener_tls.rs", 1),
     ("crates/inference-proxy/src/outgoing.rs", 1),
     ("crates/inference-proxy/src/redact.rs", 2),
+    ("crates/inference-proxy/src/upstream.rs", 1),
     ("crates/mtls/src/files.rs", 1),
     ("crates/mtls/src/material.rs", 1),
     ("crates/quickstart/src/stand_in.rs", 2),

@@ -176,6 +176,7 @@ pub(crate) fn honest() -> Vec<Record> {
         budget(Kind::BudgetDeleted),
         allowance(Kind::AllowanceDrawn),
         Record { method: "Leases/SettleUsage".to_owned(), count: 1, ..blank(Kind::UsageReported) },
+        change(Kind::SecretInAnswer, 1, 2, 4),
         allowance(Kind::AllowanceSettled),
         allowance(Kind::AllowanceExpired),
         allowance(Kind::AllowanceReconciled),

@@ -4,6 +4,7 @@
 mod echo;
 mod peer;
 mod pki;
+mod reports;
 mod services;
 
 use std::{sync::Arc, time::Duration};

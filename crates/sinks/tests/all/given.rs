@@ -155,6 +155,11 @@ fn full(kind: Kind) -> Record {
             verdict: Verdict::NoQuota.into(),
             ..credential(by)
         },
+        Kind::SecretInAnswer => Record {
+            method: "Leases/ReportFailures".to_owned(),
+            virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
+            ..credential(by)
+        },
         Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
         | Kind::VirtualKeyBlocked

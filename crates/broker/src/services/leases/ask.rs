@@ -71,6 +71,7 @@ pub(super) fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Fail
         Told::ProviderTrouble => Failure::ProviderTrouble,
         Told::TimedOut => Failure::TimedOut,
         Told::Unreachable => Failure::Unreachable,
+        Told::SecretInAnswer => Failure::SecretInAnswer,
     };
     let ago = ttl(attempt.began_ago)?.unwrap_or_default();
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
