@@ -200,7 +200,7 @@ pub struct Limits {
     pub connections: usize,
     /// Streams at once on one connection.
     pub streams_per_connection: u32,
-    /// A connection is closed after this time, give or take a tenth, so that certificates are
+    /// A connection is closed after this time, each give or take a tenth, so that certificates are
     /// checked anew.
     #[serde(with = "humantime_serde")]
     pub connection_age: Duration,

@@ -18,6 +18,7 @@ use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broker::RELOAD,
     caller::Caller,
     config::TilesConfig,
     core::Core,
@@ -42,9 +43,6 @@ const HEAD: Duration = Duration::from_secs(10);
 
 /// No connection lasts longer, so that certificates are checked anew.
 const CONNECTION: Duration = Duration::from_mins(5);
-
-/// How often certificate files are looked at.
-const RELOAD: Duration = Duration::from_secs(2);
 
 /// What is under a path never changes. It is for the one who asked only.
 const FOR_EVER: HeaderValue =

@@ -1,8 +1,8 @@
 //! TLS 1.3 with SPIFFE identities on both ends, reloaded without a restart.
 //!
 //! Both sides present an X.509-SVID and check the other's; there is no mode without certificates,
-//! no session resumption and no early data, so a connection never outlives a changed decision about
-//! who may connect by more than its own life.
+//! no session resumption and no early data. A server ends its open connections when the files that it
+//! looks at come to say that their peer is no longer accepted.
 
 mod client;
 mod connection;
@@ -11,6 +11,7 @@ mod files;
 mod identity;
 mod incoming;
 mod material;
+mod open;
 mod provider;
 mod reload;
 mod server;

@@ -2,14 +2,16 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use domain::Clock;
-use rustls::{ServerConfig, server::NoServerSessionStorage};
+use rustls::{ServerConfig, server::NoServerSessionStorage, time_provider::TimeProvider as _};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
+use webpki::KeyUsage;
 
 use crate::{
     HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsFiles, TrustDomains,
     files::Contents,
     material::{Material, Revoked},
+    open::{Open, Peer},
     provider::{ALPN, ClockTime, HTTP_ALPN, VERSIONS, crypto},
     reload::{self, Reload},
     verifier::PeerVerifier,
@@ -23,12 +25,14 @@ pub struct ServerTls {
     clock: Arc<dyn Clock>,
     protocols: &'static [&'static [u8]],
     state: ArcSwap<State>,
+    open: Arc<Open>,
 }
 
 #[derive(Debug)]
 struct State {
     fingerprint: [u8; 32],
     config: Arc<ServerConfig>,
+    verifier: Arc<PeerVerifier>,
     revoked: Revoked,
 }
 
@@ -59,12 +63,25 @@ impl ServerTls {
     ) -> Result<Arc<Self>, LoadError> {
         let state = State::build(&files, &files.read()?, &trust_domains, &clock, protocols)?;
         let state = ArcSwap::from_pointee(state);
-        Ok(Arc::new(Self { files, trust_domains, clock, protocols, state }))
+        let open = Arc::default();
+        Ok(Arc::new(Self { files, trust_domains, clock, protocols, state, open }))
     }
 
     /// Loads the files again; true when they had changed. A failure leaves the last good ones in
-    /// force. Handshakes under way finish with what they began with.
+    /// force. Connections whose peer would no longer be accepted are ended, those of handshakes under
+    /// way among them; a list that is out of date refuses handshakes and ends nothing.
     pub fn reload(&self) -> Result<bool, LoadError> {
+        let changed = self.load_changed();
+        if matches!(changed, Ok(true)) {
+            self.open.end(|peer| self.judge(peer));
+        } else {
+            // Certificates end without a change of files, too.
+            self.open.end(|peer| self.recheck(&peer.identity));
+        }
+        changed
+    }
+
+    fn load_changed(&self) -> Result<bool, LoadError> {
         let contents = self.files.read()?;
         if contents.fingerprint() == self.state.load().fingerprint {
             return Ok(false);
@@ -88,16 +105,38 @@ impl ServerTls {
     /// Brings a connection up, in five seconds at most, with a peer whose certificate is accepted.
     pub async fn accept(&self, tcp: TcpStream) -> Result<TlsConnection, HandshakeError> {
         tcp.set_nodelay(true).map_err(HandshakeError::Broken)?;
-        let stream = timeout(HANDSHAKE_TIMEOUT, self.acceptor().accept(tcp))
+        let state = self.state.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(&state.config));
+        let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
             .await
             .map_err(|_| HandshakeError::TimedOut)?
             .map_err(HandshakeError::from_io)?;
-        TlsConnection::new(stream.into(), &self.trust_domains)
+        let connection = TlsConnection::new(stream.into(), &self.trust_domains)?;
+        let connection = connection.entered(&self.open);
+        // Entered first: a reload from here on sees it, and one of before is made up for.
+        if !Arc::ptr_eq(&state, &self.state.load()) {
+            self.judge(connection.peer()).map_err(HandshakeError::Refused)?;
+        }
+        Ok(connection)
+    }
+
+    /// Whether a peer would be accepted by the files as last loaded, but for a list that is out of
+    /// date: it refuses handshakes, and breaking off what is in hand would make its end an outage.
+    fn judge(&self, peer: &Peer) -> Result<(), Refusal> {
+        self.recheck(&peer.identity)?;
+        let Some((leaf, intermediates)) = peer.chain.split_first() else { return Ok(()) };
+        let now = ClockTime(Arc::clone(&self.clock)).current_time();
+        let now = now.ok_or(Refusal::NotYetValid)?;
+        let verifier = Arc::clone(&self.state.load().verifier);
+        match verifier.judge(leaf, intermediates, now, KeyUsage::client_auth()) {
+            Ok(()) | Err(Refusal::RevocationUnknown) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Whether an identity would still be accepted: not past its end, and not named by the revocation
-    /// list as last loaded. To be asked on each request, because HTTP/2 connections last. A changed
-    /// set of authorities is not looked at here; it counts from the connection's next handshake.
+    /// list as last loaded. Asked on each request: it costs next to nothing, and is right between two
+    /// looks at the files, too.
     pub fn recheck(&self, identity: &Identity) -> Result<(), Refusal> {
         if identity.not_after <= self.clock.now() {
             return Err(Refusal::Expired);
@@ -128,18 +167,18 @@ impl State {
     ) -> Result<Self, LoadError> {
         let material = Material::parse(files, contents, trust_domains, clock.as_ref())?;
         let crypto = crypto();
-        let verifier = PeerVerifier {
+        let verifier = Arc::new(PeerVerifier {
             authorities: material.authorities,
             trust_domains: trust_domains.clone(),
             expected: None,
             algorithms: crypto.signature_verification_algorithms,
-        };
+        });
         let time = Arc::new(ClockTime(Arc::clone(clock)));
         let mut config = ServerConfig::builder_with_details(crypto, time)
             .with_protocol_versions(VERSIONS)
             .and_then(|builder| {
                 builder
-                    .with_client_cert_verifier(Arc::new(verifier))
+                    .with_client_cert_verifier(Arc::<PeerVerifier>::clone(&verifier))
                     .with_single_cert(material.chain, material.key)
             })
             .map_err(LoadError::Unusable)?;
@@ -149,7 +188,7 @@ impl State {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         let fingerprint = contents.fingerprint();
-        Ok(Self { fingerprint, config: Arc::new(config), revoked: material.revoked })
+        Ok(Self { fingerprint, config: Arc::new(config), verifier, revoked: material.revoked })
     }
 }
 

@@ -32,9 +32,20 @@ impl PeerVerifier {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), rustls::Error> {
-        self.verify_path(leaf, intermediates, now, usage)
-            .and_then(|()| self.verify_identity(leaf).map_err(Refusal::Svid))
+        self.judge(leaf, intermediates, now, usage)
             .map_err(|refusal| certificate_error(refusal).into())
+    }
+
+    /// Whether the peer is accepted at a moment, for that usage of its key.
+    pub(crate) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Refusal> {
+        self.verify_path(leaf, intermediates, now, usage)?;
+        self.verify_identity(leaf).map_err(Refusal::Svid)
     }
 
     fn verify_path(
