@@ -8,7 +8,7 @@ use std::{
 
 use domain::{AccessRule, ProviderId, SpiffePattern};
 use envelope::{KmsConfig, RootConfig, Roots};
-use mtls::{TlsFiles, TrustDomains};
+use mtls::{TlsSource, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use sinks::SinkConfig;
@@ -33,7 +33,7 @@ pub struct Config {
     /// The trust domains whose workloads may connect.
     pub trust_domains: TrustDomains,
     /// The broker's certificate, its key, and the CA of the workloads.
-    pub tls: TlsFiles,
+    pub tls: TlsSource,
     /// What holds the root key.
     pub kms: KmsConfig,
     /// Root keys that tenants brought themselves.

@@ -12,7 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use mtls::{Identity, ServerTls, TlsConnection, TlsFiles, TrustDomains};
+use mtls::{Identity, ServerTls, TlsConnection, TlsSource, TrustDomains};
 use store::Tree;
 use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -55,11 +55,11 @@ impl TileServer {
     /// Begins to listen; connections wait until [`TileServer::serve`].
     pub(crate) async fn open(
         config: &TilesConfig,
-        files: TlsFiles,
+        source: TlsSource,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let tls = ServerTls::load_for_http(files, trust_domains, clock)
+        let tls = ServerTls::load_for_http(source, trust_domains, clock)
             .context("loading the certificate")?;
         let listener = TcpListener::bind(config.listen)
             .await

@@ -4,6 +4,7 @@
 //! no session resumption and no early data. A server ends its open connections when the files that it
 //! looks at come to say that their peer is no longer accepted.
 
+mod bundle;
 mod client;
 mod connection;
 mod error;
@@ -15,9 +16,12 @@ mod open;
 mod provider;
 mod reload;
 mod server;
+mod source;
 mod trust;
 mod verifier;
+mod workload;
 
+pub use bundle::CaFiles;
 pub use client::ClientTls;
 pub use connection::TlsConnection;
 pub use error::{HandshakeError, LoadError, Refusal};
@@ -25,4 +29,6 @@ pub use files::TlsFiles;
 pub use identity::{Identity, SvidError};
 pub use incoming::{Limits, OnFailure, incoming, incoming_with};
 pub use server::ServerTls;
+pub use source::TlsSource;
 pub use trust::{InvalidTrustDomain, TrustDomains};
+pub use workload::WorkloadApi;

@@ -8,19 +8,20 @@ use tokio_rustls::TlsAcceptor;
 use webpki::KeyUsage;
 
 use crate::{
-    HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsFiles, TrustDomains,
-    files::Contents,
+    HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsSource,
+    TrustDomains,
     material::{Material, Revoked},
     open::{Open, Peer},
     provider::{ALPN, ClockTime, HTTP_ALPN, VERSIONS, crypto},
     reload::{self, Reload},
+    source::{Contents, Opened},
     verifier::PeerVerifier,
 };
 
 /// The accepting end. Each handshake uses the files as last loaded.
 #[derive(Debug)]
 pub struct ServerTls {
-    files: TlsFiles,
+    source: Opened,
     trust_domains: TrustDomains,
     clock: Arc<dyn Clock>,
     protocols: &'static [&'static [u8]],
@@ -37,34 +38,36 @@ struct State {
 }
 
 impl ServerTls {
-    /// Loads the files, or says why they cannot be used. For gRPC: HTTP/2 alone is negotiated.
+    /// Opens the source and loads what it says, or says why that cannot be used. For gRPC: HTTP/2 alone
+    /// is negotiated.
     pub fn load(
-        files: TlsFiles,
+        source: impl Into<TlsSource>,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, LoadError> {
-        Self::load_for(files, trust_domains, clock, &[ALPN])
+        Self::load_for(source.into(), trust_domains, clock, &[ALPN])
     }
 
     /// As [`ServerTls::load`], for a listener that speaks HTTP/1.1 too.
     pub fn load_for_http(
-        files: TlsFiles,
+        source: impl Into<TlsSource>,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, LoadError> {
-        Self::load_for(files, trust_domains, clock, HTTP_ALPN)
+        Self::load_for(source.into(), trust_domains, clock, HTTP_ALPN)
     }
 
     fn load_for(
-        files: TlsFiles,
+        source: TlsSource,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
         protocols: &'static [&'static [u8]],
     ) -> Result<Arc<Self>, LoadError> {
-        let state = State::build(&files, &files.read()?, &trust_domains, &clock, protocols)?;
+        let source = source.open()?;
+        let state = State::build(source.read(&trust_domains)?, &trust_domains, &clock, protocols)?;
         let state = ArcSwap::from_pointee(state);
         let open = Arc::default();
-        Ok(Arc::new(Self { files, trust_domains, clock, protocols, state, open }))
+        Ok(Arc::new(Self { source, trust_domains, clock, protocols, state, open }))
     }
 
     /// Loads the files again; true when they had changed. A failure leaves the last good ones in
@@ -82,12 +85,12 @@ impl ServerTls {
     }
 
     fn load_changed(&self) -> Result<bool, LoadError> {
-        let contents = self.files.read()?;
+        let contents = self.source.read(&self.trust_domains)?;
         if contents.fingerprint() == self.state.load().fingerprint {
             return Ok(false);
         }
         let (domains, protocols) = (&self.trust_domains, self.protocols);
-        let state = State::build(&self.files, &contents, domains, &self.clock, protocols)?;
+        let state = State::build(contents, domains, &self.clock, protocols)?;
         self.state.store(Arc::new(state));
         Ok(true)
     }
@@ -159,13 +162,13 @@ impl Reload for ServerTls {
 
 impl State {
     fn build(
-        files: &TlsFiles,
-        contents: &Contents,
+        contents: Contents,
         trust_domains: &TrustDomains,
         clock: &Arc<dyn Clock>,
         protocols: &[&[u8]],
     ) -> Result<Self, LoadError> {
-        let material = Material::parse(files, contents, trust_domains, clock.as_ref())?;
+        let fingerprint = contents.fingerprint();
+        let material = Material::parse(contents, trust_domains, clock.as_ref())?;
         let crypto = crypto();
         let verifier = Arc::new(PeerVerifier {
             authorities: material.authorities,
@@ -187,7 +190,6 @@ impl State {
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
-        let fingerprint = contents.fingerprint();
         Ok(Self { fingerprint, config: Arc::new(config), verifier, revoked: material.revoked })
     }
 }

@@ -4,6 +4,7 @@
 
 mod complete;
 mod config;
+mod connections;
 mod families;
 mod harness;
 mod hostile;
