@@ -206,10 +206,7 @@ impl Broker {
         let (tls_of, failed) = (Arc::clone(&tls), Arc::new(failed));
         let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, failed);
         let routes = Routes::new(health_service);
-        let routes = match reflection {
-            true => routes.add_service(reflection_service()?),
-            false => routes,
-        };
+        let routes = if reflection { routes.add_service(reflection_service()?) } else { routes };
         let routes = add_services(routes, &core, &tls, &tasks).prepare();
         let guard = Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls);
         let front = Front::new(guard.layer(routes), &limits, stop.clone());

@@ -91,14 +91,13 @@ fn check_own(
 fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static>>>, LoadError> {
     let mut anchors = BTreeMap::new();
     for (domain, authorities) in bundles {
-        let parsed: Result<Vec<_>, _> = authorities
-            .iter()
-            .map(|certificate| {
-                webpki::anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned())
-            })
-            .collect();
-        let parsed = parsed.map_err(|_| LoadError::NotAuthorities(domain.clone()))?;
-        anchors.insert(domain.clone(), parsed);
+        let mut of_domain = Vec::new();
+        for certificate in authorities {
+            let anchor = webpki::anchor_from_trusted_cert(certificate)
+                .map_err(|_| LoadError::NotAuthorities(domain.clone()))?;
+            of_domain.push(anchor.to_owned());
+        }
+        anchors.insert(domain.clone(), of_domain);
     }
     Ok(anchors)
 }

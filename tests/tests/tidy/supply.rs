@@ -110,9 +110,10 @@ fn run(command: &mut Command, input: &str) -> Result<String, String> {
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = program.wait_with_output().unwrap();
-    match output.status.success() {
-        true => Ok(String::from_utf8(output.stdout).unwrap()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
 
