@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use audit::{Kind, PolicyDocument, Reason, Record};
 use domain::{AccessRule, Clock, SystemClock};
 use egress::{Client, Exit};
-use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
@@ -21,7 +20,8 @@ use tokio::{
     time::{self, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::Router};
+use tonic::service::Routes;
+use tower::Layer as _;
 
 use crate::{
     access::Access,
@@ -34,7 +34,7 @@ use crate::{
     follower,
     guard::Guard,
     key_tests,
-    listener::Peer,
+    listener::Front,
     outside,
     rekeying::{Pace, Rekeying},
     rotating, rows,
@@ -82,8 +82,9 @@ const LONGEST_REPORT: usize = 2 * 1024 * 1024;
 /// The longest document of prices, in bytes.
 const LONGEST_PRICES: usize = 4 * 1024 * 1024;
 
-/// How often certificate files are looked at.
-const RELOAD: Duration = Duration::from_secs(2);
+/// How often certificate files are looked at: what they revoke is at an end within two seconds, with
+/// time to spare for reading a long list.
+pub(crate) const RELOAD: Duration = Duration::from_millis(500);
 
 /// How often the broker asks itself whether it can do its work.
 const SELF_CHECK: Duration = Duration::from_secs(2);
@@ -209,31 +210,30 @@ impl Broker {
         let failed = move |why: &str| {
             tally.count(Reason::HandshakeFailed, format!("Handshake/{why}"));
         };
-        let tls_of = Arc::clone(&tls);
-        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, Arc::new(failed))
-            .map(|connection| connection.map(Peer::new));
-        let router = builder(&limits)
-            .layer(Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls))
-            .add_service(health_service)
-            .add_optional_service(reflection.then(reflection_service).transpose()?);
-        let router = add_services(router, &core, &tls, (&tasks, &stop));
+        let (tls_of, failed) = (Arc::clone(&tls), Arc::new(failed));
+        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, failed);
+        let routes = Routes::new(health_service);
+        let routes = if reflection { routes.add_service(reflection_service()?) } else { routes };
+        let routes = add_services(routes, &core, &tls, &tasks).prepare();
+        let guard = Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls);
+        let front = Front::new(guard.layer(routes), &limits, stop.clone());
 
         let draining = stop.clone();
-        let serving = router.serve_with_incoming_shutdown(incoming, async move {
+        let asked = async move {
             shutdown.await;
             tracing::info!("shutting down");
             closing.cancel();
-            // Streams without an end would hold the drain up.
             draining.cancel();
-        });
+        };
+        let serving = async { tokio::join!(front.serve(incoming), asked) };
         let drained = async {
             stop.cancelled().await;
             time::sleep(limits.drain).await;
         };
-        let ended = tokio::select! {
-            ended = serving => ended.context("serving"),
-            () = drained => Ok(()),
-        };
+        tokio::select! {
+            ((), ()) = serving => {}
+            () = drained => tracing::warn!("calls in hand did not finish in time"),
+        }
         stop.cancel();
         core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
@@ -249,7 +249,7 @@ impl Broker {
         }
         signing.end().await;
         store.close().await;
-        ended
+        Ok(())
     }
 
     /// Starts what goes on beside the calls, until the broker stops.
@@ -369,35 +369,16 @@ async fn exporters(
     Ok(outlets.into_iter().map(exporter).collect())
 }
 
-fn builder(limits: &Limits) -> Server {
-    Server::builder()
-        .max_concurrent_streams(limits.streams_per_connection)
-        .max_connection_age(jittered(limits.connection_age))
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_max_header_list_size(32 * 1024)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-}
-
-fn add_services<L>(
-    router: Router<L>,
+fn add_services(
+    routes: Routes,
     core: &Arc<Core>,
     tls: &Arc<ServerTls>,
-    (tasks, stop): (&TaskTracker, &CancellationToken),
-) -> Router<L> {
+    tasks: &TaskTracker,
+) -> Routes {
     let core = || Arc::clone(core);
-    let leases = LeaseService {
-        core: core(),
-        tls: Arc::clone(tls),
-        tasks: tasks.clone(),
-        stop: stop.clone(),
-    };
-    let audit = AuditService {
-        core: core(),
-        tls: Arc::clone(tls),
-        tasks: tasks.clone(),
-        stop: stop.clone(),
-    };
-    router
+    let leases = LeaseService { core: core(), tls: Arc::clone(tls), tasks: tasks.clone() };
+    let audit = AuditService { core: core(), tls: Arc::clone(tls), tasks: tasks.clone() };
+    routes
         .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_REPORT))
         .add_service(
             CredentialsServer::new(CredentialService(core()))
@@ -473,13 +454,4 @@ fn reflection_service() -> anyhow::Result<
         .register_encoded_file_descriptor_set(strongroom_proto::DESCRIPTORS)
         .build_v1()
         .context("describing the contract")
-}
-
-/// Give or take a tenth, so that connections made together are not closed together.
-fn jittered(age: Duration) -> Duration {
-    let mut random = [0; 2];
-    // Without random bytes the age is what it says, which is safe too.
-    let _ = getrandom::fill(&mut random);
-    let share = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-    age.min(Duration::from_hours(24)).mul_f64(0.9 + 0.2 * share)
 }

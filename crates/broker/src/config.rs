@@ -8,7 +8,7 @@ use std::{
 
 use domain::{AccessRule, ProviderId, SpiffePattern};
 use envelope::{KeyringSettings, KmsConfig, KmsOpenError, RootConfig, Roots};
-use mtls::{TlsFiles, TrustDomains};
+use mtls::{TlsSource, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use sinks::SinkConfig;
@@ -35,7 +35,7 @@ pub struct Config {
     /// The trust domains whose workloads may connect.
     pub trust_domains: TrustDomains,
     /// The broker's certificate, its key, and the CA of the workloads.
-    pub tls: TlsFiles,
+    pub tls: TlsSource,
     /// What holds the root key.
     pub kms: KmsConfig,
     /// What holds a second root key, if there is one, for the day on which the first is lost: elsewhere,
@@ -248,7 +248,7 @@ pub struct Limits {
     pub connections: usize,
     /// Streams at once on one connection.
     pub streams_per_connection: u32,
-    /// A connection is closed after this time, give or take a tenth, so that certificates are
+    /// A connection is closed after this time, each give or take a tenth, so that certificates are
     /// checked anew.
     #[serde(with = "humantime_serde")]
     pub connection_age: Duration,

@@ -4,21 +4,28 @@ use strongroom_proto::v1::TailRecordsRequest;
 
 use crate::speech::say;
 
-/// Tells each record as it becomes durable, from an index on, until the broker ends the stream.
-pub(crate) async fn narrate(admin: Broker, from_index: u64) {
-    let request = TailRecordsRequest { from_index: Some(from_index), ..Default::default() };
-    let Ok(mut records) =
-        admin.audit().tail_records(request).await.map(tonic::Response::into_inner)
-    else {
-        say("  The log cannot be followed.");
-        return;
-    };
-    while let Ok(Some(page)) = records.message().await {
-        let names = Names::told(&page.disclosures);
-        for entry in page.entries {
-            if let Ok(record) = decode_record(&entry.body) {
-                say(line(&record, &names));
+/// Tells each record as it becomes durable, from an index on, until the broker is gone.
+pub(crate) async fn narrate(admin: Broker, mut from_index: u64) {
+    let mut followed = false;
+    loop {
+        let request = TailRecordsRequest { from_index: Some(from_index), ..Default::default() };
+        let Ok(answer) = admin.audit().tail_records(request).await else {
+            if !followed {
+                say("  The log cannot be followed.");
             }
+            return;
+        };
+        followed = true;
+        let mut records = answer.into_inner();
+        // A stream ends with its connection, which has an age; the next one goes on from there.
+        while let Ok(Some(page)) = records.message().await {
+            let names = Names::told(&page.disclosures);
+            for entry in page.entries {
+                if let Ok(record) = decode_record(&entry.body) {
+                    say(line(&record, &names));
+                }
+            }
+            from_index = page.next_index;
         }
     }
 }

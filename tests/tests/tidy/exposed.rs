@@ -29,7 +29,6 @@ const EXPOSED: &[(&str, usize)] = &[
     ("crates/inference-proxy/src/redact.rs", 2),
     ("crates/inference-proxy/src/upstream.rs", 1),
     ("crates/mtls/src/files.rs", 1),
-    ("crates/mtls/src/material.rs", 1),
     ("crates/quickstart/src/stand_in.rs", 2),
     ("crates/quickstart/src/system.rs", 1),
     ("crates/sealing/src/seal.rs", 2),

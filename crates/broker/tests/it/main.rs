@@ -4,6 +4,7 @@
 
 mod complete;
 mod config;
+mod connections;
 mod failures;
 mod families;
 mod harness;

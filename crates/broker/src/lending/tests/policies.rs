@@ -132,6 +132,7 @@ fn failure() -> impl Strategy<Value = Failure> {
         Just(Failure::TimedOut),
         Just(Failure::Unreachable),
         Just(Failure::CallersFault),
+        Just(Failure::SecretInAnswer),
     ]
 }
 
