@@ -13,7 +13,7 @@ fn what_is_erased_has_a_receipt_that_is_verified_without_a_network() {
         assert!(running.give(&put, b"sk-proj-0123456789abcdef").status.success());
     }
     let (code, said) = running.refused(&["audit", "receipt", "acme/openai", "-o", "none"]);
-    assert_eq!(code, 1, "{said}");
+    assert_eq!(code, 5, "{said}");
     let (code, said) = running.refused(&["credentials", "shred", "acme/openai"]);
     assert_eq!(code, 1);
     assert!(said.contains("--yes"), "nobody is there to be asked: {said}");

@@ -95,7 +95,9 @@ fn full(kind: Kind) -> Record {
             ..by
         },
         Kind::PolicyLoaded => Record { policy_sha256: vec![0x45; 32].into(), ..itself },
-        Kind::Finding => Record { reason: Reason::LogForked.into(), ..itself },
+        Kind::Finding => {
+            Record { reason: Reason::RowChanged.into(), table: "credential".to_owned(), ..itself }
+        }
         Kind::CheckpointGivenUp | Kind::LogPruned => {
             Record { tree_size: 700, tree_root: vec![0x46; 32].into(), ..itself }
         }
@@ -126,7 +128,6 @@ fn full(kind: Kind) -> Record {
         | Kind::CredentialRotated
         | Kind::CredentialDisabled
         | Kind::CredentialEnabled
-        | Kind::CredentialShredded
         | Kind::CredentialDeleted => {
             credential(Record { method: "Credentials/UpdateCredential".to_owned(), ..by })
         }
@@ -137,6 +138,10 @@ fn full(kind: Kind) -> Record {
             rotation_percent: 25,
             deleted_version: 2,
             ..credential(Record { method: "Credentials/StartRotation".to_owned(), ..by })
+        },
+        Kind::CredentialShredded => Record {
+            erasure_id: vec![0x81; 16].into(),
+            ..credential(Record { method: "Credentials/ShredCredential".to_owned(), ..by })
         },
         Kind::TenantShredded | Kind::SharesDestroyed => Record {
             method: "Tenants/ShredTenant".to_owned(),
