@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod application;
 mod backing;
 mod deployment;
 mod export;
@@ -19,6 +20,7 @@ mod search;
 mod upstream;
 
 pub use admin::NewCredential;
+pub use application::Application;
 pub use backing::{Backing, server_files};
 pub use deployment::Deployment;
 pub use export::{Export, export};
