@@ -6,7 +6,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
@@ -113,7 +113,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     while let Ok((connection, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         connections.spawn(async move {
-            let answer = service_fn(|request| answer(request, &state));
+            let answer = service_fn(|request| answer(request, Arc::clone(&state)));
             // How a connection ends is the other side's business.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(connection), answer)
@@ -122,9 +122,9 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-type Answer = Response<BoxBody<Bytes, io::Error>>;
+type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
-async fn answer(request: Request<Incoming>, state: &State) -> Result<Answer, hyper::Error> {
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, hyper::Error> {
     let path = request.uri().path().to_owned();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = header(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
@@ -160,7 +160,7 @@ async fn answer(request: Request<Incoming>, state: &State) -> Result<Answer, hyp
 }
 
 fn plain(body: &Value) -> Answer {
-    let body = Full::new(Bytes::from(body.to_string())).map_err(io::Error::other).boxed();
+    let body = Full::new(Bytes::from(body.to_string())).map_err(io::Error::other).boxed_unsync();
     Response::builder().header(CONTENT_TYPE, "application/json").body(body).unwrap()
 }
 
@@ -177,7 +177,7 @@ fn events_of(events: Vec<String>, flow: watch::Receiver<Flow>) -> Answer {
             }
         }
     });
-    let body = BodyExt::boxed(StreamBody::new(Box::pin(frames)));
+    let body = BodyExt::boxed_unsync(StreamBody::new(frames));
     Response::builder().header(CONTENT_TYPE, "text/event-stream").body(body).unwrap()
 }
 

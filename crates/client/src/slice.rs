@@ -14,8 +14,8 @@ pub(crate) struct Slice {
     pub(crate) id: SliceId,
     allowance: Allowance,
     limited: Vec<Unit>,
-    /// Whether tokens are counted, and by nothing but rate limits.
-    rates_tokens: bool,
+    /// What is settled of a call whose outcome nobody knows.
+    settled_anyway: &'static [Unit],
     /// When it was asked for.
     pub(crate) drawn_at: Duration,
     ends_at: Duration,
@@ -50,7 +50,7 @@ impl Slice {
         Self {
             id,
             allowance: Allowance::new(&granted, &limited, moment(ends_at)),
-            rates_tokens: limited.contains(&Unit::Tokens) && only_rates(&wire.limits),
+            settled_anyway: settled_anyway(&limited, &wire.limits),
             limited,
             drawn_at,
             ends_at,
@@ -80,15 +80,14 @@ impl Slice {
     /// A call of whose outcome nothing is known, but that it was made and what it needed.
     pub(crate) fn lose(&mut self, ticket: Ticket, need: &Amounts) {
         self.under_way = self.under_way.saturating_sub(1);
-        let mut known = vec![Unit::Requests, Unit::Concurrent];
+        let known = self.settled_anyway;
         let mut spent = Spending { requests: need.of(Unit::Requests), ..Spending::default() };
-        if self.rates_tokens {
-            known.push(Unit::Tokens);
+        if known.contains(&Unit::Tokens) {
             spent.input_tokens = need.of(Unit::InputTokens);
             spent.output_tokens = need.of(Unit::OutputTokens);
         }
         self.has_lost |= self.limited.iter().any(|unit| !known.contains(unit));
-        self.allowance.lose(ticket, &known, &spent);
+        self.allowance.lose(ticket, known, &spent);
     }
 
     pub(crate) fn limited(&self) -> &[Unit] {
@@ -135,12 +134,18 @@ impl Slice {
     }
 }
 
-/// Whether no budget counts tokens, of whatever kind.
-fn only_rates(limits: &[v1::LimitView]) -> bool {
+/// That it was a call, and is none under way any more. And its worst case, where tokens are counted, and
+/// by nothing but rate limits, which forget it in a minute and which nobody reconciles.
+fn settled_anyway(limited: &[Unit], limits: &[v1::LimitView]) -> &'static [Unit] {
     let counts_tokens = |view: &&v1::LimitView| {
         matches!(view.unit(), v1::Unit::InputTokens | v1::Unit::OutputTokens | v1::Unit::Tokens)
     };
-    limits.iter().filter(counts_tokens).all(|view| view.is_rate)
+    let only_rates = limits.iter().filter(counts_tokens).all(|view| view.is_rate);
+    if limited.contains(&Unit::Tokens) && only_rates {
+        &[Unit::Requests, Unit::Concurrent, Unit::Tokens]
+    } else {
+        &[Unit::Requests, Unit::Concurrent]
+    }
 }
 
 /// The rules count in moments; here they are of the clock that goes on in suspend.
