@@ -4,6 +4,7 @@
 
 mod brokers;
 mod budget_race;
+mod calling;
 mod commits;
 mod deployment;
 mod fleet;
@@ -14,6 +15,7 @@ mod process;
 mod proxy;
 mod quantiles;
 mod revocations;
+mod spending;
 mod table;
 mod verify;
 
@@ -43,6 +45,9 @@ enum Command {
     Kills(kills::Args),
     /// Whether callers that race for a budget spend more than it.
     BudgetRace(budget_race::Args),
+    /// Whether budgets hold when proxies spend them: in races, when proxies are killed, when windows
+    /// move on, and while the database is away.
+    Spending(spending::Args),
     /// How long an auditor waits for the verification of a large export.
     Verify(verify::Args),
     /// A process that the others start.
@@ -74,6 +79,7 @@ fn main() -> anyhow::Result<()> {
             Command::Revocations(args) => revocations::run(args).await,
             Command::Kills(args) => kills::run(args).await,
             Command::BudgetRace(args) => budget_race::run(args).await,
+            Command::Spending(args) => spending::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Role(Role::Empty(args)) => lease::empty::run(args).await,
             Command::Role(Role::Record(args)) => lease::record::run(args).await,

@@ -30,12 +30,13 @@ pub(crate) struct Upstream {
 type Uses = Arc<Mutex<HashMap<String, Vec<Duration>>>>;
 
 impl Upstream {
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    /// Starts one whose answers say to have taken so many tokens of input and of output.
+    pub(crate) async fn start(took: (u64, u64)) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let uses = Uses::default();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, Arc::clone(&uses)));
+        serving.spawn(serve(listener, Arc::clone(&uses), answer_of(took)));
         Ok(Self { address, uses, _serving: serving })
     }
 
@@ -46,33 +47,45 @@ impl Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, uses: Uses) {
+async fn serve(listener: TcpListener, uses: Uses, said: Bytes) {
     let mut connections = JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
         // Those that have ended are of no use to anybody.
         while connections.try_join_next().is_some() {}
         drop(connection.set_nodelay(true));
-        let uses = Arc::clone(&uses);
+        let (uses, said) = (Arc::clone(&uses), said.clone());
         connections.spawn(async move {
-            let service = service_fn(|request| answer(request, &uses));
+            let service = service_fn(|request| answer(request, &uses, &said));
             // How a connection ends is the other side's business.
             drop(http1::Builder::new().serve_connection(TokioIo::new(connection), service).await);
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, uses: &Uses) -> Result<Answer, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    uses: &Uses,
+    said: &Bytes,
+) -> Result<Answer, Infallible> {
     let at = SystemClock.elapsed();
     let key = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = key.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
     uses.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(at);
     // A caller that is gone needs no answer, and the use is noted.
     drop(request.into_body().collect().await);
-    let mut answer = Response::new(Full::new(Bytes::from_static(ANSWER)));
+    let mut answer = Response::new(Full::new(said.clone()));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(answer)
 }
 
 type Answer = Response<Full<Bytes>>;
 
-const ANSWER: &[u8] = br#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"Hello."}}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
+fn answer_of((input, output): (u64, u64)) -> Bytes {
+    let all = input + output;
+    Bytes::from(format!(
+        "{{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1,\
+         \"model\":\"gpt-4o-mini\",\"choices\":[{{\"index\":0,\"finish_reason\":\"stop\",\
+         \"message\":{{\"role\":\"assistant\",\"content\":\"Hello.\"}}}}],\
+         \"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output},\"total_tokens\":{all}}}}}"
+    ))
+}
