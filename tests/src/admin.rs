@@ -67,10 +67,14 @@ impl Deployment {
     }
 
     /// Begins to put another secret in a credential's place, with this share of the leases.
-    pub async fn start_rotation(&self, name: &str, secret: &str, percent: u32) -> v1::Credential {
+    pub async fn start_rotation(
+        &self,
+        name: &str,
+        secret: &str,
+        plan: v1::RotationPlan,
+    ) -> v1::Credential {
         let name: CredentialName = name.parse().unwrap();
         let secret = Secret::new(secret.as_bytes().to_vec());
-        let plan = v1::RotationPlan { canary_percent: percent, ..v1::RotationPlan::default() };
         self.admin().start_rotation(&name, &secret, plan, None, &request_id(), false).await.unwrap()
     }
 

@@ -28,24 +28,25 @@ pub(crate) async fn go_on(core: Arc<Core>, leads: watch::Receiver<bool>, stop: C
 /// How often a leader looks for steps that are due.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// So many steps are taken before the leader looks whether it still leads.
+/// So many are read at once.
 const AT_ONCE: u32 = 100;
 
 impl Core {
     /// Takes every step that is due.
     pub(crate) async fn take_rotations_on(&self) -> Result<(), Why> {
-        let due = self.store.rotations_due(self.clock.now(), AT_ONCE).await?;
-        if due.is_empty() {
-            return Ok(());
-        }
-        self.catch_up().await?;
-        for name in due {
-            // One that cannot go on does not hold the others up.
-            if let Err(why) = self.take_step(&name).await {
-                tracing::warn!(credential = %name, ?why, "a rotation waits");
+        let (now, mut after) = (self.clock.now(), None);
+        loop {
+            let due = self.store.rotations_due(now, after.as_ref(), AT_ONCE).await?;
+            let Some(last) = due.last() else { return Ok(()) };
+            after = Some(last.clone());
+            self.catch_up().await?;
+            for name in due {
+                // One that cannot go on does not hold the others up.
+                if let Err(why) = self.take_step(&name).await {
+                    tracing::warn!(credential = %name, ?why, "a rotation waits");
+                }
             }
         }
-        Ok(())
     }
 
     async fn take_step(&self, name: &CredentialName) -> Result<(), Why> {
@@ -54,10 +55,25 @@ impl Core {
         let now = self.clock.now();
         // By what is under the row's MAC, and not by what found it.
         let next = held.row.rotation.as_ref().and_then(|rotation| rotation.next_step(now));
-        match next.filter(|_| held.row.enabled) {
-            Some(next) => self.enter(&tenant, &held.row, next, None).await.map(drop),
-            None => Ok(()),
+        let Some(next) = next.filter(|_| held.row.enabled) else { return Ok(()) };
+        // A key that nobody has called with yet has met no failure either.
+        if self.is_unproven(name, &next).await? {
+            return Ok(());
         }
+        self.enter(&tenant, &held.row, next, None).await.map(drop)
+    }
+
+    /// Whether nothing has shown yet that the provider accepts a rotation's new key: no test before it
+    /// began, and no call since.
+    async fn is_unproven(&self, name: &CredentialName, rotation: &Rotation) -> Result<bool, Why> {
+        Ok(!rotation.tested && !self.store.has_served(name, rotation.candidate).await?)
+    }
+
+    /// Whether a rotation's next step is due and waits for the new key to be seen to work.
+    pub(crate) async fn waits(&self, row: &CredentialRow) -> Result<bool, Why> {
+        let Some(rotation) = &row.rotation else { return Ok(false) };
+        let is_due = rotation.next_step(self.clock.now()).is_some();
+        Ok(is_due && self.is_unproven(&row.name(), rotation).await?)
     }
 
     /// Sets a rotation back because of what calls have met. Another broker may do the same at the same

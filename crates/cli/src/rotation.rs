@@ -198,7 +198,12 @@ pub(crate) fn told(rotation: &RotationView) -> String {
     };
     let seen = [(new, &rotation.candidate), (old, &rotation.previous)];
     let seen = seen.map(|(version, counts)| counted(version, counts));
-    format!("{step}; {}", seen.join(", "))
+    let waits = if rotation.waits {
+        "; waits until a call is answered with the new key: `--promote` goes on without"
+    } else {
+        ""
+    };
+    format!("{step}; {}{waits}", seen.join(", "))
 }
 
 fn counted(version: u64, counts: &CountsView) -> String {
@@ -253,6 +258,7 @@ mod tests {
             start_time: "2023-11-14T22:13:20Z".to_owned(),
             step_time: "2023-11-14T22:13:20Z".to_owned(),
             next_step_time: "2023-11-14T22:15:20Z".to_owned(),
+            waits: false,
             because: "credential_refused".to_owned(),
             candidate: CountsView { leases: 2, refused: 1, no_quota: 0, not_allowed: 1 },
             previous: CountsView { leases: 30, ..CountsView::default() },
@@ -265,6 +271,8 @@ mod tests {
         let expected = "canary: version 4 serves 5 % of new leases; \
                         version 4: 2 leases, 2 refusals, version 3: 30 leases, 0 refusals";
         assert_eq!(told, expected);
+        let waiting = super::told(&RotationView { waits: true, ..rotation("canary") });
+        assert!(waiting.starts_with(expected) && waiting.contains("`--promote`"), "{waiting}");
         let back = super::told(&rotation("rolled_back"));
         assert!(
             back.starts_with("set back (credential_refused): version 3 serves alone"),

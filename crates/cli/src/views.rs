@@ -63,6 +63,8 @@ pub(crate) struct RotationView {
     pub(crate) start_time: String,
     pub(crate) step_time: String,
     pub(crate) next_step_time: String,
+    /// Whether the next step is due and waits for a call that is answered with the new key.
+    pub(crate) waits: bool,
     /// Why it was set back.
     pub(crate) because: String,
     /// As the broker that answers has counted.
@@ -260,6 +262,7 @@ impl From<Rotation> for RotationView {
             start_time: time(rotation.start_time),
             step_time: time(rotation.step_time),
             next_step_time: time(rotation.next_step_time),
+            waits: rotation.waits,
             because: rotation.because,
             candidate: rotation.candidate.map(CountsView::from).unwrap_or_default(),
             previous: rotation.previous.map(CountsView::from).unwrap_or_default(),

@@ -30,6 +30,8 @@ pub struct Rotation {
     pub since: Timestamp,
     /// The last four characters of the version that is not the current one.
     pub other_last_four: String,
+    /// Whether a test has shown before it began that the provider accepts the new key.
+    pub tested: bool,
 }
 
 /// How a rotation is to go.
@@ -68,12 +70,12 @@ pub enum SetBack {
 }
 
 impl Rotation {
-    /// Begins one, with its first share. `last_four` is of the new version.
+    /// Begins one, with its first share. `last_four` and `tested` are of the new version.
     pub fn begin(
         operation: RequestId,
         (previous, candidate): (u64, u64),
         plan: RotationPlan,
-        last_four: String,
+        (last_four, tested): (String, bool),
         now: Timestamp,
     ) -> Self {
         let state = RotationState::Canary(plan.percent);
@@ -86,6 +88,7 @@ impl Rotation {
             started: now,
             since: now,
             other_last_four: last_four,
+            tested,
         }
     }
 

@@ -24,6 +24,7 @@ struct Written {
     started: i64,
     since: i64,
     other_last_four: String,
+    tested: bool,
 }
 
 /// The one text for a rotation, empty for none; it is under the row's MAC.
@@ -47,6 +48,7 @@ pub fn write_rotation(rotation: Option<&Rotation>) -> String {
         started: rotation.started.as_millis(),
         since: rotation.since.as_millis(),
         other_last_four: rotation.other_last_four.clone(),
+        tested: rotation.tested,
     };
     serde_json::to_string(&written).unwrap_or_default()
 }
@@ -75,6 +77,7 @@ pub(crate) fn read_rotation(text: &str) -> Result<Option<Rotation>, StoreError> 
             started: Timestamp::from_millis(written.started),
             since: Timestamp::from_millis(written.since),
             other_last_four: written.other_last_four,
+            tested: written.tested,
         })
     };
     read().map(Some).ok_or_else(|| StoreError::Corrupt("credential.rotation".to_owned()))

@@ -72,11 +72,12 @@ pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
         page: Page<'_>,
     ) -> Result<Vec<CredentialRow>, StoreError>;
 
-    /// The names of credentials with a rotation of which a step is due by this time, the longest due
-    /// first. Of disabled credentials no step is due.
+    /// The credentials after `after`, by name, with a rotation of which a step is due by this time. Of
+    /// disabled credentials no step is due.
     async fn rotations_due(
         &self,
         by: Timestamp,
+        after: Option<&CredentialName>,
         limit: u32,
     ) -> Result<Vec<CredentialName>, StoreError>;
 
@@ -86,6 +87,13 @@ pub trait Store: BudgetStore + fmt::Debug + Send + Sync {
         credential: Uid,
         version: u64,
     ) -> Result<Option<VersionRow>, StoreError>;
+
+    /// Whether a call is kept that was answered well with this version of a credential.
+    async fn has_served(
+        &self,
+        credential: &CredentialName,
+        version: u64,
+    ) -> Result<bool, StoreError>;
 
     /// What the last tests of a tenant's credentials have shown.
     async fn credential_tests(&self, tenant: &TenantId) -> Result<Vec<TestRow>, StoreError>;

@@ -220,9 +220,18 @@ impl Store for FailingStore {
     async fn rotations_due(
         &self,
         by: Timestamp,
+        after: Option<&CredentialName>,
         limit: u32,
     ) -> Result<Vec<CredentialName>, StoreError> {
-        self.read(self.inner.rotations_due(by, limit)).await
+        self.read(self.inner.rotations_due(by, after, limit)).await
+    }
+
+    async fn has_served(
+        &self,
+        credential: &CredentialName,
+        version: u64,
+    ) -> Result<bool, StoreError> {
+        self.read(self.inner.has_served(credential, version)).await
     }
 
     async fn version(

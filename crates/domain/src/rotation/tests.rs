@@ -13,7 +13,7 @@ fn plan(percent: u8, keeps_previous: bool) -> RotationPlan {
 
 fn begun(percent: u8) -> Rotation {
     let operation = "op-1".parse().unwrap();
-    Rotation::begin(operation, (3, 4), plan(percent, false), "wxyz".to_owned(), at(0))
+    Rotation::begin(operation, (3, 4), plan(percent, false), ("wxyz".to_owned(), false), at(0))
 }
 
 #[test]

@@ -225,6 +225,7 @@ CREATE TABLE usage_call (
 
 CREATE INDEX usage_call_of_tenant ON usage_call (tenant, started_at, usage_id);
 CREATE INDEX usage_call_in_order ON usage_call (started_at, usage_id);
+CREATE INDEX usage_call_of_version ON usage_call (credential, credential_version);
 
 -- The same added up: one row for each quarter of an hour since 1970 and all that calls are told apart
 -- by. Written in the transaction that keeps the calls, and kept for longer than they are. A cost is

@@ -87,12 +87,31 @@ impl<B: Backend> Store for SqlStore<B> {
     async fn rotations_due(
         &self,
         by: Timestamp,
+        after: Option<&CredentialName>,
         limit: u32,
     ) -> Result<Vec<CredentialName>, StoreError> {
         const SQL: &str = "\
-            SELECT tenant, id FROM credential WHERE rotation_due <= $1 AND enabled \
-            ORDER BY rotation_due, uid LIMIT $2";
-        self.all(SQL, &[by.into(), limit.into()], mapping::credential_name).await
+            SELECT tenant, id FROM credential \
+            WHERE rotation_due <= $1 AND enabled AND (tenant, id) > ($2, $3) \
+            ORDER BY tenant, id LIMIT $4";
+        // No name is empty.
+        let (tenant, id) =
+            after.map_or(("", ""), |name| (name.tenant.as_str(), name.credential.as_str()));
+        let values = [by.into(), tenant.into(), id.into(), limit.into()];
+        self.all(SQL, &values, mapping::credential_name).await
+    }
+
+    async fn has_served(
+        &self,
+        credential: &CredentialName,
+        version: u64,
+    ) -> Result<bool, StoreError> {
+        const SQL: &str = "\
+            SELECT status FROM usage_call \
+            WHERE credential = $1 AND credential_version = $2 AND status BETWEEN 200 AND 299 LIMIT 1";
+        let name = credential.to_string();
+        let values = [name.as_str().into(), version.into()];
+        Ok(!self.fetch(SQL, &values).await?.is_empty())
     }
 
     async fn version(

@@ -184,7 +184,7 @@ pub(crate) fn credential(number: u8, of: &TenantRow, name: &str) -> CredentialRo
 pub(crate) fn rotation() -> Rotation {
     let plan = RotationPlan::new(5, Duration::from_millis(1500), Duration::ZERO, true).unwrap();
     let operation = "op-1".parse().unwrap();
-    let begun = Rotation::begin(operation, (1, 2), plan, "\"x\\y".to_owned(), at(20));
+    let begun = Rotation::begin(operation, (1, 2), plan, ("\"x\\y".to_owned(), false), at(20));
     begun.set_back(SetBack::NoQuota, at(21)).unwrap()
 }
 

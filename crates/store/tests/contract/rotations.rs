@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Rotation, RotationPlan, SetBack};
+use domain::{CredentialName, Rotation, RotationPlan, SetBack};
 use store::{Change, CredentialRow, Store, StoreError};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 fn begun(operation: &str, hold: u64) -> Rotation {
     let (hold, overlap) = (Duration::from_secs(hold), Duration::from_secs(7));
     let plan = RotationPlan::new(9, hold, overlap, false).unwrap();
-    Rotation::begin(operation.parse().unwrap(), (1, 2), plan, "zyxw".to_owned(), at(100))
+    Rotation::begin(operation.parse().unwrap(), (1, 2), plan, ("zyxw".to_owned(), true), at(100))
 }
 
 async fn apply(store: &dyn Store, change: Change) {
@@ -41,7 +41,7 @@ pub(crate) async fn a_rotation_reads_back_in_each_of_its_states(place: &Place) {
     assert!(matches!(found, Err(StoreError::Corrupt(what)) if what == "credential.rotation"));
 }
 
-pub(crate) async fn what_is_due_is_found_the_longest_due_first(place: &Place) {
+pub(crate) async fn what_is_due_is_found_by_name_in_pages(place: &Place) {
     let store = place.open().await;
     let acme = acme(&*store).await;
     for (number, (name, hold, enabled)) in
@@ -54,14 +54,18 @@ pub(crate) async fn what_is_due_is_found_the_longest_due_first(place: &Place) {
     // One that is over is never due.
     let over = credential(9, &acme, "over");
     apply(&*store, Change::CreateCredential(over.clone(), version(&over, 1))).await;
-    let due = async |seconds, limit| {
-        let names = store.rotations_due(at(seconds), limit).await.unwrap();
+    let due = async |seconds, after: Option<&str>, limit| {
+        let after = after
+            .map(|id| CredentialName { tenant: acme.id.clone(), credential: id.parse().unwrap() });
+        let names = store.rotations_due(at(seconds), after.as_ref(), limit).await.unwrap();
         names.iter().map(|name| name.credential.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(due(119, 9).await, [""; 0]);
-    assert_eq!(due(120, 9).await, ["early"]);
-    assert_eq!(due(150, 9).await, ["early", "late"]);
-    assert_eq!(due(150, 1).await, ["early"]);
+    assert_eq!(due(119, None, 9).await, [""; 0]);
+    assert_eq!(due(120, None, 9).await, ["early"]);
+    assert_eq!(due(150, None, 9).await, ["early", "late"]);
+    assert_eq!(due(150, None, 1).await, ["early"]);
+    assert_eq!(due(150, Some("early"), 1).await, ["late"]);
+    assert_eq!(due(150, Some("late"), 1).await, [""; 0]);
 }
 
 pub(crate) async fn a_version_is_dropped_with_the_change_that_says_so(place: &Place) {

@@ -106,6 +106,21 @@ pub(crate) async fn a_call_is_counted_once(place: &Place) {
     assert_eq!((sum.usage_unknown, sum.cost_unknown), (0, 0));
 }
 
+pub(crate) async fn a_version_has_served_once_a_call_was_answered_well(place: &Place) {
+    let store = place.open().await;
+    let failed = call(1, 0, (0, 0));
+    let failed = UsageRow { with: UsageKey { status: 401, ..failed.with.clone() }, ..failed };
+    let other = UsageRow { credential_version: 4, ..call(2, 0, (0, 0)) };
+    store.count_usage(&[failed, other]).await.unwrap();
+    let name = "tenants/acme/credentials/openai".parse().unwrap();
+    assert!(!store.has_served(&name, 3).await.unwrap());
+    assert!(store.has_served(&name, 4).await.unwrap());
+    store.count_usage(&[call(3, 0, (0, 0))]).await.unwrap();
+    assert!(store.has_served(&name, 3).await.unwrap());
+    let another = "tenants/globex/credentials/openai".parse().unwrap();
+    assert!(!store.has_served(&another, 3).await.unwrap());
+}
+
 pub(crate) async fn sums_are_exact(place: &Place) {
     let store = place.open().await;
     // Parts of a micro-USD that make whole ones only together, in several rows and in one.

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use audit::{Kind, Reason, Record, revocation};
-use domain::{Failure, Timestamp};
+use domain::{Failure, Timestamp, Uid};
 use envelope::Roots;
 use sealing::ClientKeys;
-use store::Store as _;
+use store::{Store as _, UsageKey, UsageRow, UsageSpent};
 use strongroom_proto::v1::{self, revocation::Target as Ended, rotation::State};
 use testkit::{Fault, Operation};
 use tonic::Code;
@@ -35,6 +35,40 @@ impl Fixture {
             test: false,
         };
         self.core.start_rotation(&caller("Credentials/StartRotation"), request).await
+    }
+
+    /// A call with this version has come to this end.
+    async fn called(&self, version: u64, status: i32) {
+        let with = UsageKey {
+            virtual_key: String::new(),
+            credential: name().to_string(),
+            provider: "openai".into(),
+            model: "gpt-4o".into(),
+            source: v1::Source::Byok.into(),
+            outcome: v1::usage_record::Outcome::Complete.into(),
+            status,
+        };
+        let call = UsageRow {
+            id: Uid::random().unwrap(),
+            tenant: name().tenant,
+            started_at: self.clock_now(),
+            with,
+            credential_version: version,
+            requested_model: "gpt-4o".into(),
+            dialect: v1::Dialect::Openai.into(),
+            endpoint: "chat".into(),
+            spent: UsageSpent::default(),
+            usage_known: true,
+            cost_known: true,
+            cost_stated: false,
+            price_version: String::new(),
+            latency_millis: 1,
+            first_token_millis: None,
+            lease_hash: vec![1; 32],
+            allowance_id: Vec::new(),
+            attempts: 1,
+        };
+        assert_eq!(self.store.count_usage(&[call]).await.unwrap(), [true]);
     }
 
     async fn promote(&self) -> Result<v1::Credential, Refused> {
@@ -170,6 +204,7 @@ async fn a_rotation_goes_on_by_the_clock_on_whichever_broker_is_there() {
             break lease;
         }
     };
+    fixture.called(2, 200).await;
     let wait = |seconds| fixture.clock.advance(Duration::from_secs(seconds));
     wait(119);
     fixture.core.take_rotations_on().await.unwrap();
@@ -330,8 +365,37 @@ async fn a_disabled_credential_waits_where_it_is() {
     assert_eq!(fixture.state().await, (State::Canary, 5, 1));
     let admin = caller("Credentials/EnableCredential");
     fixture.core.switch(&admin, &name().to_string(), "", true).await.unwrap();
+    fixture.called(2, 200).await;
     fixture.core.take_rotations_on().await.unwrap();
     assert_eq!(fixture.state().await, (State::Canary, 25, 1));
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_has_seen_work_takes_no_step_by_itself() {
+    let fixture = Fixture::new().await;
+    fixture.start("op-1", plan(5)).await.unwrap();
+    let waits = async || {
+        let row = fixture.store.credential(&name().tenant, &name().credential).await.unwrap();
+        fixture.core.waits(&row.unwrap()).await.unwrap()
+    };
+    assert!(!waits().await, "nothing is due");
+    fixture.clock.advance(Duration::from_hours(1));
+    // Calls with the old key show nothing, and neither do those that the new one failed.
+    fixture.called(1, 200).await;
+    fixture.called(2, 401).await;
+    fixture.core.take_rotations_on().await.unwrap();
+    assert_eq!(fixture.state().await, (State::Canary, 5, 1));
+    assert!(waits().await);
+    // By hand it goes on, and waits again before the old key is deleted.
+    fixture.promote().await.unwrap();
+    fixture.clock.advance(Duration::from_hours(1));
+    fixture.core.take_rotations_on().await.unwrap();
+    assert_eq!(fixture.state().await, (State::Overlap, 100, 2));
+    assert!(waits().await);
+    fixture.called(2, 200).await;
+    assert!(!waits().await);
+    fixture.core.take_rotations_on().await.unwrap();
+    assert_eq!(fixture.state().await, (State::Done, 100, 2));
 }
 
 #[tokio::test]

@@ -90,8 +90,8 @@ impl Core {
         let arrived = self.open_box(caller, name, row.provider.as_str(), request.secret)?;
         let looked = self.look_at(&row, &arrived.secret, request.test).await?;
         let (versions, now) = ((row.current_version, row.next_version()), self.clock.now());
-        let last_four = arrived.secret.last_four();
-        row.rotation = Some(Rotation::begin(operation.clone(), versions, plan, last_four, now));
+        let new = (arrived.secret.last_four(), looked.is_valid());
+        row.rotation = Some(Rotation::begin(operation.clone(), versions, plan, new, now));
         let (version, begun) = (versions.1, Kind::CredentialRotationStarted);
         let record = |row: &CredentialRow| rotation_record(begun, row);
         let stored = Stored { version, request_id: Some(operation), arrived, looked };
@@ -230,6 +230,7 @@ pub(super) fn message(rotation: &Rotation) -> v1::Rotation {
         because: because.to_owned(),
         candidate: None,
         previous: None,
+        waits: false,
     }
 }
 

@@ -23,6 +23,13 @@ pub(super) struct Looked {
     warnings: Vec<String>,
 }
 
+impl Looked {
+    /// Whether a test has shown that the provider accepts the secret.
+    pub(super) fn is_valid(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::Valid))
+    }
+}
+
 impl Core {
     /// Refuses a secret that could never work: it would only fail later and elsewhere. What merely looks
     /// odd is a warning, because vendors change the form of their keys.
@@ -86,7 +93,11 @@ impl Core {
         tenant: &Tenant,
         row: &CredentialRow,
     ) -> Result<v1::Credential, Why> {
-        Ok(with(self.shown(row), self.tests(tenant).await?.get(&row.uid)))
+        let mut shown = self.shown(row);
+        if let Some(rotation) = &mut shown.rotation {
+            rotation.waits = self.waits(row).await?;
+        }
+        Ok(with(shown, self.tests(tenant).await?.get(&row.uid)))
     }
 
     pub(crate) async fn test_credential(
