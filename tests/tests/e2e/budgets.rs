@@ -2,7 +2,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use audit::{Kind, proto_time};
 use domain::{Clock as _, SystemClock};
-use e2e::{Application, Deployment};
+use e2e::{Application, Backing, Deployment};
 use strongroom_proto::v1::VirtualKey;
 use tokio::{
     task::JoinSet,
@@ -40,12 +40,31 @@ async fn key_for_a_while(deployment: &Deployment) -> String {
 }
 
 async fn two_proxies_spend_a_budget_to_its_end_and_no_further(mut deployment: Deployment) {
-    const CAP: u64 = 20_000;
     let proxies = two_proxies(&mut deployment).await;
+    spend_all(&deployment, &proxies).await;
+    deployment.end().await;
+}
+
+/// `PostgreSQL`, two brokers, and a proxy at each, with a third at one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_of_two_brokers_spend_a_budget_to_its_end_and_no_further() {
+    if !Backing::Scaled.is_available() {
+        return eprintln!("not tested on this stack: run tests/run");
+    }
+    let mut deployment = Deployment::start(Backing::Scaled).await;
+    let [one, other] = two_proxies(&mut deployment).await;
+    let beside = deployment.start_beside().await;
+    spend_all(&deployment, &[one, other, beside]).await;
+    deployment.end().await;
+}
+
+/// Callers at all proxies race for one budget, with streams and without.
+async fn spend_all(deployment: &Deployment, proxies: &[SocketAddr]) {
+    const CAP: u64 = 20_000;
     let budget = deployment.create_budget("acme", CAP).await;
     let (key, _) = deployment.create_key("acme", &[]).await;
     let mut callers = JoinSet::new();
-    for (number, proxy) in (0..8).zip(proxies.into_iter().cycle()) {
+    for (number, proxy) in (0..9).zip(proxies.iter().copied().cycle()) {
         let key = key.clone();
         callers.spawn(async move {
             while Application::ask(proxy, &key, number % 4 < 2).await.status().await == 200 {}
@@ -61,14 +80,13 @@ async fn two_proxies_spend_a_budget_to_its_end_and_no_further(mut deployment: De
         }
         assert!(Instant::now() < deadline, "{account:?} is all that can be used");
         for proxy in proxies {
-            Application::ask(proxy, &key, true).await.status().await;
+            Application::ask(*proxy, &key, true).await.status().await;
         }
     }
     let account = deployment.account(&budget).await;
     let charged = u64::try_from(deployment.upstream().seen().len()).unwrap() * COST;
     assert!(charged <= CAP && account.spent == charged, "{charged} of {account:?}");
     assert_eq!((account.unknown, account.overrun), (0, 0), "{account:?}");
-    deployment.end().await;
 }
 
 async fn a_caller_that_goes_away_is_settled_when_its_answer_is_read_on(mut deployment: Deployment) {
