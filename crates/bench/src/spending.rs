@@ -30,15 +30,20 @@ pub(crate) struct Args {
     /// Callers, in turn at each proxy.
     #[arg(long, default_value_t = 64)]
     callers: usize,
-    /// The budget of a race and of a window, in micro-USD; a call comes to 176 at the most, and to 156.
-    #[arg(long, default_value_t = 20_000)]
+    /// The budget of a race and of a window, in calls, or what so many cost: 156 micro-USD each, and 176 at
+    /// the most.
+    #[arg(long, default_value_t = 1000)]
     cap: u64,
     /// How often callers race for a budget.
     #[arg(long, default_value_t = 20)]
     races: usize,
-    /// How often a proxy is killed.
+    /// How often a proxy or a broker is killed.
     #[arg(long, default_value_t = 100)]
     kills: usize,
+    /// For how many seconds a key lasts in whose race somebody is killed: longer than whoever it is needs to be
+    /// back, and nobody knows of what was lost before it ends.
+    #[arg(long, default_value_t = 30)]
+    key_lasts: u64,
     /// For how many seconds callers spend a budget of a rolling minute; 0: not at all.
     #[arg(long, default_value_t = 150)]
     window: u64,
@@ -89,23 +94,23 @@ fn report(args: &Args, outcome: &Outcome) {
         );
         return;
     }
-    let cap = args.cap;
     println!(
-        "{store}: {} races of {} callers at {} proxies for {cap} micro-USD: {} to {} spent, to the \
-         unit what the provider counted",
-        races.count, args.callers, args.proxies, races.least, races.most
+        "{store}: {} races of {} callers at {} proxies for {} calls or their cost: {} to {} calls, to the unit \
+         what the provider counted",
+        races.count, args.callers, args.proxies, args.cap, races.least, races.most
     );
     println!(
-        "    {} kills of a proxy: the provider counted {} micro-USD, of which {} are known; {} more may \
-         have been spent; nothing is reserved",
-        killed.kills, killed.counted, killed.spent, killed.unknown
-    );
-    println!(
-        "    {} s of a budget of {cap} in a rolling minute: {} micro-USD in the fullest minute, {} in all",
+        "    {} s of that budget in a rolling minute: {} micro-USD in the fullest minute, {} in all, none lost",
         args.window, window.fullest, window.all
     );
     println!(
-        "    {} outages of the database: {} micro-USD spent, to the unit what the provider counted",
-        outages.count, outages.spent
+        "    {} outages of the database: {} budgeted calls, none admitted; {} others, all served; {} micro-USD \
+         spent, to the unit what the provider counted",
+        outages.count, outages.refused, outages.served, outages.spent
+    );
+    println!(
+        "    {} kills in races of streams: the provider counted {} micro-USD, never more than the budget; {} of \
+         them were settled, {} more were unknown and came to {}; then nothing is held or missing",
+        killed.kills, killed.counted, killed.settled, killed.unknown, killed.reconciled
     );
 }

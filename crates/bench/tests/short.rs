@@ -53,13 +53,15 @@ fn callers_that_race_for_a_budget_spend_all_of_it_and_no_more() {
 
 #[test]
 fn budgets_hold_when_proxies_race_and_are_killed_and_the_database_goes_away() {
-    let few = ["spending", "--races", "1", "--kills", "2", "--window", "0", "--outages", "1"];
-    let small = ["--callers", "8", "--proxies", "2"];
-    for outcome in on_both(&[&few[..], &small].concat()) {
+    let few = ["spending", "--races", "2", "--kills", "3", "--window", "0", "--outages", "1"];
+    let small = ["--callers", "16", "--proxies", "2", "--brokers", "2", "--cap", "200"];
+    let brief = ["--key-lasts", "10"];
+    for outcome in on_both(&[&few[..], &small, &brief].concat()) {
         let figure = |path| outcome.pointer(path).and_then(Value::as_u64);
-        assert!(figure("/races/least") >= Some(19_800), "{outcome}");
-        assert!(figure("/races/most") <= Some(20_000), "{outcome}");
-        assert!(figure("/killed/unknown") > Some(0), "{outcome}");
+        assert!(figure("/races/least") >= Some(198), "{outcome}");
+        assert!(figure("/races/most") <= Some(200), "{outcome}");
+        // Of the three that are killed the first two are proxies, one of each broker.
+        assert!(figure("/killed/reconciled") > Some(0), "{outcome}");
     }
 }
 

@@ -7,58 +7,78 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Stands before a database, and can keep everybody out.
+/// Stands before a server, and can keep everybody out. Whoever knows it finds the server again when that has
+/// moved.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The database, by way of this.
-    pub(crate) url: String,
-    is_open: watch::Sender<bool>,
+    pub(crate) address: String,
+    server: watch::Sender<Option<String>>,
     _passing: JoinSet<()>,
 }
 
 impl Gate {
-    pub(crate) async fn before(url: &str) -> anyhow::Result<Self> {
-        let parsed: Uri = url.parse().context("the database's URL")?;
-        let authority = parsed.authority().context("the database's URL names no server")?;
-        let port = authority.port_u16().unwrap_or(5432);
-        let database = format!("{}:{port}", authority.host());
-        let server = authority.as_str().rsplit('@').next().unwrap_or_default();
+    pub(crate) async fn before(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = url.replacen(server, &listener.local_addr()?.to_string(), 1);
-        let is_open = watch::channel(true).0;
+        let address = listener.local_addr()?.to_string();
+        let server = watch::channel(Some(server.to_owned())).0;
         let mut passing = JoinSet::new();
-        passing.spawn(pass(listener, database, is_open.subscribe()));
-        Ok(Self { url, is_open, _passing: passing })
+        passing.spawn(pass(listener, server.subscribe()));
+        Ok(Self { address, server, _passing: passing })
     }
 
     /// Breaks all connections off, and lets nobody in.
     pub(crate) fn shut(&self) {
-        self.is_open.send_replace(false);
+        self.server.send_replace(None);
     }
 
-    pub(crate) fn open(&self) {
-        self.is_open.send_replace(true);
+    /// Lets everybody in to this server.
+    pub(crate) fn open(&self, server: &str) {
+        self.server.send_replace(Some(server.to_owned()));
     }
 }
 
-async fn pass(listener: TcpListener, database: String, is_open: watch::Receiver<bool>) {
+async fn pass(listener: TcpListener, server: watch::Receiver<Option<String>>) {
     let mut connections = JoinSet::new();
     while let Ok((mut client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        if !*is_open.borrow() {
-            continue;
-        }
-        let (database, mut is_open) = (database.clone(), is_open.clone());
+        drop(client.set_nodelay(true));
+        let mut is = server.clone();
+        let Some(address) = is.borrow_and_update().clone() else { continue };
         connections.spawn(async move {
             let both = async {
-                let mut server = TcpStream::connect(database).await?;
+                let mut server = TcpStream::connect(address).await?;
+                server.set_nodelay(true)?;
                 copy_bidirectional(&mut client, &mut server).await
             };
             // How a connection ends is the business of its ends.
             tokio::select! {
                 _ = both => {}
-                _ = is_open.wait_for(|is_open| !is_open) => {}
+                _ = is.changed() => {}
             }
         });
+    }
+}
+
+/// A `PostgreSQL` behind a gate.
+#[derive(Debug)]
+pub(crate) struct Database {
+    /// The database, by way of the gate.
+    pub(crate) url: String,
+    pub(crate) gate: Gate,
+    server: String,
+}
+
+impl Database {
+    pub(crate) async fn at(url: &str) -> anyhow::Result<Self> {
+        let parsed: Uri = url.parse().context("the database's URL")?;
+        let authority = parsed.authority().context("the database's URL names no server")?;
+        let server = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(5432));
+        let gate = Gate::before(&server).await?;
+        let named = authority.as_str().rsplit('@').next().unwrap_or_default();
+        Ok(Self { url: url.replacen(named, &gate.address, 1), gate, server })
+    }
+
+    pub(crate) fn open(&self) {
+        self.gate.open(&self.server);
     }
 }

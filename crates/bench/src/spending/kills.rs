@@ -7,87 +7,110 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use hyper::StatusCode;
 use serde::Serialize;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use strongroom_proto::v1::Unit;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Args,
-    world::{PAUSE, World},
+    world::{COST, Caller, PAUSE, World},
 };
 use crate::kills::random;
 
 /// What came of all kills, in micro-USD.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Killed {
     pub(crate) kills: usize,
     /// What the provider charges.
     pub(crate) counted: u64,
-    pub(crate) spent: u64,
+    /// What was settled of it when nothing was held any more,
+    pub(crate) settled: u64,
+    /// what may have been spent besides,
     pub(crate) unknown: u64,
+    /// and what that came to, when it was reconciled.
+    pub(crate) reconciled: u64,
 }
 
-/// Kills proxies that hold slices, one after the other, while they serve.
+/// A budget during which somebody was killed.
+struct Race {
+    key: String,
+    budget: String,
+    counted: u64,
+}
+
+/// Kills proxies and brokers, one after the other, while callers read streams and race for a budget; each
+/// time another key and another budget.
 pub(crate) async fn kill_all(args: &Args, world: &mut World) -> anyhow::Result<Killed> {
-    let cap = args.cap * 1000;
-    let budget = world.budget("kills", cap, None).await?;
-    let before = world.charged()?;
+    let mut races = Vec::new();
+    let places = args.proxies + world.brokers();
     for number in 0..args.kills {
-        kill(args, world, number % args.proxies).await?;
+        races.push(race(args, world, number, number % places).await?);
         if (number + 1) % 10 == 0 {
-            world.note(&format!("{} of {} proxies killed", number + 1, args.kills));
+            world.note(&format!("{} of {} killed", number + 1, args.kills));
         }
     }
-    // The allowances end with their keys; what was lost with the proxies is unknown then.
-    let account = world.at_rest(&budget).await?;
-    let (counted, spent, unknown) = (world.charged()? - before, account.spent, account.unknown);
-    let killed = Killed { kills: args.kills, counted, spent, unknown };
-    ensure!(spent <= counted, "{killed:?}: more was settled than was charged");
-    ensure!(counted <= spent + unknown, "{killed:?}: charges are neither known nor unknown");
-    ensure!(spent + unknown <= cap && account.overrun == 0, "{killed:?}: beyond the budget");
-    ensure!(args.kills == 0 || unknown > 0, "no slice was lost: the check is worthless");
+    let mut killed = Killed { kills: args.kills, ..Killed::default() };
+    let cap = args.cap * COST;
+    for Race { key, budget, counted } in &races {
+        // The allowances end with their key; what was lost is unknown then.
+        let account = world.at_rest(budget).await?;
+        let (spent, unknown) = (account.spent, account.unknown);
+        ensure!(*counted <= cap, "{counted} were charged of {cap}");
+        ensure!(spent <= *counted, "{counted} were charged, and {account:?} is known");
+        ensure!(*counted <= spent + unknown, "{counted} were charged, and {account:?} says less");
+        ensure!(spent + unknown <= cap && account.overrun == 0, "{account:?} is beyond {cap}");
+        world.reconcile(key, counted - spent).await?;
+        let account = world.at_rest(budget).await?;
+        let known = (account.spent, account.unknown, account.overrun);
+        ensure!(known == (*counted, 0, 0), "{counted} were charged, and {account:?} is known");
+        killed.counted += counted;
+        killed.settled += spent;
+        killed.unknown += unknown;
+        killed.reconciled += counted - spent;
+    }
+    let lost = args.kills == 0 || killed.reconciled > 0;
+    ensure!(lost, "no call was lost with a proxy: the check is worthless");
     Ok(killed)
 }
 
-async fn kill(args: &Args, world: &mut World, number: usize) -> anyhow::Result<()> {
-    let caller = world.caller("kills", Some(KEY_LASTS)).await?;
+async fn race(args: &Args, world: &mut World, number: usize, place: usize) -> anyhow::Result<Race> {
+    let group = format!("kill-{number}");
+    let lasts = Duration::from_secs(args.key_lasts);
+    let caller = world.caller(&group, Some(lasts)).await?.streaming();
+    let key = caller.name.clone();
+    let cap = args.cap * COST;
+    let budget = world.budget(&group, &group, (Unit::MicroUsd, cap), None).await?;
+    let before = world.counted();
     let over = Arc::new(AtomicBool::new(false));
-    let (count, mut first) = watch::channel(0_u64);
-    let mut callers = JoinSet::new();
-    for (turn, proxy) in (0..args.callers).zip(world.proxies.iter().cycle()) {
-        let (caller, proxy, over) = (caller.clone(), proxy.address.clone(), Arc::clone(&over));
-        let count = (turn % args.proxies == number).then(|| count.clone());
-        callers.spawn(async move {
-            while !over.load(Ordering::Relaxed) {
-                match (caller.call(&proxy).await, &count) {
-                    (Ok(status), Some(count)) if status.is_success() => {
-                        count.send_modify(|count| *count += 1);
-                    }
-                    (Ok(status), _) if status.is_success() => {}
-                    (Ok(_) | Err(_), _) => sleep(PAUSE).await,
-                }
-            }
-        });
-    }
-    let serves = timeout(PATIENCE, first.wait_for(|count| *count > 0)).await;
-    drop(serves.context("a proxy does not serve")??);
-    sleep(random(LONGEST_LIFE)?).await;
-    let proxy = world.proxies.get_mut(number).context("there is no such proxy")?;
-    // Its callers learn only afterwards that it is over: it dies with its hands full.
-    proxy.kill()?;
-    over.store(true, Ordering::Relaxed);
-    proxy.gone().await?;
-    callers.join_all().await;
-    let brokers = world.deployment.fleet.brokers.len();
-    let started = world.deployment.fleet.proxy(number % brokers).await?;
-    *world.proxies.get_mut(number).context("there is no such proxy")? = started;
-    Ok(())
+    let race = world.call_until_refused(&caller, args.callers, Some(&over));
+    let kill = async {
+        serves(world, &caller, place % args.proxies).await?;
+        sleep(random(LONGEST_LIFE)?).await;
+        // Its callers learn only afterwards that it is over: it dies with its hands full.
+        world.kill(place)?;
+        over.store(true, Ordering::Relaxed);
+        anyhow::Ok(())
+    };
+    tokio::join!(race, kill).1?;
+    world.restart(place).await?;
+    // Nobody has more than what is left.
+    world.call_until_refused(&caller, args.callers, None).await;
+    Ok(Race { key, budget, counted: (world.counted() - before) * COST })
 }
 
-const LONGEST_LIFE: Duration = Duration::from_millis(700);
-/// Longer than a proxy needs to start and be killed on a busy machine.
-const KEY_LASTS: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(25);
+/// Waits until a proxy serves this caller, or would if there were room.
+async fn serves(world: &World, caller: &Caller, number: usize) -> anyhow::Result<()> {
+    let proxy = world.proxies.get(number).context("there is no such proxy")?;
+    let served = async {
+        let answers = |status: StatusCode| status.is_success() || status.is_client_error();
+        while !caller.call(&proxy.address).await.is_ok_and(answers) {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(PATIENCE, served).await.context("a proxy does not serve")
+}
+
+/// Some time in the life of a race.
+const LONGEST_LIFE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(30);

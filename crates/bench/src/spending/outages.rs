@@ -6,81 +6,98 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use domain::{Clock as _, SystemClock};
 use serde::Serialize;
+use strongroom_proto::v1::Unit;
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     Args,
-    world::{Caller, PAUSE, World},
+    world::{COST, Caller, PAUSE, World},
 };
 
-/// What was spent while the database came and went.
+/// What was asked for while the database was away, and what was spent in all, in micro-USD.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outages {
     pub(crate) count: usize,
+    /// Calls under a budget, when the slices at hand were used up: none is admitted.
+    pub(crate) refused: usize,
+    /// Calls that no budget covers: all are.
+    pub(crate) served: usize,
     pub(crate) spent: u64,
 }
 
 /// Takes the database away from under callers, and gives it back.
 pub(crate) async fn interrupt_all(args: &Args, world: &World) -> anyhow::Result<Outages> {
-    let Some(gate) = world.gate.as_ref().filter(|_| args.outages > 0) else {
+    let Some(database) = world.database.as_ref().filter(|_| args.outages > 0) else {
         return Ok(Outages::default());
     };
-    let caller = world.caller("outages", None).await?;
-    let cap = args.cap * 1000;
-    let budget = world.budget("outages", cap, None).await?;
-    let (before, over) = (world.charged()?, Arc::new(AtomicBool::new(false)));
+    let (limited, free) = (world.caller("outages", None).await?, world.caller("free", None).await?);
+    let cap = (Unit::MicroUsd, args.cap * COST * 1000);
+    let budget = world.budget("outages", "outages", cap, None).await?;
+    let (before, over) = (world.counted(), Arc::new(AtomicBool::new(false)));
     let mut callers = JoinSet::new();
     for (_, proxy) in (0..args.callers).zip(world.proxies.iter().cycle()) {
-        let (caller, proxy, over) = (caller.clone(), proxy.address.clone(), Arc::clone(&over));
+        let (caller, proxy, over) = (limited.clone(), proxy.address.clone(), Arc::clone(&over));
         callers.spawn(async move {
             while !over.load(Ordering::Relaxed) {
-                let served = caller.call(&proxy).await;
-                if !served.is_ok_and(|status| status.is_success()) {
+                if !caller.is_served(&proxy).await {
                     sleep(PAUSE).await;
                 }
             }
         });
     }
-    let mut refused = false;
+    let mut outages = Outages { count: args.outages, ..Outages::default() };
+    // Calls that no budget covers and that reached the provider.
+    let mut uncovered = 0;
     for number in 0..args.outages {
-        all_serve(world, &caller).await?;
-        gate.shut();
-        sleep(OUTAGE).await;
-        refused |= !caller.call(&first(world)).await.is_ok_and(|status| status.is_success());
-        gate.open();
+        uncovered += until_all(world, &free, true).await?;
+        until_all(world, &limited, true).await?;
+        database.gate.shut();
+        // The callers use up the slices at hand.
+        until_all(world, &limited, false).await?;
+        for proxy in world.proxies.iter().cycle().take(CALLS * world.proxies.len()) {
+            let admitted = limited.is_served(&proxy.address).await;
+            ensure!(!admitted, "a budgeted call was admitted while the database was away");
+            ensure!(free.is_served(&proxy.address).await, "a call without a budget was refused");
+        }
+        outages.refused += CALLS * world.proxies.len();
+        outages.served += CALLS * world.proxies.len();
+        database.open();
         world.note(&format!("outage {} of {}", number + 1, args.outages));
     }
-    all_serve(world, &caller).await?;
+    until_all(world, &limited, true).await?;
     over.store(true, Ordering::Relaxed);
     callers.join_all().await;
-    ensure!(refused, "nothing was refused while the database was away: the check is worthless");
+    uncovered += u64::try_from(outages.served)?;
     let account = world.at_rest(&budget).await?;
-    let charged = world.charged()? - before;
-    ensure!(account.spent == charged, "{charged} were charged, and {account:?} is known");
-    ensure!((account.unknown, account.overrun) == (0, 0), "{account:?} after outages");
-    Ok(Outages { count: args.outages, spent: charged })
+    outages.spent = (world.counted() - before - uncovered) * COST;
+    let known = (account.spent, account.unknown, account.overrun);
+    ensure!(known == (outages.spent, 0, 0), "{outages:?} were charged, and {account:?} is known");
+    Ok(outages)
 }
 
-/// Waits until each proxy serves.
-async fn all_serve(world: &World, caller: &Caller) -> anyhow::Result<()> {
+/// Waits until each proxy serves this caller, or until none does; gives how often one did.
+async fn until_all(world: &World, caller: &Caller, serve: bool) -> anyhow::Result<u64> {
     let began = SystemClock.elapsed();
+    let mut served = 0;
     for proxy in &world.proxies {
-        while !caller.call(&proxy.address).await.is_ok_and(|status| status.is_success()) {
-            let waited = SystemClock.elapsed().saturating_sub(began);
-            ensure!(waited < PATIENCE, "a proxy does not serve although the database is there");
+        loop {
+            let is_served = caller.is_served(&proxy.address).await;
+            served += u64::from(is_served);
+            if is_served == serve {
+                break;
+            }
+            if SystemClock.elapsed().saturating_sub(began) > PATIENCE {
+                bail!("after {PATIENCE:?} a proxy serves: {is_served}");
+            }
             sleep(PAUSE).await;
         }
     }
-    Ok(())
+    Ok(served)
 }
 
-fn first(world: &World) -> String {
-    world.proxies.first().map(|proxy| proxy.address.clone()).unwrap_or_default()
-}
-
-/// Long enough to use up the slices at hand.
-const OUTAGE: Duration = Duration::from_secs(3);
+/// At each proxy, in each outage.
+const CALLS: usize = 5;
 const PATIENCE: Duration = Duration::from_mins(1);

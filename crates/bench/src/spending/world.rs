@@ -1,27 +1,40 @@
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use domain::{Clock as _, SystemClock, VirtualKey};
 use hyper::StatusCode;
 use strongroom_client::Broker;
 use strongroom_proto::v1;
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
-use super::{Args, gate::Gate};
+use super::{
+    Args,
+    gate::{Database, Gate},
+};
 use crate::{
     calling::{HttpClient, call, chat_url, client},
-    deployment::Deployment,
-    process::Server,
+    deployment::{Deployment, SECRET},
+    fleet::connect,
+    process::{Server, persist},
     revocations::upstream::Upstream,
     table::note,
 };
 
 /// Brokers, proxies, and a provider that counts what is charged.
 pub(crate) struct World {
-    pub(crate) deployment: Deployment,
     pub(crate) proxies: Vec<Server>,
-    /// Between brokers and the database, where that is not a file.
-    pub(crate) gate: Option<Gate>,
+    /// Where that is not a file.
+    pub(crate) database: Option<Database>,
+    deployment: Deployment,
+    /// Before each broker, which has another address after a kill.
+    gates: Vec<Gate>,
     admin: Broker,
     upstream: Upstream,
     client: HttpClient,
@@ -30,8 +43,11 @@ pub(crate) struct World {
 /// One that calls proxies with a key.
 #[derive(Clone)]
 pub(crate) struct Caller {
+    /// Its key's name.
+    pub(crate) name: String,
     client: HttpClient,
     key: String,
+    body: &'static [u8],
 }
 
 impl World {
@@ -40,24 +56,29 @@ impl World {
         folder: &Path,
         url: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let gate = match url {
-            Some(url) => Some(Gate::before(url).await?),
+        let database = match url {
+            Some(url) => Some(Database::at(url).await?),
             None => None,
         };
-        let url = gate.as_ref().map(|gate| &*gate.url);
+        let url = database.as_ref().map(|database| &*database.url);
         let upstream = Upstream::start(TOOK).await?;
         let brokers = if url.is_some() { args.brokers.max(1) } else { 1 };
         let deployment = Deployment::start(folder, brokers, url, &upstream.address).await?;
-        let mut proxies = Vec::new();
-        for number in 0..args.proxies {
-            proxies.push(deployment.fleet.proxy(number % brokers).await?);
+        let mut gates = Vec::new();
+        for broker in &deployment.fleet.brokers {
+            gates.push(Gate::before(&broker.address).await?);
         }
-        let admin = deployment.fleet.connect(0, "admin")?;
-        Ok(Self { deployment, proxies, gate, admin, upstream, client: client() })
+        let mut proxies = Vec::new();
+        for (_, gate) in (0..args.proxies).zip(gates.iter().cycle()) {
+            proxies.push(deployment.fleet.proxy_of(&gate.address).await?);
+        }
+        let first = gates.first().context("there is no broker")?;
+        let admin = connect(folder, "admin", &first.address)?;
+        Ok(Self { proxies, database, deployment, gates, admin, upstream, client: client() })
     }
 
     pub(crate) fn store(&self) -> &'static str {
-        if self.gate.is_some() { "PostgreSQL" } else { "SQLite" }
+        if self.database.is_some() { "PostgreSQL" } else { "SQLite" }
     }
 
     /// Says how far it is.
@@ -81,15 +102,19 @@ impl World {
             virtual_key: Some(terms),
             key_sha256: key.digest().as_bytes().to_vec().into(),
         };
-        self.admin.virtual_keys().create_virtual_key(request).await?;
-        Ok(Caller { client: self.client.clone(), key: key.expose().to_owned() })
+        let made = persist(async || {
+            Ok(self.admin.virtual_keys().create_virtual_key(request.clone()).await?.into_inner())
+        });
+        let (name, client) = (made.await?.name, self.client.clone());
+        Ok(Caller { name, client, key: key.expose().to_owned(), body: WHOLE })
     }
 
-    /// Makes a budget of a group, in micro-USD; gives its name.
+    /// Makes a budget of a group; gives its name.
     pub(crate) async fn budget(
         &self,
+        id: &str,
         group: &str,
-        cap: u64,
+        (unit, cap): (v1::Unit, u64),
         rolling: Option<Duration>,
     ) -> anyhow::Result<String> {
         let length = match rolling {
@@ -100,16 +125,19 @@ impl World {
         let budget = v1::Budget {
             group: group.to_owned(),
             period: Some(v1::Period { length: length.into(), rolling, ..v1::Period::default() }),
-            limits: vec![v1::Limit { unit: v1::Unit::MicroUsd.into(), cap }],
+            limits: vec![v1::Limit { unit: unit.into(), cap }],
             ..v1::Budget::default()
         };
         let request = v1::CreateBudgetRequest {
             parent: TENANT.to_owned(),
-            budget_id: group.to_owned(),
+            budget_id: id.to_owned(),
             budget: Some(budget),
             request_id: String::new(),
         };
-        Ok(self.admin.budgets().create_budget(request).await?.into_inner().name)
+        let made = persist(async || {
+            Ok(self.admin.budgets().create_budget(request.clone()).await?.into_inner())
+        });
+        Ok(made.await?.name)
     }
 
     /// How a budget stands once nothing is reserved of it.
@@ -134,32 +162,125 @@ impl World {
 
     /// When calls arrived at the provider, in their order.
     pub(crate) fn arrivals(&self) -> Vec<Duration> {
-        self.upstream.uses(crate::deployment::SECRET)
+        self.upstream.uses(SECRET)
     }
 
-    /// What the provider charges for all calls so far.
-    pub(crate) fn charged(&self) -> anyhow::Result<u64> {
-        Ok(u64::try_from(self.arrivals().len())? * COST)
+    /// How many calls have arrived at the provider.
+    pub(crate) fn counted(&self) -> u64 {
+        self.arrivals().len().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Lets so many callers, in turn at each proxy, call until a limit has no room or this is over; gives
+    /// how many calls were served.
+    pub(crate) async fn call_until_refused(
+        &self,
+        caller: &Caller,
+        callers: usize,
+        over: Option<&Arc<AtomicBool>>,
+    ) -> u64 {
+        let mut calling = JoinSet::new();
+        for (_, proxy) in (0..callers).zip(self.proxies.iter().cycle()) {
+            let (caller, proxy, over) = (caller.clone(), proxy.address.clone(), over.cloned());
+            calling.spawn(async move { caller.call_until_refused(&proxy, over.as_deref()).await });
+        }
+        calling.join_all().await.iter().sum()
+    }
+
+    pub(crate) fn brokers(&self) -> usize {
+        self.gates.len()
+    }
+
+    /// Kills a proxy or, by the places behind them, a broker.
+    pub(crate) fn kill(&self, place: usize) -> anyhow::Result<()> {
+        match self.proxies.get(place) {
+            Some(proxy) => proxy.kill(),
+            None => self.deployment.fleet.kill(place - self.proxies.len()),
+        }
+    }
+
+    /// Starts again what was killed, once it is gone.
+    pub(crate) async fn restart(&mut self, place: usize) -> anyhow::Result<()> {
+        let fleet = &mut self.deployment.fleet;
+        if let Some(proxy) = self.proxies.get_mut(place) {
+            proxy.gone().await?;
+            let gate = self.gates.get(place % self.gates.len()).context("there is no gate")?;
+            *proxy = fleet.proxy_of(&gate.address).await?;
+            return Ok(());
+        }
+        let number = place - self.proxies.len();
+        fleet.restart(number).await?;
+        let (broker, gate) = (fleet.brokers.get(number), self.gates.get(number));
+        let (broker, gate) = broker.zip(gate).context("there is no such broker")?;
+        gate.open(&broker.address);
+        Ok(())
+    }
+
+    /// Settles what nobody knows of a key's allowances: all of them together came to this.
+    pub(crate) async fn reconcile(&self, key: &str, micro_usd: u64) -> anyhow::Result<()> {
+        let request = v1::ListUnknownAllowancesRequest {
+            parent: TENANT.to_owned(),
+            page_size: 1000,
+            page_token: String::new(),
+        };
+        let unknown = persist(async || {
+            let mut budgets = self.admin.budgets();
+            Ok(budgets.list_unknown_allowances(request.clone()).await?.into_inner())
+        });
+        let unknown = unknown.await?;
+        ensure!(unknown.next_page_token.is_empty(), "there are more than 1000 to reconcile");
+        let mut open = micro_usd;
+        let unknown =
+            unknown.allowances.into_iter().filter(|allowance| allowance.virtual_key == key);
+        let found = unknown.map(|allowance| {
+            let rest = allowance.rest.unwrap_or_default();
+            let micro_usd = open.min(rest.micro_usd);
+            open -= micro_usd;
+            let spent = v1::Spent { micro_usd, ..v1::Spent::default() };
+            v1::Found { allowance_id: allowance.allowance_id, spent: Some(spent) }
+        });
+        let found: Vec<_> = found.collect();
+        ensure!(open == 0, "{open} of {micro_usd} micro-USD are of no allowance");
+        if found.is_empty() {
+            return Ok(());
+        }
+        let request = v1::ReconcileAllowancesRequest { parent: TENANT.to_owned(), found };
+        let answer = persist(async || {
+            Ok(self.admin.budgets().reconcile_allowances(request.clone()).await?.into_inner())
+        });
+        let refused = answer.await?.not_accepted;
+        ensure!(refused.is_empty(), "not accepted: {refused:?}");
+        Ok(())
     }
 }
 
 impl Caller {
-    /// Calls a proxy once.
-    pub(crate) async fn call(&self, proxy: &str) -> anyhow::Result<StatusCode> {
-        call(&self.client, &chat_url(proxy), &self.key, BODY).await
+    /// The same, reading streams.
+    pub(crate) fn streaming(self) -> Self {
+        Self { body: STREAMED, ..self }
     }
 
-    /// Calls until a limit has no room; gives how many calls were served.
-    pub(crate) async fn call_until_refused(&self, proxy: &str) -> u64 {
+    /// Calls a proxy once.
+    pub(crate) async fn call(&self, proxy: &str) -> anyhow::Result<StatusCode> {
+        call(&self.client, &chat_url(proxy), &self.key, self.body).await
+    }
+
+    /// Calls a proxy once; whether it was served.
+    pub(crate) async fn is_served(&self, proxy: &str) -> bool {
+        self.call(proxy).await.is_ok_and(|status| status.is_success())
+    }
+
+    /// Calls until a limit has no room, the key has ended, or this is over; gives how many calls were served.
+    pub(crate) async fn call_until_refused(&self, proxy: &str, over: Option<&AtomicBool>) -> u64 {
         let mut served = 0;
-        loop {
+        while !over.is_some_and(|over| over.load(Ordering::Relaxed)) {
             match self.call(proxy).await {
                 Ok(status) if status.is_success() => served += 1,
-                Ok(StatusCode::PAYMENT_REQUIRED | StatusCode::TOO_MANY_REQUESTS) => return served,
+                Ok(status) if status.is_client_error() => break,
                 // A busy machine is to make a figure worse, not to end the run.
                 Ok(_) | Err(_) => sleep(PAUSE).await,
             }
         }
+        served
     }
 }
 
@@ -170,5 +291,6 @@ pub(crate) const COST: u64 = 156;
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// Longer than a grant whose answer was lost is looked for.
 const PATIENCE: Duration = Duration::from_mins(2);
-const BODY: &[u8] =
+const WHOLE: &[u8] =
     br#"{"messages":[{"role":"user","content":"Hello"}],"model":"gpt-4o-mini","max_tokens":10}"#;
+const STREAMED: &[u8] = br#"{"messages":[{"role":"user","content":"Hello"}],"model":"gpt-4o-mini","max_tokens":10,"stream":true}"#;
