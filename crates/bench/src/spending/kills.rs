@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,36 +43,50 @@ struct Race {
 /// Kills proxies and brokers, one after the other, while callers read streams and race for a budget; each
 /// time another key and another budget.
 pub(crate) async fn kill_all(args: &Args, world: &mut World) -> anyhow::Result<Killed> {
-    let mut races = Vec::new();
+    let mut races = VecDeque::new();
     let places = args.proxies + world.brokers();
+    let mut killed = Killed { kills: args.kills, ..Killed::default() };
     for number in 0..args.kills {
-        races.push(race(args, world, number, number % places).await?);
+        races.push_back(race(args, world, number, number % places).await?);
+        if races.len() > MOST_OPEN
+            && let Some(race) = races.pop_front()
+        {
+            killed.close(args, world, race).await?;
+        }
         if (number + 1) % 10 == 0 {
             world.note(&format!("{} of {} killed", number + 1, args.kills));
         }
     }
-    let mut killed = Killed { kills: args.kills, ..Killed::default() };
-    let cap = args.cap * COST;
-    for Race { key, budget, counted } in &races {
-        // The allowances end with their key; what was lost is unknown then.
-        let account = world.at_rest(budget).await?;
-        let (spent, unknown) = (account.spent, account.unknown);
-        ensure!(*counted <= cap, "{counted} were charged of {cap}");
-        ensure!(spent <= *counted, "{counted} were charged, and {account:?} is known");
-        ensure!(*counted <= spent + unknown, "{counted} were charged, and {account:?} says less");
-        ensure!(spent + unknown <= cap && account.overrun == 0, "{account:?} is beyond {cap}");
-        world.reconcile(key, counted - spent).await?;
-        let account = world.at_rest(budget).await?;
-        let known = (account.spent, account.unknown, account.overrun);
-        ensure!(known == (*counted, 0, 0), "{counted} were charged, and {account:?} is known");
-        killed.counted += counted;
-        killed.settled += spent;
-        killed.unknown += unknown;
-        killed.reconciled += counted - spent;
+    for race in races {
+        killed.close(args, world, race).await?;
     }
     let lost = args.kills == 0 || killed.reconciled > 0;
     ensure!(lost, "no call was lost with a proxy: the check is worthless");
     Ok(killed)
+}
+
+impl Killed {
+    /// Compares what is known of a race with what was charged, and reconciles it.
+    async fn close(&mut self, args: &Args, world: &World, race: Race) -> anyhow::Result<()> {
+        let Race { key, budget, counted } = race;
+        let cap = args.cap * COST;
+        // The allowances end with their key; what was lost is unknown then.
+        let account = world.at_rest(&budget).await?;
+        let (spent, unknown) = (account.spent, account.unknown);
+        ensure!(counted <= cap, "{counted} were charged of {cap}");
+        ensure!(spent <= counted, "{counted} were charged, and {account:?} is known");
+        ensure!(counted <= spent + unknown, "{counted} were charged, and {account:?} says less");
+        ensure!(spent + unknown <= cap && account.overrun == 0, "{account:?} is beyond {cap}");
+        world.reconcile(&key, counted - spent).await?;
+        let account = world.at_rest(&budget).await?;
+        let known = (account.spent, account.unknown, account.overrun);
+        ensure!(known == (counted, 0, 0), "{counted} were charged, and {account:?} is known");
+        self.counted += counted;
+        self.settled += spent;
+        self.unknown += unknown;
+        self.reconciled += counted - spent;
+        world.delete(budget).await
+    }
 }
 
 async fn race(args: &Args, world: &mut World, number: usize, place: usize) -> anyhow::Result<Race> {
@@ -111,6 +126,8 @@ async fn serves(world: &World, caller: &Caller, number: usize) -> anyhow::Result
     timeout(PATIENCE, served).await.context("a proxy does not serve")
 }
 
+/// Of those before, the allowances have mostly ended; a tenant has 100 budgets at the most.
+const MOST_OPEN: usize = 20;
 /// Some time in the life of a race.
 const LONGEST_LIFE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(30);

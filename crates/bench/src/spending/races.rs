@@ -59,6 +59,7 @@ async fn race(
     ensure!(account.spent == counted * worth, "{counted} calls arrived, and {account:?} is known");
     ensure!(served == counted, "{served} calls were served, and {counted} arrived");
     ensure!((account.unknown, account.overrun) == (0, 0), "{account:?} after a race");
+    world.delete(budget).await?;
     Ok(counted)
 }
 

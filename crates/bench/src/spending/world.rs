@@ -140,6 +140,15 @@ impl World {
         Ok(made.await?.name)
     }
 
+    /// Ends a budget: a tenant has only so many.
+    pub(crate) async fn delete(&self, budget: String) -> anyhow::Result<()> {
+        let request = v1::DeleteBudgetRequest { name: budget, etag: String::new() };
+        let deleted = persist(async || {
+            Ok(self.admin.budgets().delete_budget(request.clone()).await?.into_inner())
+        });
+        deleted.await.map(drop)
+    }
+
     /// How a budget stands once nothing is reserved of it.
     pub(crate) async fn at_rest(&self, budget: &str) -> anyhow::Result<v1::Account> {
         let began = SystemClock.elapsed();
