@@ -65,9 +65,16 @@ struct Outcome {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    report(&args, &spend(&args, &folder.path().join("sqlite"), None).await?);
-    if let Some(url) = &args.postgres {
-        report(&args, &spend(&args, &folder.path().join("postgres"), Some(url)).await?);
+    let (sqlite, postgres) = (folder.path().join("sqlite"), folder.path().join("postgres"));
+    let on_postgres = async {
+        let Some(url) = &args.postgres else { return Ok(None) };
+        Box::pin(spend(&args, &postgres, Some(url))).await.map(Some)
+    };
+    // Both at once: much of the time they wait for keys to end.
+    let on_sqlite = Box::pin(spend(&args, &sqlite, None));
+    let (sqlite, postgres) = tokio::try_join!(on_sqlite, on_postgres)?;
+    for outcome in std::iter::once(sqlite).chain(postgres) {
+        report(&args, &outcome);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use domain::{Clock as _, SystemClock};
 use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Collected, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response,
     body::{Frame, Incoming},
@@ -75,7 +75,7 @@ async fn answer(
     let key = key.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
     uses.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(at);
     // A caller that is gone needs no answer, and the use is noted.
-    let asked = request.into_body().collect().await.map(|body| body.to_bytes());
+    let asked = request.into_body().collect().await.map(Collected::to_bytes);
     let asked: Value = serde_json::from_slice(&asked.unwrap_or_default()).unwrap_or_default();
     let is_stream = asked.get("stream").is_some_and(|stream| stream == true);
     let (kind, body) = if is_stream {
