@@ -3,7 +3,7 @@ use std::time::Duration;
 use domain::Unit;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::harness::World;
 
@@ -85,11 +85,13 @@ async fn a_budget_without_room_is_told_in_the_words_of_each_sdk() {
 #[tokio::test]
 async fn one_that_is_refused_and_calls_on_does_not_load_the_broker() {
     let world = limited(Unit::Money, 10).await;
+    let began = Instant::now();
     for _ in 0..50 {
         assert_eq!(world.call(CHAT, BODY).await.0, StatusCode::PAYMENT_REQUIRED);
     }
-    // One a second at the most, and a machine that is busy may take some for it.
-    assert!(world.leases.till.draws() < 10, "{} draws", world.leases.till.draws());
+    // One a second, however many seconds a busy machine takes for it.
+    let (draws, most) = (world.leases.till.draws(), began.elapsed().as_secs() + 1);
+    assert!(u64::try_from(draws).unwrap() <= most, "{draws} draws, {most} at the most");
 }
 
 #[tokio::test]
