@@ -33,7 +33,7 @@ pub(crate) async fn interrupt_all(args: &Args, world: &World) -> anyhow::Result<
     let Some(database) = world.database.as_ref().filter(|_| args.outages > 0) else {
         return Ok(Outages::default());
     };
-    let (limited, free) = (world.caller("outages", None).await?, world.caller("free", None).await?);
+    let limited = world.caller("outages", None).await?;
     let cap = (Unit::MicroUsd, args.cap * COST * 1000);
     let budget = world.budget("outages", "outages", cap, None).await?;
     let (before, over) = (world.counted(), Arc::new(AtomicBool::new(false)));
@@ -52,6 +52,8 @@ pub(crate) async fn interrupt_all(args: &Args, world: &World) -> anyhow::Result<
     // Calls that no budget covers and that reached the provider.
     let mut uncovered = 0;
     for number in 0..args.outages {
+        // Its leases are new: what is lent already goes on until it ends.
+        let free = world.caller("free", None).await?;
         uncovered += until_all(world, &free, true).await?;
         until_all(world, &limited, true).await?;
         database.gate.shut();
