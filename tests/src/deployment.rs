@@ -30,6 +30,8 @@ pub struct Deployment {
     proxy: Server,
     /// Another broker of the same database, and a proxy of its own.
     beside: Option<(Server, Server)>,
+    /// Other proxies of the broker.
+    others: Vec<Server>,
 }
 
 /// A server of this process, and how to end it.
@@ -94,7 +96,7 @@ impl Deployment {
         configure_proxy(&layout, broker.address, tls);
         let proxy = start_proxy(&layout, LOOPBACK).await;
         let admin = connect(&layout, broker.address, "admin");
-        Self { folder, layout, upstream, admin, broker, proxy, beside: None }
+        Self { folder, layout, upstream, admin, broker, proxy, beside: None, others: Vec::new() }
     }
 
     /// An administrator's connection to the broker.
@@ -135,6 +137,20 @@ impl Deployment {
         let proxy = start_proxy(&layout, LOOPBACK).await;
         let address = proxy.address;
         self.beside = Some((broker, proxy));
+        address
+    }
+
+    /// Starts another proxy of the same broker, with this in its configuration. Says where it listens.
+    pub async fn start_proxy(&mut self, extra: &str) -> SocketAddr {
+        let mut layout = self.layout.clone();
+        layout.proxy_config = layout.proxy_config.with_file_name("another-proxy.toml");
+        let mut config: Table =
+            fs::read_to_string(&self.layout.proxy_config).unwrap().parse().unwrap();
+        config.extend(extra.parse::<Table>().unwrap());
+        fs::write(&layout.proxy_config, config.to_string()).unwrap();
+        let proxy = start_proxy(&layout, LOOPBACK).await;
+        let address = proxy.address;
+        self.others.push(proxy);
         address
     }
 
@@ -238,6 +254,9 @@ impl Deployment {
         if let Some((broker, proxy)) = self.beside {
             proxy.end().await;
             broker.end().await;
+        }
+        for proxy in self.others {
+            proxy.end().await;
         }
         self.proxy.end().await;
         self.broker.end().await;

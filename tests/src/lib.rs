@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod application;
 mod backing;
 mod database;
 mod deployment;
@@ -21,6 +22,7 @@ mod search;
 mod upstream;
 
 pub use admin::NewCredential;
+pub use application::Application;
 pub use backing::{Backing, server_files, strace};
 pub use database::{Backup, Database};
 pub use deployment::Deployment;

@@ -7,6 +7,8 @@
     reason = "helpers of tests"
 )]
 
+#[path = "e2e/budgets.rs"]
+mod budgets;
 #[path = "e2e/certificates.rs"]
 mod certificates;
 #[path = "e2e/erasure.rs"]

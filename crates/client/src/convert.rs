@@ -62,6 +62,17 @@ pub(crate) fn unit(unit: v1::Unit) -> Option<Unit> {
     }
 }
 
+pub(crate) fn wire_unit(unit: Unit) -> v1::Unit {
+    match unit {
+        Unit::Money => v1::Unit::MicroUsd,
+        Unit::Requests => v1::Unit::Requests,
+        Unit::InputTokens => v1::Unit::InputTokens,
+        Unit::OutputTokens => v1::Unit::OutputTokens,
+        Unit::Tokens => v1::Unit::Tokens,
+        Unit::Concurrent => v1::Unit::Concurrent,
+    }
+}
+
 pub(crate) fn amounts(wire: &v1::Amounts) -> Amounts {
     Amounts::default()
         .with(Unit::Money, wire.micro_usd)

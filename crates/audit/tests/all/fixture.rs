@@ -185,7 +185,7 @@ pub(crate) fn honest() -> Vec<Record> {
 }
 
 fn erased(id: u8, record: Record) -> Record {
-    let until = audit::proto_time(domain::Timestamp::from_millis(9));
+    let until = proto_time(Timestamp::from_millis(9));
     Record { erasure_id: vec![id; 16].into(), copies_until_time: Some(until), ..record }
 }
 

@@ -78,12 +78,12 @@ impl Audit for AuditService {
         &self,
         request: Request<v1::CheckRowsRequest>,
     ) -> Result<Response<Self::CheckRowsStream>, Status> {
+        let Live { leaving, .. } = Live::of(&request, &self.tls, &self.core)?;
         let (caller, _) = accept(request)?;
         let permitted = async { Ok(self.core.access.permit_all(&caller)?) };
         self.core.answer(&caller, permitted).await?;
         let (answers, stream) = mpsc::channel(16);
-        let (core, stop) = (Arc::clone(&self.core), self.stop.clone());
-        self.tasks.spawn(rows::check_now(core, answers, stop));
+        self.tasks.spawn(rows::check_now(Arc::clone(&self.core), answers, leaving));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

@@ -62,19 +62,28 @@ impl Allowance {
         let covered = all.each(|unit, all| spent.of(unit).rounded_up().min(all));
         self.free = all.less(&covered);
         self.covered = self.covered.plus(&covered);
+        self.count(spent, source);
+        self.told = false;
+    }
+
+    /// Leaves a call's amount held, since nobody knows what it took; when the slice expires, that becomes
+    /// what is unknown of it. Of the units that are `known`, `spent` is what it took; that it is not
+    /// under way any more is always known.
+    pub fn lose(&mut self, Ticket(held): Ticket, known: &[Unit], spent: &Spending, source: Source) {
+        let is_known = |unit| unit == Unit::Concurrent || known.contains(&unit);
+        let settled = held.each(|unit, held| if is_known(unit) { held } else { 0 });
+        let covered = settled.each(|unit, held| spent.of(unit).rounded_up().min(held));
+        self.free = self.free.plus(&settled.less(&covered));
+        self.covered = self.covered.plus(&covered);
+        self.count(spent, source);
+        self.told &= *spent == Spending::default();
+    }
+
+    fn count(&mut self, spent: &Spending, source: Source) {
         self.spent = self.spent.plus(spent);
         if source.is_managed() {
             self.managed = self.managed.plus(spent);
         }
-        self.told = false;
-    }
-
-    /// Leaves a call's amount held, since nobody knows what it took; only that it is not under way any
-    /// more is known. When the slice expires, that becomes what is unknown of it.
-    pub fn lose(&mut self, Ticket(held): Ticket) {
-        let concurrent = held.of(Unit::Concurrent);
-        let free = self.free.of(Unit::Concurrent).saturating_add(concurrent);
-        self.free = self.free.with(Unit::Concurrent, free);
     }
 
     /// Gives back all that no call holds.
@@ -135,7 +144,7 @@ mod tests {
         let two = allowance.begin(&call(4), now).unwrap();
         assert_eq!(allowance.begin(&call(0), now), None, "two are under way");
         allowance.end(one, &spent(1_500_000), Source::Byok);
-        allowance.lose(two);
+        allowance.lose(two, &[], &Spending::default(), Source::Byok);
         assert_eq!(
             (allowance.free().of(Unit::Money), allowance.free().of(Unit::Concurrent)),
             (4, 2)
@@ -146,6 +155,21 @@ mod tests {
         assert_eq!(allowance.report(), None);
         allowance.give_back();
         assert_eq!(allowance.report().unwrap().returned.of(Unit::Money), 4);
+    }
+
+    #[test]
+    fn of_a_call_that_is_lost_what_is_known_is_settled() {
+        let granted = Amounts::default().with(Unit::Money, 10).with(Unit::Requests, 5);
+        let mut allowance = Allowance::new(&granted, &[Unit::Money, Unit::Requests], SOON);
+        let lost = allowance.begin(&call(6), Timestamp::from_millis(0)).unwrap();
+        let spent = Spending { requests: 1, ..Spending::default() };
+        allowance.lose(lost, &[Unit::Requests], &spent);
+        allowance.give_back();
+        let report = allowance.report().unwrap();
+        assert_eq!((report.spent, report.covered.of(Unit::Requests)), (spent, 1));
+        assert_eq!(report.returned.of(Unit::Requests), 4);
+        // Of ten, six may have been spent.
+        assert_eq!((report.covered.of(Unit::Money), report.returned.of(Unit::Money)), (0, 4));
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl Tab {
         self.attempt = Some(attempt);
     }
 
+    /// No attempt begins: a limit has no room, or nobody knows. This is how the limits stand.
+    pub(crate) fn refused(&mut self, limits: Vec<LimitState>) {
+        self.limits = limits;
+    }
+
     /// From now on the provider may know of it.
     pub(crate) fn sent(&mut self) {
         self.turn(Course::Sent);
@@ -210,7 +215,7 @@ impl Tab {
         let held = std::mem::replace(&mut attempt.held, Held::nothing());
         match spent {
             Some(spent) => held.end(spent, attempt.loan.source()),
-            None if attempt.course == Course::Sent => held.lose(),
+            None if attempt.course == Course::Sent => held.lose(attempt.loan.source()),
             None => held.release(),
         }
     }

@@ -92,7 +92,7 @@ pub(super) fn credential(tenant: &TenantId, name: &str, provider: &str) -> Crede
         revision: 1,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
-        row_mac: [0; 32],
+        row_mac: [0; 36],
     }
 }
 
@@ -215,7 +215,7 @@ impl World {
             request_id: None,
             created_at: Timestamp::from_millis(0),
             updated_at: Timestamp::from_millis(0),
-            row_mac: [0; 32],
+            row_mac: [0; 36],
         };
         let credentials = rows.iter().cloned().map(Held::from).collect();
         Tenant { row, keys: Vec::new(), credentials, budgets: Vec::new() }
