@@ -170,6 +170,7 @@ impl Deployment {
         let found = found.map(|(allowance, micro_usd)| v1::Found {
             allowance_id: allowance.allowance_id,
             spent: Some(v1::Spent { micro_usd, ..v1::Spent::default() }),
+            ..v1::Found::default()
         });
         let request = v1::ReconcileAllowancesRequest { parent, found: found.collect() };
         let answer = self.admin().budgets().reconcile_allowances(request).await.unwrap();

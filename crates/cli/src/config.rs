@@ -47,7 +47,7 @@ mod tests {
             tls = { certificate = "pki/c.pem", key = "/abs/k.pem", ca = "ca.pem" }
         "#;
         fs::write(&path, text).unwrap();
-        let tls = load(Some(&path)).unwrap().tls;
+        let TlsSource::Files(tls) = load(Some(&path)).unwrap().tls else { panic!("files") };
         assert_eq!(tls.certificate, directory.path().join("pki/c.pem"));
         assert_eq!(tls.key, Path::new("/abs/k.pem"));
 

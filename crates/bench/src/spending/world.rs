@@ -245,7 +245,11 @@ impl World {
             let micro_usd = open.min(rest.micro_usd);
             open -= micro_usd;
             let spent = v1::Spent { micro_usd, ..v1::Spent::default() };
-            v1::Found { allowance_id: allowance.allowance_id, spent: Some(spent) }
+            v1::Found {
+                allowance_id: allowance.allowance_id,
+                spent: Some(spent),
+                ..v1::Found::default()
+            }
         });
         let found: Vec<_> = found.collect();
         ensure!(open == 0, "{open} of {micro_usd} micro-USD are of no allowance");

@@ -163,7 +163,7 @@ mod tests {
         let mut allowance = Allowance::new(&granted, &[Unit::Money, Unit::Requests], SOON);
         let lost = allowance.begin(&call(6), Timestamp::from_millis(0)).unwrap();
         let spent = Spending { requests: 1, ..Spending::default() };
-        allowance.lose(lost, &[Unit::Requests], &spent);
+        allowance.lose(lost, &[Unit::Requests], &spent, Source::Byok);
         allowance.give_back();
         let report = allowance.report().unwrap();
         assert_eq!((report.spent, report.covered.of(Unit::Requests)), (spent, 1));
