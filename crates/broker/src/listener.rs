@@ -88,9 +88,10 @@ where
             }
             leaving.cancel();
             serving.as_mut().graceful_shutdown();
-            match timeout(GRACE, serving).await {
-                Ok(ended) => log(ended),
-                Err(_) => tracing::debug!("a connection was closed with calls in hand"),
+            if let Ok(ended) = timeout(GRACE, serving).await {
+                log(ended);
+            } else {
+                tracing::debug!("a connection was closed with calls in hand");
             }
         }
     }

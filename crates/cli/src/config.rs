@@ -47,7 +47,8 @@ mod tests {
             tls = { certificate = "pki/c.pem", key = "/abs/k.pem", ca = "ca.pem" }
         "#;
         fs::write(&path, text).unwrap();
-        let TlsSource::Files(tls) = load(Some(&path)).unwrap().tls else { panic!("files") };
+        let tls = load(Some(&path)).unwrap().tls;
+        let mtls::TlsSource::Files(tls) = tls else { panic!("files are named") };
         assert_eq!(tls.certificate, directory.path().join("pki/c.pem"));
         assert_eq!(tls.key, Path::new("/abs/k.pem"));
 

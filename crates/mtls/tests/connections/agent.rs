@@ -50,9 +50,9 @@ struct X509Svid {
     #[prost(string, tag = "1")]
     spiffe_id: String,
     #[prost(bytes = "vec", tag = "2")]
-    x509_svid: Vec<u8>,
+    chain: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
-    x509_svid_key: Vec<u8>,
+    key: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     bundle: Vec<u8>,
 }
@@ -122,8 +122,8 @@ fn given(files: &TlsFiles, path: &str, authority: &Authority) -> X509SvidRespons
     let chain = CertificateDer::pem_file_iter(&files.certificate).unwrap();
     let svid = X509Svid {
         spiffe_id: format!("spiffe://acme.internal/{path}"),
-        x509_svid: chain.flat_map(|it| it.unwrap().to_vec()).collect(),
-        x509_svid_key: PrivateKeyDer::from_pem_file(&files.key).unwrap().secret_der().to_vec(),
+        chain: chain.flat_map(|it| it.unwrap().to_vec()).collect(),
+        key: PrivateKeyDer::from_pem_file(&files.key).unwrap().secret_der().to_vec(),
         bundle: CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap().to_vec(),
     };
     X509SvidResponse { svids: vec![svid] }

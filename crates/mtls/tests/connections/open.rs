@@ -85,7 +85,7 @@ async fn a_revoked_certificate_ends_its_connections_within_two_seconds_and_no_ot
     watching.spawn(Arc::clone(&server).watch(PACE));
 
     fs::write(pki.path("crl.pem"), pki.authority.revoke(&[7], NOW + 60)).unwrap();
-    let ended = timeout(BOUND, async { tokio::join!(revoked.ends(), again.ends()) });
+    let ended = Box::pin(timeout(BOUND, async { tokio::join!(revoked.ends(), again.ends()) }));
     let ((first, at_client), (second, _)) = ended.await.unwrap();
     assert_eq!(refusal(&first), Some(&Refusal::Revoked));
     assert_eq!(refusal(&second), Some(&Refusal::Revoked));
