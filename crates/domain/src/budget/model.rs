@@ -234,7 +234,7 @@ impl Run {
         let spent = spending(most * part / 1000);
         self.truth = self.truth.plus(spent.cost);
         if lost {
-            holder.allowance.lose(ticket, &[], &Spending::default(), crate::Source::Byok);
+            holder.allowance.lose(ticket, &[], &Spending::default(), Source::Byok);
             holder.unsaid = holder.unsaid.plus(&spent);
         } else {
             holder.allowance.end(ticket, &spent, Source::Managed);

@@ -217,7 +217,7 @@ const OTHER_PATTERNS: [(&str, &str); 5] = [
 fn of_credentials(facts: &Value, file: &toml::Value) -> Vec<String> {
     let slug = text(facts, "/slug");
     let mut apart = Vec::new();
-    let forms = file["credentials"].as_array().unwrap();
+    let forms = file.get("credentials").and_then(toml::Value::as_array).unwrap();
     for credential in facts["credentials"].as_array().unwrap() {
         let Some((kind, secret)) = kind(slug, text(credential, "/kind")) else { continue };
         let form = forms.iter().find(|form| form["kind"].as_str() == Some(kind.as_str()));
@@ -234,7 +234,11 @@ fn of_credentials(facts: &Value, file: &toml::Value) -> Vec<String> {
                 apart.push(format!("{slug} {field}: {ours:?}"));
             }
         }
-        let wrong = file["key"]["wrong"].as_array().unwrap();
+        let wrong = file
+            .get("key")
+            .and_then(|key| key.get("wrong"))
+            .and_then(toml::Value::as_array)
+            .unwrap();
         for prefix in texts(credential, "/reject_prefixes") {
             let ours = |one: &toml::Value| {
                 one["prefix"].as_str().is_some_and(|ours| prefix.starts_with(ours))

@@ -2,9 +2,7 @@
 //! works and in many that do not; then they are looked for in every form and in every place where
 //! they must not be. Each place is shown to be the right one by something that has to be there.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking, in its helpers too"
 )]

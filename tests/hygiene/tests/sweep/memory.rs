@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
+    task::JoinSet,
 };
 
 /// All that can be read of a process's memory, a piece for each mapping. Without root nothing can be:
@@ -55,6 +56,7 @@ pub(crate) fn memory_with(forms: &Forms, pid: u32) -> Vec<(String, String)> {
 pub(crate) struct Writes {
     tracer: Child,
     into: PathBuf,
+    _reading: JoinSet<()>,
 }
 
 /// One write: where to, and what.
@@ -84,8 +86,10 @@ impl Writes {
             return None;
         }
         assert!(first.contains("attached"), "{first}");
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Some(Self { tracer, into: into.to_owned() })
+        // It stops when nobody reads what it says.
+        let mut reading = JoinSet::new();
+        reading.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Some(Self { tracer, into: into.to_owned(), _reading: reading })
     }
 
     /// The file that they are noted in.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Collected, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     HeaderMap, Request, Response, Version,
     body::{Frame, Incoming},
@@ -133,7 +133,7 @@ async fn serve(
         async move {
             let key = shown(request.headers());
             let version = request.version();
-            let posted = request.into_body().collect().await.map(|it| it.to_bytes());
+            let posted = request.into_body().collect().await.map(Collected::to_bytes);
             let posted = posted.unwrap_or_default();
             let mut seen = seen.lock().unwrap();
             seen.calls.push((key.clone(), version));
