@@ -4,6 +4,7 @@ use domain::{CredentialId, CredentialName, Secret, TenantId, Uid, VirtualKey};
 use strongroom_client::ClientError;
 use strongroom_proto::v1;
 use testkit::StandIn;
+use tokio::time::{Instant, interval};
 
 use crate::Deployment;
 
@@ -97,18 +98,83 @@ impl Deployment {
 
     /// Makes a virtual key, limited to these models if any are named: the key and its name.
     pub async fn create_key(&self, tenant: &str, models: &[&str]) -> (String, String) {
+        let models = models.iter().map(|model| (*model).to_owned()).collect();
+        self.create_key_as(tenant, v1::VirtualKey { models, ..v1::VirtualKey::default() }).await
+    }
+
+    /// Makes a virtual key with these terms.
+    pub async fn create_key_as(&self, tenant: &str, terms: v1::VirtualKey) -> (String, String) {
         let key = VirtualKey::generate().unwrap();
         let request = v1::CreateVirtualKeyRequest {
             parent: format!("tenants/{tenant}"),
             virtual_key_id: key.id().to_string(),
-            virtual_key: Some(v1::VirtualKey {
-                models: models.iter().map(|model| (*model).to_owned()).collect(),
-                ..v1::VirtualKey::default()
-            }),
+            virtual_key: Some(terms),
             key_sha256: key.digest().as_bytes().to_vec().into(),
         };
         let made = self.admin().virtual_keys().create_virtual_key(request).await.unwrap();
         (key.expose().to_owned(), made.into_inner().name)
+    }
+
+    /// Makes a budget of a tenant, of so many micro-USD in all; gives its name.
+    pub async fn create_budget(&self, tenant: &str, micro_usd: u64) -> String {
+        let length = v1::period::Length::Total.into();
+        let budget = v1::Budget {
+            period: Some(v1::Period { length, ..v1::Period::default() }),
+            limits: vec![v1::Limit { unit: v1::Unit::MicroUsd.into(), cap: micro_usd }],
+            ..v1::Budget::default()
+        };
+        let request = v1::CreateBudgetRequest {
+            parent: format!("tenants/{tenant}"),
+            budget_id: "all".to_owned(),
+            budget: Some(budget),
+            request_id: request_id(),
+        };
+        self.admin().budgets().create_budget(request).await.unwrap().into_inner().name
+    }
+
+    /// How the one limit of a budget stands.
+    pub async fn account(&self, budget: &str) -> v1::Account {
+        let request = v1::GetBudgetRequest { name: budget.to_owned() };
+        let budget = self.admin().budgets().get_budget(request).await.unwrap().into_inner();
+        budget.accounts.into_iter().next().unwrap()
+    }
+
+    /// Waits until the one limit of a budget stands like this.
+    pub async fn account_when(
+        &self,
+        budget: &str,
+        holds: impl Fn(&v1::Account) -> bool,
+    ) -> v1::Account {
+        let mut looks = interval(Duration::from_millis(50));
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            looks.tick().await;
+            let account = self.account(budget).await;
+            if holds(&account) {
+                return account;
+            }
+            assert!(Instant::now() < deadline, "{account:?}");
+        }
+    }
+
+    /// Settles what nobody knows of a tenant's allowances: all of them together came to this.
+    pub async fn reconcile(&self, tenant: &str, micro_usd: u64) {
+        let parent = format!("tenants/{tenant}");
+        let request = v1::ListUnknownAllowancesRequest {
+            parent: parent.clone(),
+            ..v1::ListUnknownAllowancesRequest::default()
+        };
+        let unknown = self.admin().budgets().list_unknown_allowances(request).await.unwrap();
+        let costs = [micro_usd].into_iter().chain(std::iter::repeat(0));
+        let found = unknown.into_inner().allowances.into_iter().zip(costs);
+        let found = found.map(|(allowance, micro_usd)| v1::Found {
+            allowance_id: allowance.allowance_id,
+            spent: Some(v1::Spent { micro_usd, ..v1::Spent::default() }),
+            ..v1::Found::default()
+        });
+        let request = v1::ReconcileAllowancesRequest { parent, found: found.collect() };
+        let answer = self.admin().budgets().reconcile_allowances(request).await.unwrap();
+        assert_eq!(answer.into_inner().not_accepted, []);
     }
 
     /// Gives a virtual key a new value and ends the old one at once; gives the value.

@@ -31,7 +31,7 @@ impl Backing {
     }
 
     /// Replaces what a broker's configuration says of store and KMS. The database is a new one.
-    pub(crate) async fn configure(self, config: &mut Table, dir: &Path) {
+    pub async fn configure(self, config: &mut Table, dir: &Path) {
         if self == Self::Embedded {
             return;
         }
@@ -67,6 +67,11 @@ async fn new_database(server: &str, name: &str, url_file: &Path) -> Value {
 /// What the database server of the tests keeps, if there is one.
 pub fn server_files() -> Option<PathBuf> {
     variable("TEST_POSTGRES_DATA").map(PathBuf::from)
+}
+
+/// The program that shows what another one writes, if there is one.
+pub fn strace() -> Option<PathBuf> {
+    variable("TEST_STRACE").map(PathBuf::from)
 }
 
 /// What `tests/run` says of the servers that it has started.

@@ -30,6 +30,8 @@ pub struct Deployment {
     proxy: Server,
     /// Another broker of the same database, and a proxy of its own.
     beside: Option<(Server, Server)>,
+    /// Other proxies of the broker.
+    others: Vec<Server>,
 }
 
 /// A server of this process, and how to end it.
@@ -94,7 +96,7 @@ impl Deployment {
         configure_proxy(&layout, broker.address, tls);
         let proxy = start_proxy(&layout, LOOPBACK).await;
         let admin = connect(&layout, broker.address, "admin");
-        Self { folder, layout, upstream, admin, broker, proxy, beside: None }
+        Self { folder, layout, upstream, admin, broker, proxy, beside: None, others: Vec::new() }
     }
 
     /// An administrator's connection to the broker.
@@ -138,6 +140,20 @@ impl Deployment {
         address
     }
 
+    /// Starts another proxy of the same broker, with this in its configuration. Says where it listens.
+    pub async fn start_proxy(&mut self, extra: &str) -> SocketAddr {
+        let mut layout = self.layout.clone();
+        layout.proxy_config = layout.proxy_config.with_file_name("another-proxy.toml");
+        let mut config: Table =
+            fs::read_to_string(&self.layout.proxy_config).unwrap().parse().unwrap();
+        config.extend(extra.parse::<Table>().unwrap());
+        fs::write(&layout.proxy_config, config.to_string()).unwrap();
+        let proxy = start_proxy(&layout, LOOPBACK).await;
+        let address = proxy.address;
+        self.others.push(proxy);
+        address
+    }
+
     /// Where everything is.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -155,11 +171,20 @@ impl Deployment {
 
     /// Posts JSON to the proxy as an application with this key, and reads the answer whatever its status.
     pub async fn post(&self, path: &str, key: &str, body: &serde_json::Value) -> serde_json::Value {
+        self.ask("POST", path, key, &body.to_string()).await
+    }
+
+    /// Gets JSON from the proxy in the same way.
+    pub async fn get(&self, path: &str, key: &str) -> serde_json::Value {
+        self.ask("GET", path, key, "").await
+    }
+
+    async fn ask(&self, method: &str, path: &str, key: &str, body: &str) -> serde_json::Value {
         let mut connection = TcpStream::connect(self.proxy()).await.unwrap();
-        let body = body.to_string();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\
+             authorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
             body.len()
         );
         connection.write_all(request.as_bytes()).await.unwrap();
@@ -229,6 +254,9 @@ impl Deployment {
         if let Some((broker, proxy)) = self.beside {
             proxy.end().await;
             broker.end().await;
+        }
+        for proxy in self.others {
+            proxy.end().await;
         }
         self.proxy.end().await;
         self.broker.end().await;

@@ -10,17 +10,20 @@
 )]
 
 mod admin;
+mod application;
 mod backing;
 mod database;
 mod deployment;
 mod export;
+mod huffman;
 mod logs;
 mod official;
 mod search;
 mod upstream;
 
 pub use admin::NewCredential;
-pub use backing::{Backing, server_files};
+pub use application::Application;
+pub use backing::{Backing, server_files, strace};
 pub use database::{Backup, Database};
 pub use deployment::Deployment;
 pub use export::{Export, export};

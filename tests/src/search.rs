@@ -3,47 +3,84 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The forms in which a secret may have been written down by mistake.
+use aho_corasick::AhoCorasick;
+
+use crate::huffman::huffman;
+
+/// The forms in which secrets may have been written down by mistake.
 #[derive(Debug)]
-pub struct Forms(Vec<(&'static str, Vec<u8>)>);
+pub struct Forms {
+    forms: Vec<(&'static str, Vec<u8>)>,
+    search: AhoCorasick,
+}
 
 impl Forms {
     /// Of a secret of 32 bytes at the least: whole, its middle, and encoded.
     pub fn of(secret: &str) -> Self {
-        let bytes = secret.as_bytes();
-        let middle = bytes.len() / 2;
-        let decimal = bytes.iter().map(u8::to_string).collect::<Vec<_>>();
-        let utf16 = secret.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let mut forms = vec![
-            ("raw", bytes.to_vec()),
-            ("a part", bytes[middle - 8..middle + 8].to_vec()),
-            ("hex", hex(bytes, false)),
-            ("upper-case hex", hex(bytes, true)),
-            ("reversed", bytes.iter().rev().copied().collect()),
-            ("numbers", decimal.join(", ").into_bytes()),
-            ("narrow numbers", decimal.join(",").into_bytes()),
-            ("UTF-16", utf16),
-        ];
-        for skipped in 0..3 {
-            // Whole groups of three bytes only: their base64 does not depend on what stands around.
-            let groups = &bytes[skipped..];
-            let groups = &groups[..groups.len() / 3 * 3];
-            forms.push(("base64", base64(groups, *b"+/")));
-            forms.push(("URL-safe base64", base64(groups, *b"-_")));
-        }
-        Self(forms)
+        Self::of_all(&[secret])
+    }
+
+    /// Of several of them.
+    pub fn of_all(secrets: &[&str]) -> Self {
+        Self::new(secrets.iter().flat_map(|secret| forms_of(secret)).collect())
+    }
+
+    /// Of something short that is no secret, just as it is.
+    pub fn plain(text: &str) -> Self {
+        Self::new(vec![("raw", text.as_bytes().to_vec())])
+    }
+
+    fn new(forms: Vec<(&'static str, Vec<u8>)>) -> Self {
+        let search = AhoCorasick::new(forms.iter().map(|(_, form)| form)).unwrap();
+        Self { forms, search }
     }
 
     /// The form that stands in these bytes, if one does.
     pub fn find(&self, bytes: &[u8]) -> Option<&'static str> {
-        let found = |form: &[u8]| memchr::memmem::find(bytes, form).is_some();
-        self.0.iter().find(|(_, form)| found(form)).map(|(name, _)| *name)
+        self.search.find(bytes).map(|found| self.forms[found.pattern().as_usize()].0)
+    }
+
+    /// The same, with what stands around it, for whoever has to find out how it came there.
+    pub fn show(&self, bytes: &[u8]) -> Option<String> {
+        let found = self.search.find(bytes)?;
+        let (name, _) = self.forms[found.pattern().as_usize()];
+        let around = found.start().saturating_sub(200)..bytes.len().min(found.end() + 200);
+        Some(format!("{name}: {}", bytes[around].escape_ascii()))
     }
 
     /// Each form with its bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        self.0.iter().map(|(name, bytes)| (*name, &**bytes))
+        self.forms.iter().map(|(name, bytes)| (*name, &**bytes))
     }
+}
+
+fn forms_of(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let bytes = secret.as_bytes();
+    assert!(bytes.len() >= 32, "parts of a shorter one may stand somewhere by chance");
+    let middle = bytes.len() / 2;
+    let decimal = bytes.iter().map(u8::to_string).collect::<Vec<_>>();
+    let quoted = serde_json::to_string(secret).unwrap();
+    let mut forms = vec![
+        ("raw", bytes.to_vec()),
+        ("a part", bytes[middle - 8..middle + 8].to_vec()),
+        ("hex", hex(bytes, false)),
+        ("upper-case hex", hex(bytes, true)),
+        ("reversed", bytes.iter().rev().copied().collect()),
+        ("numbers", decimal.join(", ").into_bytes()),
+        ("narrow numbers", decimal.join(",").into_bytes()),
+        ("UTF-16", secret.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("percent-encoded", percent_encoded(bytes)),
+        ("JSON", quoted.trim_matches('"').as_bytes().to_vec()),
+    ];
+    for skipped in 0..3 {
+        // Whole groups of three bytes only: their base64 does not depend on what stands around.
+        let groups = &bytes[skipped..];
+        let groups = &groups[..groups.len() / 3 * 3];
+        forms.push(("base64", base64(groups, *b"+/")));
+        forms.push(("URL-safe base64", base64(groups, *b"-_")));
+    }
+    forms.extend((0..8).map(|skipped| ("a compressed header", huffman(bytes, skipped))));
+    forms
 }
 
 /// The files below a folder that hold the secret, with the form in which they do, and how many files
@@ -65,6 +102,16 @@ pub fn files_with(forms: &Forms, folder: &Path) -> (Vec<(PathBuf, &'static str)>
     (found, read)
 }
 
+fn percent_encoded(bytes: &[u8]) -> Vec<u8> {
+    let encode = |byte: &u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(*byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(encode).collect::<String>().into_bytes()
+}
+
 fn hex(bytes: &[u8], upper: bool) -> Vec<u8> {
     let digit = |byte: &u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
     bytes.iter().map(digit).collect::<String>().into_bytes()
@@ -84,7 +131,7 @@ fn base64(groups: &[u8], last: [u8; 2]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const SECRET: &str = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz";
+    const SECRET: &str = "sk-proj-0123456789/abcdefghijkl+mn\"opqrstuvwxyz";
 
     #[test]
     fn each_form_is_found_where_it_is_planted_and_nothing_where_it_is_not() {

@@ -1,12 +1,12 @@
 use std::{
-    convert::Infallible,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
-use futures_util::stream;
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use futures_util::{StreamExt as _, stream};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
@@ -18,16 +18,33 @@ use hyper_util::{
     server::conn::auto,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// A stand-in for `OpenAI` and Anthropic on loopback: answers in their formats, word by word when
 /// asked to stream, and remembers which keys it was shown.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    refused: Arc<Mutex<Vec<String>>>,
+    state: Arc<State>,
     _serving: JoinSet<()>,
+}
+
+/// What is known of all calls, and how the next ones are answered.
+#[derive(Debug)]
+struct State {
+    seen: Mutex<Vec<Seen>>,
+    refused: Mutex<Vec<String>>,
+    /// Tokens of input and of output that a chat says to have taken.
+    took: Mutex<(u64, u64)>,
+    streams: watch::Sender<Flow>,
+}
+
+/// How streams go on behind their first event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Flow {
+    On,
+    Held,
+    Cut,
 }
 
 /// A call that reached the provider.
@@ -44,11 +61,15 @@ impl Upstream {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let refused = Arc::default();
+        let state = Arc::new(State {
+            seen: Mutex::default(),
+            refused: Mutex::default(),
+            took: Mutex::new((3, 3)),
+            streams: watch::channel(Flow::On).0,
+        });
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, Arc::clone(&seen), Arc::clone(&refused)));
-        Self { address, seen, refused, _serving: serving }
+        serving.spawn(serve(listener, Arc::clone(&state)));
+        Self { address, state, _serving: serving }
     }
 
     /// Where it is: `http://127.0.0.1:port`.
@@ -58,26 +79,41 @@ impl Upstream {
 
     /// From now on, calls with this key are answered with 401.
     pub fn refuse(&self, key: &str) {
-        self.refused.lock().unwrap().push(key.to_owned());
+        self.state.refused.lock().unwrap().push(key.to_owned());
     }
 
     /// The calls so far.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    /// From now on, a chat takes so many tokens of input and of output.
+    pub fn take(&self, input: u64, output: u64) {
+        *self.state.took.lock().unwrap() = (input, output);
+    }
+
+    /// Streams stop behind their first event.
+    pub fn hold_streams(&self) {
+        self.state.streams.send_replace(Flow::Held);
+    }
+
+    /// Streams go on, those that were held too.
+    pub fn release_streams(&self) {
+        self.state.streams.send_replace(Flow::On);
+    }
+
+    /// Streams break off behind their first event, those that were held too.
+    pub fn cut_streams(&self) {
+        self.state.streams.send_replace(Flow::Cut);
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    refused: Arc<Mutex<Vec<String>>>,
-) {
+async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
-        let (seen, refused) = (Arc::clone(&seen), Arc::clone(&refused));
+        let state = Arc::clone(&state);
         connections.spawn(async move {
-            let answer =
-                service_fn(|request| answer(request, Arc::clone(&seen), Arc::clone(&refused)));
+            let answer = service_fn(|request| answer(request, Arc::clone(&state)));
             // How a connection ends is the other side's business.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(connection), answer)
@@ -86,19 +122,15 @@ async fn serve(
     }
 }
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
+type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
-async fn answer(
-    request: Request<Incoming>,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    refused: Arc<Mutex<Vec<String>>>,
-) -> Result<Answer, hyper::Error> {
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, hyper::Error> {
     let path = request.uri().path().to_owned();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = header(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
     let key = header("x-api-key").or(bearer).unwrap_or_default().to_owned();
-    let is_refused = refused.lock().unwrap().contains(&key);
-    seen.lock().unwrap().push(Seen { path: path.clone(), key });
+    let is_refused = state.refused.lock().unwrap().contains(&key);
+    state.seen.lock().unwrap().push(Seen { path: path.clone(), key });
     if is_refused {
         let mut refusal = plain(&json!({ "error": { "message": "Incorrect API key provided" } }));
         *refusal.status_mut() = StatusCode::UNAUTHORIZED;
@@ -109,9 +141,11 @@ async fn answer(
     let asked: Value = serde_json::from_slice(&asked).unwrap_or_default();
     let streamed = asked["stream"] == true;
     let model = asked["model"].as_str().unwrap_or_default();
+    let took = *state.took.lock().unwrap();
+    let events = |events| events_of(events, state.streams.subscribe());
     Ok(match (&*path, streamed) {
-        ("/v1/chat/completions", false) => plain(&chat(model)),
-        ("/v1/chat/completions", true) => events(chat_stream(model)),
+        ("/v1/chat/completions", false) => plain(&chat(model, took)),
+        ("/v1/chat/completions", true) => events(chat_stream(model, took)),
         ("/v1/embeddings", _) => plain(&embedding(model)),
         ("/v1/responses", false) => plain(&response(model, "completed")),
         ("/v1/responses", true) => events(response_stream(model)),
@@ -126,14 +160,24 @@ async fn answer(
 }
 
 fn plain(body: &Value) -> Answer {
-    let body = Full::new(Bytes::from(body.to_string())).boxed();
+    let body = Full::new(Bytes::from(body.to_string())).map_err(io::Error::other).boxed_unsync();
     Response::builder().header(CONTENT_TYPE, "application/json").body(body).unwrap()
 }
 
 /// Each event is a frame of its own, so that a proxy that waits for more is found out.
-fn events(events: Vec<String>) -> Answer {
-    let frames = events.into_iter().map(|event| Ok(Frame::data(Bytes::from(event))));
-    let body = StreamBody::new(stream::iter(frames)).boxed();
+fn events_of(events: Vec<String>, flow: watch::Receiver<Flow>) -> Answer {
+    let frames = stream::iter(events.into_iter().enumerate()).then(move |(number, event)| {
+        let mut flow = flow.clone();
+        async move {
+            // Who is gone holds nobody.
+            let flow = flow.wait_for(|flow| number == 0 || *flow != Flow::Held).await;
+            match flow.map(|flow| *flow) {
+                Ok(Flow::Cut) if number > 0 => Err(io::Error::other("cut")),
+                Ok(_) | Err(_) => Ok(Frame::data(Bytes::from(event))),
+            }
+        }
+    });
+    let body = BodyExt::boxed_unsync(StreamBody::new(frames));
     Response::builder().header(CONTENT_TYPE, "text/event-stream").body(body).unwrap()
 }
 
@@ -145,18 +189,22 @@ fn named(value: &Value) -> String {
     format!("event: {}\n{}", value["type"].as_str().unwrap_or_default(), data(value))
 }
 
-fn chat(model: &str) -> Value {
+fn usage((input, output): (u64, u64)) -> Value {
+    json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output })
+}
+
+fn chat(model: &str, took: (u64, u64)) -> Value {
     json!({
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model,
         "choices": [{
             "index": 0, "finish_reason": "stop",
             "message": { "role": "assistant", "content": SAID.concat() },
         }],
-        "usage": { "prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6 },
+        "usage": usage(took),
     })
 }
 
-fn chat_stream(model: &str) -> Vec<String> {
+fn chat_stream(model: &str, took: (u64, u64)) -> Vec<String> {
     let chunk = |choices: Value, usage: Value| {
         data(&json!({
             "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model,
@@ -166,8 +214,7 @@ fn chat_stream(model: &str) -> Vec<String> {
     let word = |word| json!([{ "index": 0, "delta": { "content": word }, "finish_reason": null }]);
     let mut events: Vec<String> = SAID.map(|said| chunk(word(said), Value::Null)).into();
     events.push(chunk(json!([{ "index": 0, "delta": {}, "finish_reason": "stop" }]), Value::Null));
-    let usage = json!({ "prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6 });
-    events.push(chunk(json!([]), usage));
+    events.push(chunk(json!([]), usage(took)));
     events.push("data: [DONE]\n\n".to_owned());
     events
 }

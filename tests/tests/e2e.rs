@@ -7,6 +7,8 @@
     reason = "helpers of tests"
 )]
 
+#[path = "e2e/budgets.rs"]
+mod budgets;
 #[path = "e2e/certificates.rs"]
 mod certificates;
 #[path = "e2e/erasure.rs"]
@@ -25,6 +27,8 @@ mod record;
 mod revocation;
 #[path = "e2e/rotation.rs"]
 mod rotation;
+#[path = "e2e/routes.rs"]
+mod routes;
 #[path = "e2e/rows.rs"]
 mod rows;
 #[path = "e2e/sdks.rs"]

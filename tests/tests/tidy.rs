@@ -1,5 +1,6 @@
 //! What the compiler does not check about the house: which crate knows which, where SQL, KMS clients
-//! and plaintext may stand, how long a file gets, and that operators are told of metrics that exist.
+//! and plaintext may stand, how long a file gets, whose code is built in, and that operators are told of
+//! metrics that exist.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "tidy/arrows.rs"]
@@ -8,5 +9,7 @@ mod arrows;
 mod exposed;
 #[path = "tidy/sources.rs"]
 mod sources;
+#[path = "tidy/supply.rs"]
+mod supply;
 #[path = "tidy/words.rs"]
 mod words;

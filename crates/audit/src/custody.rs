@@ -127,6 +127,7 @@ impl Custody {
             | Kind::TenantSuspended
             | Kind::TenantResumed
             | Kind::CredentialTested
+            | Kind::SecretInAnswer
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyUpdated
             | Kind::VirtualKeyRotated
@@ -134,6 +135,7 @@ impl Custody {
             | Kind::BudgetUpdated
             | Kind::BudgetDeleted
             | Kind::BudgetAlert
+            | Kind::BudgetWouldRefuse
             | Kind::AllowanceSettled
             | Kind::AllowanceExpired
             | Kind::AllowanceReconciled

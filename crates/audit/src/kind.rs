@@ -60,7 +60,9 @@ pub fn mutates(kind: Kind) -> bool {
         | Kind::LeaseRenewed
         | Kind::LeaseReleased
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
         | Kind::AllowanceExpired
         | Kind::AllowanceReconciled
@@ -114,6 +116,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
             }
         }
         Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
         | Kind::AllowanceExpired
         | Kind::AllowanceReconciled
@@ -151,6 +154,7 @@ pub fn revocation(record: &Record) -> Option<Revocation> {
         | Kind::CredentialRotationStarted
         | Kind::CredentialRotationAdvanced
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         // Other prices come into force after every lease of now has ended.
         | Kind::PricesChanged
         | Kind::VirtualKeyCreated

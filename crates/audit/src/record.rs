@@ -337,6 +337,7 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::CredentialDisabled | Kind::CredentialEnabled | Kind::CredentialDeleted => {
             &[Required::Credential, Required::CredentialUid]
         }
+        Kind::SecretInAnswer => &[Required::Tenant, Required::Credential, Required::CredentialUid],
         Kind::CredentialTested => &[
             Required::Credential,
             Required::CredentialUid,
@@ -355,6 +356,7 @@ fn required(kind: Kind) -> &'static [Required] {
         Kind::BudgetAlert => {
             &[Required::Tenant, Required::Budget, Required::Percent, Required::Unit]
         }
+        Kind::BudgetWouldRefuse => &[Required::Tenant, Required::Budget, Required::Unit],
         Kind::AllowanceSettled
         | Kind::AllowanceExpired
         | Kind::AllowanceReconciled

@@ -132,6 +132,7 @@ impl Standing {
             | Kind::CredentialRotationFinished
             | Kind::CredentialRotationRolledBack
             | Kind::CredentialTested
+            | Kind::SecretInAnswer
             | Kind::VirtualKeyCreated
             | Kind::VirtualKeyRevoked
             | Kind::VirtualKeyUpdated
@@ -147,6 +148,7 @@ impl Standing {
             | Kind::BudgetUpdated
             | Kind::BudgetDeleted
             | Kind::BudgetAlert
+            | Kind::BudgetWouldRefuse
             | Kind::AllowanceSettled
             | Kind::AllowanceExpired
             | Kind::AllowanceReconciled

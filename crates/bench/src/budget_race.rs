@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use audit::{proto_amounts, proto_spent};
 use domain::{
-    Allowance, Amounts, Clock as _, Cost, Spending, SystemClock, Ticket, Uid, Unit, VirtualKey,
-    VirtualKeyDigest, VirtualKeyId,
+    Allowance, Amounts, Clock as _, Cost, Source, Spending, SystemClock, Ticket, Uid, Unit,
+    VirtualKey, VirtualKeyDigest, VirtualKeyId,
 };
 use sealing::ClientKeys;
 use strongroom_client::Broker;
@@ -231,7 +231,7 @@ impl Holder {
         let spent = Spending { cost, requests: 1, input_tokens: 1, output_tokens: 1 };
         let mut purse = self.purse.lock().await;
         if let Some((_, slice)) = purse.iter_mut().find(|(own, _)| *own == id) {
-            slice.end(ticket, &spent);
+            slice.end(ticket, &spent, Source::Byok);
         }
     }
 
@@ -246,6 +246,7 @@ impl Holder {
                 covered: Some(proto_amounts(&told.covered)),
                 returned: Some(proto_amounts(&told.returned)),
                 spent: Some(proto_spent(&told.spent)),
+                managed: None,
             }));
         }
         if settlements.is_empty() {

@@ -23,7 +23,7 @@ impl Deployment {
         upstream: &str,
     ) -> anyhow::Result<Self> {
         let fleet = Fleet::start(folder, brokers, postgres, upstream).await?;
-        let key = seed(&fleet.connect(0, "admin")?, "bench", "sk-bench-0123456789abcdef").await?;
+        let key = seed(&fleet.connect(0, "admin")?, "bench", SECRET).await?;
         Ok(Self { fleet, key })
     }
 
@@ -56,3 +56,6 @@ pub(crate) async fn seed(admin: &Broker, tenant: &str, secret: &str) -> anyhow::
         .await?;
     Ok(key.expose().to_owned())
 }
+
+/// The credential's secret, by which the provider knows whose calls they are.
+pub(crate) const SECRET: &str = "sk-bench-0123456789abcdef";

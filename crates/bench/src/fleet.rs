@@ -51,8 +51,8 @@ impl Fleet {
     }
 
     /// Kills a broker.
-    pub(crate) fn kill(&mut self, number: usize) -> anyhow::Result<()> {
-        self.brokers.get_mut(number).context("there is no such broker")?.kill()
+    pub(crate) fn kill(&self, number: usize) -> anyhow::Result<()> {
+        self.brokers.get(number).context("there is no such broker")?.kill()
     }
 
     /// Starts a broker that was killed again, at another address, once it is gone.
@@ -83,12 +83,17 @@ impl Fleet {
     /// A proxy that leases from one of the brokers.
     pub(crate) async fn proxy(&self, number: usize) -> anyhow::Result<Server> {
         let broker = self.brokers.get(number).context("there is no such broker")?;
+        self.proxy_of(&broker.address).await
+    }
+
+    /// A proxy that leases from the broker at this address.
+    pub(crate) async fn proxy_of(&self, address: &str) -> anyhow::Result<Server> {
         let mut config: Table = fs::read_to_string(&self.layout.proxy_config)?.parse()?;
         config.insert("listen".to_owned(), "127.0.0.1:0".into());
         let egress = "allow = [\"127.0.0.1/32\"]\ndanger_plain_http_to_loopback = true";
         config.insert("egress".to_owned(), toml::from_str::<Value>(egress)?);
         if let Some(peer) = config.get_mut("broker").and_then(Value::as_table_mut) {
-            peer.insert("broker".to_owned(), broker.address.clone().into());
+            peer.insert("broker".to_owned(), address.into());
         }
         // It is read before the proxy says where it listens, so the next one may have it.
         let path = self.folder.join("measured-proxy.toml");

@@ -248,7 +248,8 @@ impl Client {
     }
 }
 
-fn random(below: Duration) -> anyhow::Result<Duration> {
+/// Some time below this.
+pub(crate) fn random(below: Duration) -> anyhow::Result<Duration> {
     let random = Uid::random()?.as_ref().first().copied().unwrap_or_default();
     Ok(below * u32::from(random) / 256)
 }

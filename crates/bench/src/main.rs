@@ -4,6 +4,7 @@
 
 mod brokers;
 mod budget_race;
+mod calling;
 mod commits;
 mod deployment;
 mod fleet;
@@ -15,6 +16,7 @@ mod proxy;
 mod quantiles;
 mod revocations;
 mod rewrap;
+mod spending;
 mod table;
 mod verify;
 
@@ -46,6 +48,9 @@ enum Command {
     BudgetRace(budget_race::Args),
     /// Whether new keys for everybody fail a lease or leave something behind.
     Rewrap(rewrap::Args),
+    /// Whether budgets hold when proxies spend them: in races, when proxies are killed, when windows
+    /// move on, and while the database is away.
+    Spending(spending::Args),
     /// How long an auditor waits for the verification of a large export.
     Verify(verify::Args),
     /// A process that the others start.
@@ -78,6 +83,7 @@ fn main() -> anyhow::Result<()> {
             Command::Kills(args) => kills::run(args).await,
             Command::BudgetRace(args) => budget_race::run(args).await,
             Command::Rewrap(args) => rewrap::run(args).await,
+            Command::Spending(args) => spending::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Role(Role::Empty(args)) => lease::empty::run(args).await,
             Command::Role(Role::Record(args)) => lease::record::run(args).await,

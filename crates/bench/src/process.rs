@@ -2,6 +2,7 @@ use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail};
 use domain::{Clock as _, SystemClock};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use strongroom_client::ClientError;
 use tokio::{
@@ -53,8 +54,10 @@ impl Server {
     }
 
     /// Ends it without a word, as a machine that fails would.
-    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        Ok(self.child.start_kill()?)
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        let id = self.child.id().context("it has ended")?;
+        let pid = Pid::from_raw(id.try_into()?).context("it has no number")?;
+        Ok(kill_process(pid, Signal::KILL)?)
     }
 
     /// Waits until it is gone.

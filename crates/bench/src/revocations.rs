@@ -25,7 +25,7 @@ use crate::{
 
 mod applications;
 mod subject;
-mod upstream;
+pub(crate) mod upstream;
 
 /// How long what was revoked is still used.
 #[derive(clap::Args, Debug)]
@@ -87,7 +87,7 @@ const BOUND: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let upstream = Upstream::start().await?;
+    let upstream = Upstream::start((1, 1)).await?;
     let (fleet, proxies) = start(&args, folder.path(), &upstream).await?;
     note("making tenants, credentials and virtual keys");
     let subjects = Subject::make(&fleet.connect(0, "admin")?, args.revocations).await?;

@@ -62,6 +62,20 @@ fn no_lease_fails_and_nothing_is_left_behind_when_keys_are_rotated() {
 }
 
 #[test]
+fn budgets_hold_when_proxies_race_and_are_killed_and_the_database_goes_away() {
+    let few = ["spending", "--races", "2", "--kills", "3", "--window", "0", "--outages", "1"];
+    let small = ["--callers", "16", "--proxies", "2", "--brokers", "2", "--cap", "200"];
+    let brief = ["--key-lasts", "10"];
+    for outcome in on_both(&[&few[..], &small, &brief].concat()) {
+        let figure = |path| outcome.pointer(path).and_then(Value::as_u64);
+        assert!(figure("/races/least") >= Some(198), "{outcome}");
+        assert!(figure("/races/most") <= Some(200), "{outcome}");
+        // Of the three that are killed the first two are proxies, one of each broker.
+        assert!(figure("/killed/reconciled") > Some(0), "{outcome}");
+    }
+}
+
+#[test]
 fn what_is_revoked_is_not_used_for_ever() {
     let load = ["--calls", "100", "--applications", "2", "--untimed"];
     let few = ["revocations", "--revocations", "8", "--brokers", "2", "--proxies", "2"];

@@ -152,6 +152,7 @@ impl Core {
             };
             match self.store.draw(&draw).await? {
                 Drawn::Granted(granted) => {
+                    tell_over(&granted.over, &tenant);
                     hold.allowance = Some(message(wish.id, &granted, &tenant));
                     return Ok(hold);
                 }
@@ -172,6 +173,17 @@ impl Core {
             }
         }
         Err(Why::LogUnavailable)
+    }
+}
+
+/// Counts what hard budgets would have refused.
+fn tell_over(over: &[AccountKey], tenant: &Tenant) {
+    let is_over = |row: &&store::BudgetRow| over.iter().any(|key| key.budget == row.budget.id);
+    for row in tenant.budgets.iter().filter(is_over) {
+        let (tenant, budget) = (row.tenant.to_string(), row.id.to_string());
+        metrics::counter!("strongroom_budget_would_refuse_total", "tenant" => tenant,
+            "budget" => budget)
+        .increment(1);
     }
 }
 

@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use audit::{Kind, Reason, Record};
 use domain::{Clock, SystemClock};
 use egress::{Client, Exit};
-use futures_util::StreamExt as _;
 use mtls::ServerTls;
 use sinks::SinkConfig;
 use strongroom_proto::v1::{
@@ -21,19 +20,21 @@ use tokio::{
     time::{self, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::Router};
+use tonic::service::Routes;
+use tower::Layer as _;
 
 use crate::{
     access::{Access, InForce},
     bootstrap,
-    config::{Config, KeyTests, Limits, RowChecks},
+    config::{Config, KeyTests, Limits, LogConfig, RowChecks},
     core::{Core, Parts},
+    endpoints::EndpointRules,
     erasing,
-    export::{self, Exporter},
+    export::{self, Exporter, Outlet},
     follower,
     guard::Guard,
     key_tests,
-    listener::Peer,
+    listener::Front,
     outside, policy_file,
     rekeying::{Pace, Rekeying},
     rotating, rows,
@@ -48,6 +49,7 @@ use crate::{
     sweeping,
     tiles::TileServer,
     tokens, usage_sweep,
+    webhook::Webhook,
     witnesses::{Published, Remote},
 };
 
@@ -82,8 +84,9 @@ const LONGEST_REPORT: usize = 2 * 1024 * 1024;
 /// The longest document of prices, in bytes.
 const LONGEST_PRICES: usize = 4 * 1024 * 1024;
 
-/// How often certificate files and the access policy are looked at.
-const RELOAD: Duration = Duration::from_secs(2);
+/// How often certificate files and the access policy are looked at: what certificates revoke is at an
+/// end within two seconds, with time to spare for reading a long list.
+pub(crate) const RELOAD: Duration = Duration::from_millis(500);
 
 /// How often the broker asks itself whether it can do its work.
 const SELF_CHECK: Duration = Duration::from_secs(2);
@@ -115,7 +118,7 @@ impl Broker {
         let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;
         // Before anything is added to it, the log must be the one that was signed.
-        let last = config.log.last_checkpoint;
+        let last = config.log.last_checkpoint.clone();
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
         let witnesses =
@@ -132,19 +135,19 @@ impl Broker {
             courier: Arc::new(Client::new(Arc::clone(&exit))),
             keep: bootstrap::keep(config.log.keep)?,
             keyring: config.limits.keyring(),
-            people: config.log.people,
+            people: config.log.people.clone(),
             roots: Arc::new(roots),
-            plain_http_origins: config.custom_endpoints.plain_http_origins,
+            endpoints: EndpointRules::new(config.custom_endpoints, exit.rules.clone())?,
             sessions: config.limits.sessions,
             shares,
             share_backups: config.shares.backup_window,
-            sinks: config.log.sinks.iter().map(|it| it.name.as_str().to_owned()).collect(),
+            sinks: config.log.cursors().map(str::to_owned).collect(),
             usage: config.usage,
             store,
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
-        let exporters = exporters(&config.log.sinks, &core)?;
+        let exporters = exporters(&config.log, &exit, &core).await?;
         put_start_on_record(&core, config_sha256).await?;
         Ok(Self {
             core: Arc::new(core),
@@ -210,31 +213,30 @@ impl Broker {
         let failed = move |why: &str| {
             tally.count(Reason::HandshakeFailed, format!("Handshake/{why}"));
         };
-        let tls_of = Arc::clone(&tls);
-        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, Arc::new(failed))
-            .map(|connection| connection.map(Peer::new));
-        let router = builder(&limits)
-            .layer(Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls))
-            .add_service(health_service)
-            .add_optional_service(reflection.then(reflection_service).transpose()?);
-        let router = add_services(router, &core, &tls, (&tasks, &stop));
+        let (tls_of, failed) = (Arc::clone(&tls), Arc::new(failed));
+        let incoming = mtls::incoming_with(listener, tls_of, handshakes, ends, failed);
+        let routes = Routes::new(health_service);
+        let routes = if reflection { routes.add_service(reflection_service()?) } else { routes };
+        let routes = add_services(routes, &core, &tls, &tasks).prepare();
+        let guard = Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls);
+        let front = Front::new(guard.layer(routes), &limits, stop.clone());
 
         let draining = stop.clone();
-        let serving = router.serve_with_incoming_shutdown(incoming, async move {
+        let asked = async move {
             shutdown.await;
             tracing::info!("shutting down");
             closing.cancel();
-            // Streams without an end would hold the drain up.
             draining.cancel();
-        });
+        };
+        let serving = async { tokio::join!(front.serve(incoming), asked) };
         let drained = async {
             stop.cancelled().await;
             time::sleep(limits.drain).await;
         };
-        let ended = tokio::select! {
-            ended = serving => ended.context("serving"),
-            () = drained => Ok(()),
-        };
+        tokio::select! {
+            ((), ()) = serving => {}
+            () = drained => tracing::warn!("calls in hand did not finish in time"),
+        }
         stop.cancel();
         core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
@@ -250,7 +252,7 @@ impl Broker {
         }
         signing.end().await;
         store.close().await;
-        ended
+        Ok(())
     }
 
     /// Starts what goes on beside the calls, until the broker stops.
@@ -357,44 +359,41 @@ async fn record_start(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()
     admitted.map_err(|why| anyhow::anyhow!("the policy was not admitted: {why:?}"))
 }
 
-fn exporters(sinks: &[SinkConfig], core: &Core) -> anyhow::Result<Vec<Exporter>> {
-    let exporter = |sink: &SinkConfig| {
+async fn exporters(
+    config: &LogConfig,
+    exit: &Arc<Exit>,
+    core: &Core,
+) -> anyhow::Result<Vec<Exporter>> {
+    let mut outlets = Vec::new();
+    for SinkConfig { name, from, to } in &config.sinks {
+        let name = name.as_str().to_owned();
+        let sink = to.open().with_context(|| format!("the sink `{name}`"))?;
+        outlets.push(Outlet { name, from: *from, sink });
+    }
+    for webhook in &config.webhooks {
+        let (exit, clock) = (Arc::clone(exit), Arc::clone(&core.clock));
+        let name = webhook.name.as_str().to_owned();
+        let sink = Webhook::open(webhook, exit, clock).await;
+        let sink = Box::new(sink.with_context(|| format!("the webhook `{name}`"))?);
+        outlets.push(Outlet { name, from: webhook.from, sink });
+    }
+    let exporter = |outlet| {
         let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        Exporter::new(sink, store, clock, core.log.growth(), export::Pace::default())
-            .with_context(|| format!("the sink `{}`", sink.name.as_str()))
+        Exporter::new(outlet, store, clock, core.log.growth(), export::Pace::default())
     };
-    sinks.iter().map(exporter).collect()
+    Ok(outlets.into_iter().map(exporter).collect())
 }
 
-fn builder(limits: &Limits) -> Server {
-    Server::builder()
-        .max_concurrent_streams(limits.streams_per_connection)
-        .max_connection_age(jittered(limits.connection_age))
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_max_header_list_size(32 * 1024)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-}
-
-fn add_services<L>(
-    router: Router<L>,
+fn add_services(
+    routes: Routes,
     core: &Arc<Core>,
     tls: &Arc<ServerTls>,
-    (tasks, stop): (&TaskTracker, &CancellationToken),
-) -> Router<L> {
+    tasks: &TaskTracker,
+) -> Routes {
     let core = || Arc::clone(core);
-    let leases = LeaseService {
-        core: core(),
-        tls: Arc::clone(tls),
-        tasks: tasks.clone(),
-        stop: stop.clone(),
-    };
-    let audit = AuditService {
-        core: core(),
-        tls: Arc::clone(tls),
-        tasks: tasks.clone(),
-        stop: stop.clone(),
-    };
-    router
+    let leases = LeaseService { core: core(), tls: Arc::clone(tls), tasks: tasks.clone() };
+    let audit = AuditService { core: core(), tls: Arc::clone(tls), tasks: tasks.clone() };
+    routes
         .add_service(LeasesServer::new(leases).max_decoding_message_size(LONGEST_REPORT))
         .add_service(
             CredentialsServer::new(CredentialService(core()))
@@ -474,13 +473,4 @@ fn reflection_service() -> anyhow::Result<
         .register_encoded_file_descriptor_set(strongroom_proto::DESCRIPTORS)
         .build_v1()
         .context("describing the contract")
-}
-
-/// Give or take a tenth, so that connections made together are not closed together.
-fn jittered(age: Duration) -> Duration {
-    let mut random = [0; 2];
-    // Without random bytes the age is what it says, which is safe too.
-    let _ = getrandom::fill(&mut random);
-    let share = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
-    age.min(Duration::from_hours(24)).mul_f64(0.9 + 0.2 * share)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use domain::{ProviderId, SpiffePattern};
 use envelope::{KeyringSettings, KmsConfig, KmsOpenError, RootConfig, Roots};
-use mtls::{TlsFiles, TrustDomains};
+use mtls::{TlsSource, TrustDomains};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use sinks::SinkConfig;
@@ -18,8 +18,10 @@ use thiserror::Error;
 use url::Url;
 
 mod outside;
+mod webhook;
 
 pub use outside::{AwsConfig, EgressConfig, KeyTests};
+pub(crate) use webhook::WebhookConfig;
 
 /// The broker's configuration: one TOML file. Unknown keys are refused; secrets are file paths.
 #[derive(Debug, Deserialize)]
@@ -33,7 +35,7 @@ pub struct Config {
     /// The trust domains whose workloads may connect.
     pub trust_domains: TrustDomains,
     /// The broker's certificate, its key, and the CA of the workloads.
-    pub tls: TlsFiles,
+    pub tls: TlsSource,
     /// What holds the root key.
     pub kms: KmsConfig,
     /// What holds a second root key, if there is one, for the day on which the first is lost: elsewhere,
@@ -107,6 +109,9 @@ pub struct LogConfig {
     /// Other systems that are sent every record.
     #[serde(default)]
     pub sinks: Vec<SinkConfig>,
+    /// Receivers of some records, by signed HTTPS calls.
+    #[serde(default)]
+    pub webhooks: Vec<WebhookConfig>,
     /// Where the log is served as static files; without this it is not.
     #[serde(default)]
     pub tiles: Option<TilesConfig>,
@@ -170,6 +175,10 @@ pub struct ProviderOverride {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomEndpoints {
+    /// The origins that tenants' endpoints may have, such as `https://llm.acme.example:8443`; absent: any
+    /// that `[egress]` allows. It counts for what is stored from now on.
+    #[serde(default)]
+    pub origins: Option<Vec<String>>,
     /// Origins that tenants may use with `http://`; everything else is `https://`.
     #[serde(default)]
     pub plain_http_origins: Vec<String>,
@@ -239,7 +248,7 @@ pub struct Limits {
     pub connections: usize,
     /// Streams at once on one connection.
     pub streams_per_connection: u32,
-    /// A connection is closed after this time, give or take a tenth, so that certificates are
+    /// A connection is closed after this time, each give or take a tenth, so that certificates are
     /// checked anew.
     #[serde(with = "humantime_serde")]
     pub connection_age: Duration,
@@ -325,6 +334,7 @@ impl Config {
             .usage
             .check()
             .and_then(|()| config.log.check_sinks())
+            .and_then(|()| config.log.check_webhooks(&config.egress))
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;
         config
             .key_tests
@@ -367,18 +377,39 @@ impl Config {
         for sink in &mut self.log.sinks {
             sink.resolve(folder);
         }
+        for webhook in &mut self.log.webhooks {
+            webhook.resolve(folder);
+        }
     }
 }
 
 impl LogConfig {
+    /// The names under which cursors are kept.
+    pub(crate) fn cursors(&self) -> impl Iterator<Item = &str> {
+        let sinks = self.sinks.iter().map(|sink| sink.name.as_str());
+        sinks.chain(self.webhooks.iter().map(|webhook| webhook.name.as_str()))
+    }
+
+    fn check_webhooks(&self, egress: &EgressConfig) -> Result<(), String> {
+        for webhook in &self.webhooks {
+            let checked = webhook.check(egress.danger_plain_http_to_loopback);
+            let name = webhook.name.as_str();
+            checked.map_err(|why| format!("log.webhooks: `{name}`: {why}"))?;
+        }
+        Ok(())
+    }
+
     /// Two sinks must not share a cursor or a file, and each must be one that can be opened.
     fn check_sinks(&self) -> Result<(), String> {
-        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        let mut names = BTreeSet::new();
+        if let Some(name) = self.cursors().find(|name| !names.insert(*name)) {
+            return Err(format!(
+                "log.sinks and log.webhooks: two are named `{name}`: name each differently"
+            ));
+        }
+        let mut paths = BTreeSet::new();
         for sink in &self.sinks {
             let name = sink.name.as_str();
-            if !names.insert(name) {
-                return Err(format!("log.sinks: two are named `{name}`: name each differently"));
-            }
             if let Some(path) = sink.to.path()
                 && !paths.insert(path)
             {

@@ -19,6 +19,7 @@ use crate::{
     config::UsageConfig,
     custody::Custody,
     directory::{Directory, Tenant},
+    endpoints::EndpointRules,
     guard::record_refusal,
     healths::Healths,
     lending::Lent,
@@ -49,7 +50,8 @@ pub(crate) struct Core {
     pub(crate) people: Arc<People>,
     /// The key of HMACs over virtual keys, lease IDs and people.
     pub(crate) pepper: Arc<Key>,
-    pub(crate) plain_http_origins: Vec<String>,
+    /// What a tenant's own endpoint may be.
+    pub(crate) endpoints: EndpointRules,
     pub(crate) rekeyed: Progress,
     pub(crate) sessions: Sessions,
     /// For how long backups of the store of shares are kept.
@@ -80,7 +82,7 @@ pub(crate) struct Parts {
     /// Whose SPIFFE IDs are people's.
     pub(crate) people: Vec<SpiffePattern>,
     pub(crate) roots: Arc<Roots>,
-    pub(crate) plain_http_origins: Vec<String>,
+    pub(crate) endpoints: EndpointRules,
     /// The most sessions at once.
     pub(crate) sessions: u64,
     pub(crate) shares: Arc<dyn ShareStore>,
@@ -106,7 +108,7 @@ impl Core {
             courier,
             people,
             roots,
-            plain_http_origins,
+            endpoints,
             store,
             verifier_key,
             ..
@@ -150,7 +152,7 @@ impl Core {
             directory,
             log,
             pepper,
-            plain_http_origins,
+            endpoints,
             rekeyed: Progress::default(),
             store,
             tally: Arc::default(),

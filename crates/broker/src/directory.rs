@@ -307,7 +307,7 @@ impl Directory {
             for row in rows {
                 self.custody.verify(holder, &row).await?;
                 self.check_age(&Named::Credential(row.uid.as_bytes().to_vec()), row.revision)?;
-                credentials.push(Held { row, current: OnceCell::new(), spare: OnceCell::new() });
+                credentials.push(Held::from(row));
             }
             if !full {
                 let budgets = self.load_budgets(holder).await?;
@@ -338,6 +338,20 @@ impl Tenant {
     /// A credential of the tenant by name.
     pub(crate) fn credential(&self, id: &CredentialId) -> Option<&Held> {
         self.credentials.iter().find(|held| held.row.id == *id)
+    }
+}
+
+#[cfg(test)]
+impl Directory {
+    /// Knows a tenant as if it had been read.
+    pub(crate) fn knows(&self, tenant: Tenant) {
+        self.tenants.insert(tenant.row.id.clone(), Arc::new(tenant));
+    }
+}
+
+impl From<CredentialRow> for Held {
+    fn from(row: CredentialRow) -> Self {
+        Self { row, current: OnceCell::new(), spare: OnceCell::new() }
     }
 }
 

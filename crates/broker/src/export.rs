@@ -8,7 +8,7 @@ use std::{
 
 use audit::InvalidRecord;
 use domain::{Clock, Timestamp};
-use sinks::{Event, From, Sink, SinkConfig, SinkError};
+use sinks::{Event, From, Sink, SinkError};
 use store::{Store, StoreError};
 use thiserror::Error;
 use tokio::{
@@ -33,6 +33,14 @@ pub(crate) struct Exporter {
     way: Option<Way>,
     /// The index of the next record to send: for the gauge, which is set while a send hangs, too.
     next: Arc<AtomicU64>,
+}
+
+/// A sink, the name under which its cursor is kept, and where a new one begins.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    pub(crate) name: String,
+    pub(crate) from: From,
+    pub(crate) sink: Box<dyn Sink>,
 }
 
 /// How fast an exporter goes.
@@ -87,23 +95,14 @@ enum ExportError {
 
 impl Exporter {
     pub(crate) fn new(
-        config: &SinkConfig,
+        Outlet { name, from, sink }: Outlet,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         growth: watch::Receiver<u64>,
         pace: Pace,
-    ) -> Result<Self, sinks::BadDestination> {
-        Ok(Self {
-            name: config.name.as_str().to_owned(),
-            from: config.from,
-            sink: config.to.open()?,
-            store,
-            clock,
-            growth,
-            pace,
-            way: None,
-            next: Arc::default(),
-        })
+    ) -> Self {
+        let (way, next) = (None, Arc::default());
+        Self { name, from, sink, store, clock, growth, pace, way, next }
     }
 
     /// Exports until `stop`, while `drives` says that it is this broker's turn. Of several brokers only

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use audit::Kind;
 use domain::{Secret, Timestamp, Uid};
-use exchange::Trial;
+use exchange::{Finding, Trial};
 use futures_util::{StreamExt as _, stream};
 use providers::Verdict;
 use store::{Change, CredentialRow, Page, TestRow};
@@ -35,16 +35,19 @@ impl Core {
         &self,
         row: &CredentialRow,
         secret: &Secret,
-    ) -> Result<Verdict, Why> {
+    ) -> Result<Finding, Why> {
         let Described { provider, kind, settings } = self.described(row)?;
         let base_url = row.base_url.as_deref();
         let trial = Trial { provider, kind, settings: &settings, base_url, secret };
         let slug = row.provider.to_string();
         let span = tracing::info_span!("credential_test", provider = slug);
-        let verdict = self.tokens.minter.try_out(&trial).instrument(span).await;
-        let labels = [("provider", slug), ("verdict", verdict.as_str().to_owned())];
+        let found = self.tokens.minter.try_out(&trial).instrument(span).await;
+        if let Some(obstacle) = found.obstacle {
+            tracing::warn!(credential = %row.name(), "not tested: {}", obstacle.sentence());
+        }
+        let labels = [("provider", slug), ("verdict", found.verdict.as_str().to_owned())];
         metrics::counter!("strongroom_credential_tests_total", &labels).increment(1);
-        Ok(verdict)
+        Ok(found)
     }
 
     /// Keeps what a test of a version has shown, with its record. Without a caller it is the
@@ -140,7 +143,7 @@ impl Core {
         let held = tenant.credentials.get(due.at).ok_or(Why::NoSuchCredential)?;
         let version = held.version(&self.custody, held.row.current_version).await?;
         let secret = self.custody.open_here(&tenant.keys, &held.row, version).await?;
-        let verdict = self.try_out(&held.row, &secret).await?;
+        let verdict = self.try_out(&held.row, &secret).await?.verdict;
         let test = self.keep_test(None, tenant, (&held.row, version.row.version), verdict).await?;
         let confirmed = due.last.is_some_and(|last| {
             is_bad(&last) && test.tested_at >= last.tested_at + settings.confirm_after

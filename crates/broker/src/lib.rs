@@ -15,6 +15,7 @@ mod config;
 mod core;
 mod custody;
 mod directory;
+mod endpoints;
 mod erasing;
 mod export;
 mod follower;
@@ -50,6 +51,7 @@ mod tokens;
 mod usage;
 mod usage_sweep;
 mod virtual_key;
+mod webhook;
 mod witnesses;
 
 pub use access::{AccessError, check_policy};

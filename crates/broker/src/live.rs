@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
 use mtls::{Identity, ServerTls};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use crate::{
     barred::Barred,
     caller::{Actor, Caller},
     core::Core,
+    listener::Leaving,
     refused::{Refused, Why},
 };
 
@@ -18,6 +20,8 @@ pub(crate) struct Live {
     barred: Arc<Barred>,
     identity: Arc<Identity>,
     actor: Arc<Actor>,
+    /// When the stream's connection is to close, or the broker to stop.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl Live {
@@ -31,8 +35,9 @@ impl Live {
         let identity = identity.ok_or_else(unidentified)?;
         let actor = request.extensions().get::<Caller>().map(|caller| Arc::clone(&caller.actor));
         let actor = actor.ok_or_else(unidentified)?;
+        let Leaving(leaving) = request.extensions().get().cloned().ok_or_else(unidentified)?;
         let barred = Arc::clone(core.directory.barred());
-        Ok(Self { tls: Arc::clone(tls), barred, identity, actor })
+        Ok(Self { tls: Arc::clone(tls), barred, identity, actor, leaving })
     }
 
     /// Ends the stream with an error when the certificate has ended or been revoked, or its identity

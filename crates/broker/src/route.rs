@@ -1,11 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use domain::{
-    Attempt, Because, Candidate, CredentialName, Decision, Dialect, Failure, NoRoute, Origin,
-    PassedOver, ProviderId, Readiness, RouteRequest, RoutingPolicy, Scope, Source, Step, TenantId,
-    Timestamp, plan,
+    Attempt, Because, CredentialName, Dialect, Failure, NoRoute, Origin, PassedOver, ProviderId,
+    Readiness, Scope, Source, Step, TenantId, Timestamp,
 };
-use providers::{Endpoint, NoTarget, Provider, Settings};
+use providers::{Endpoint, NoTarget, Provider};
 use store::CredentialRow;
 
 use crate::{
@@ -16,6 +15,11 @@ use crate::{
     refused::Why,
     session::OpenSession,
 };
+
+mod planning;
+
+use planning::settings_of;
+pub(crate) use planning::{Holdings, Planned};
 
 /// What a call asks for.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +53,6 @@ pub(crate) struct Decided {
     is_probe: bool,
     /// When the lease must end, so that the credential before this one is tried again.
     pub(crate) until: Option<Timestamp>,
-}
-
-/// A plan, and whose lists of credentials its attempts are of.
-pub(crate) struct Planned {
-    pub(crate) decision: Decision,
-    pub(crate) platform: Option<Arc<Tenant>>,
 }
 
 /// An attempt at a call that a proxy reports as failed.
@@ -227,58 +225,6 @@ impl Core {
         }
     }
 
-    /// Says where a tenant's call may go and why, with or without regard to what rests, and holds
-    /// nothing.
-    pub(crate) async fn plan(
-        &self,
-        tenant: &Arc<Tenant>,
-        wanted: Wanted<'_>,
-        by_health: bool,
-    ) -> Result<Planned, Why> {
-        let (in_front, bare) = self.catalogue.split_model(wanted.model);
-        let named = match (wanted.provider, in_front) {
-            ("", in_front) => in_front,
-            (name, in_front) => {
-                let by_path = self.provider_named(name)?;
-                if in_front.is_some_and(|in_front| in_front != by_path) {
-                    let what = "the model names another provider than the path does";
-                    return Err(Why::InvalidField(what.into()));
-                }
-                Some(by_path)
-            }
-        };
-        let detected = self.catalogue.recognize(wanted.model);
-        let request = RouteRequest {
-            written: wanted.model,
-            model: bare,
-            named: named.as_ref(),
-            by_path: !wanted.provider.is_empty(),
-            detected: &detected,
-            dialect: wanted.dialect,
-            scope: wanted.scope,
-        };
-        let row = &tenant.row;
-        let policy = RoutingPolicy::of(row.preferred_provider.clone(), row.on_missing, &row.rules);
-        let platform = if policy.names_the_platform() {
-            self.directory.tenant(&TenantId::platform()).await?
-        } else {
-            None
-        };
-        let candidates = |owner: &Arc<Tenant>| {
-            let mut candidates = self.candidates(owner, wanted.dialect);
-            if !by_health {
-                for candidate in &mut candidates {
-                    candidate.readiness = Readiness::Ready;
-                    candidate.alone = Readiness::Ready;
-                }
-            }
-            candidates
-        };
-        let (own, managed) = (candidates(tenant), platform.as_ref().map(candidates));
-        let decision = plan(&request, &policy, &own, &managed.unwrap_or_default());
-        Ok(Planned { decision, platform })
-    }
-
     /// The refusal that no route comes to.
     pub(crate) fn no_route(&self, none: NoRoute, wanted: Wanted<'_>) -> Why {
         let models = || self.known_models(wanted.scope);
@@ -394,8 +340,7 @@ impl Core {
         let unknown = || Why::NoSuchProvider(row.provider.to_string());
         let known = self.catalogue.provider(&row.provider).ok_or_else(unknown)?;
         let kind = row.kind.parse().map_err(|()| Why::Corrupt(format!("{}: kind", row.name())))?;
-        let settings: Settings =
-            row.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let settings = settings_of(row);
         let place = known.place(dialect, kind, &settings, row.base_url.as_deref(), model);
         place.map_err(|none| {
             if matches!(none, NoTarget::DialectNotServed { .. }) {
@@ -405,29 +350,6 @@ impl Core {
                 Why::InvalidField(none.to_string())
             }
         })
-    }
-
-    fn candidates(&self, tenant: &Tenant, dialect: Dialect) -> Vec<Candidate> {
-        let now = self.clock.now();
-        // A fact of the provider; the credential's own address is made for the one that is chosen.
-        let served = |held: &Held| {
-            let known = self.catalogue.provider(&held.row.provider);
-            known.is_none_or(|known| known.dialects().any(|served| served == dialect))
-        };
-        let candidate = |held: &Held| {
-            let (readiness, alone) = self.healths.readiness(&held.row, now);
-            Candidate {
-                name: held.row.id.clone(),
-                provider: held.row.provider.clone(),
-                enabled: held.row.enabled,
-                priority: held.row.priority,
-                models: held.row.models.clone(),
-                serves_dialect: served(held),
-                readiness,
-                alone,
-            }
-        };
-        tenant.credentials.iter().map(candidate).collect()
     }
 }
 

@@ -12,12 +12,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use mtls::{Identity, ServerTls, TlsConnection, TlsFiles, TrustDomains};
+use mtls::{Identity, ServerTls, TlsConnection, TlsSource, TrustDomains};
 use store::Tree;
 use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broker::RELOAD,
     caller::Caller,
     config::TilesConfig,
     core::Core,
@@ -43,9 +44,6 @@ const HEAD: Duration = Duration::from_secs(10);
 /// No connection lasts longer, so that certificates are checked anew.
 const CONNECTION: Duration = Duration::from_mins(5);
 
-/// How often certificate files are looked at.
-const RELOAD: Duration = Duration::from_secs(2);
-
 /// What is under a path never changes. It is for the one who asked only.
 const FOR_EVER: HeaderValue =
     HeaderValue::from_static("private, max-age=31536000, immutable, no-transform");
@@ -57,11 +55,11 @@ impl TileServer {
     /// Begins to listen; connections wait until [`TileServer::serve`].
     pub(crate) async fn open(
         config: &TilesConfig,
-        files: TlsFiles,
+        source: TlsSource,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let tls = ServerTls::load_for_http(files, trust_domains, clock)
+        let tls = ServerTls::load_for_http(source, trust_domains, clock)
             .context("loading the certificate")?;
         let listener = TcpListener::bind(config.listen)
             .await

@@ -1,3 +1,4 @@
+use domain::Quantity;
 use serde::Serialize;
 use strongroom_proto::v1::{Account, Budget, Unit, UnknownAllowance, budget::Mode, period::Length};
 
@@ -28,11 +29,26 @@ pub(crate) struct AccountView {
     pub(crate) cap: u64,
     pub(crate) spent: u64,
     pub(crate) spent_millionths: u32,
+    /// What of it was spent on managed credentials, and on the tenant's own.
+    pub(crate) managed: u64,
+    pub(crate) managed_millionths: u32,
+    pub(crate) own: u64,
+    pub(crate) own_millionths: u32,
     pub(crate) unknown: u64,
     pub(crate) reserved: u64,
     pub(crate) overrun: u64,
+    pub(crate) would_refuse: WouldRefuseView,
     pub(crate) window_start_time: String,
     pub(crate) window_end_time: String,
+}
+
+/// What a hard budget would have refused.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct WouldRefuseView {
+    pub(crate) allowances: u64,
+    pub(crate) calls: u64,
+    pub(crate) spent: u64,
+    pub(crate) spent_millionths: u32,
 }
 
 /// An allowance of which nobody knows what became of the rest.
@@ -86,15 +102,30 @@ impl From<Budget> for BudgetView {
 
 impl From<Account> for AccountView {
     fn from(account: Account) -> Self {
+        let exact = |whole, parts| Quantity::from_parts(whole, parts);
+        let spent = exact(account.spent, account.spent_millionths);
+        let managed = exact(account.managed, account.managed_millionths);
+        let (own, own_millionths) = spent.less(managed).parts();
+        let over = account.would_refuse.unwrap_or_default();
         Self {
             of: account.unit(),
             unit: amounts::unit_name(account.unit()),
             cap: account.cap,
             spent: account.spent,
             spent_millionths: account.spent_millionths,
+            managed: account.managed,
+            managed_millionths: account.managed_millionths,
+            own,
+            own_millionths,
             unknown: account.unknown,
             reserved: account.reserved,
             overrun: account.overrun,
+            would_refuse: WouldRefuseView {
+                allowances: over.allowances,
+                calls: over.calls,
+                spent: over.spent,
+                spent_millionths: over.spent_millionths,
+            },
             window_start_time: time(account.window_start_time),
             window_end_time: time(account.window_end_time),
         }

@@ -11,8 +11,8 @@ use strongroom_proto::v1::{
 };
 
 use crate::{
-    amounts::{amount, money, unit_name},
-    budget_views::{AllowanceView, BudgetView},
+    amounts::{amount, unit_name},
+    budget_views::{AccountView, AllowanceView, BudgetView},
     context::Context,
     expiry,
     failure::Failure,
@@ -111,6 +111,9 @@ pub(crate) struct Reconcile {
     /// What came out.
     #[arg(long, default_value_t = 0, requires = "allowance")]
     output_tokens: u64,
+    /// They were made on managed credentials, not on the tenant's own.
+    #[arg(long, requires = "allowance")]
+    managed: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -252,7 +255,8 @@ impl Reconcile {
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
         };
-        let found = vec![Found { allowance_id: id.clone().into(), spent: Some(spent) }];
+        let managed = self.managed.then_some(spent);
+        let found = vec![Found { allowance_id: id.clone().into(), spent: Some(spent), managed }];
         let request = ReconcileAllowancesRequest { parent, found };
         let answer = broker.budgets().reconcile_allowances(request).await?.into_inner();
         let reason = answer.not_accepted.into_iter().next().map(|it| it.reason);
@@ -310,9 +314,12 @@ async fn list_unknown(context: &Context, broker: &Broker, parent: String) -> Res
 
 /// One line for each limit.
 fn human(budgets: &[&BudgetView]) -> String {
-    let header =
-        ["NAME", "OF", "PER", "MODE", "UNIT", "CAP", "SPENT", "UNKNOWN", "RESERVED", "RENEWS"];
+    let header = [
+        "NAME", "OF", "PER", "MODE", "UNIT", "CAP", "SPENT", "OWN", "MANAGED", "UNKNOWN",
+        "RESERVED", "RENEWS",
+    ];
     let mut rows = Vec::new();
+    let mut over = Vec::new();
     for budget in budgets {
         for it in &budget.accounts {
             let whole = |count: u64| amount(it.of, count, 0);
@@ -323,18 +330,36 @@ fn human(budgets: &[&BudgetView]) -> String {
                 budget.mode.to_owned(),
                 it.unit.to_owned(),
                 whole(it.cap),
-                if it.of == Unit::MicroUsd {
-                    money(it.spent, it.spent_millionths)
-                } else {
-                    it.spent.to_string()
-                },
+                amount(it.of, it.spent, it.spent_millionths),
+                amount(it.of, it.own, it.own_millionths),
+                amount(it.of, it.managed, it.managed_millionths),
                 whole(it.unknown),
                 whole(it.reserved),
                 it.window_end_time.clone(),
             ]);
+            over.extend(would_refuse(budget, it));
         }
     }
-    table(header, rows)
+    let table = table(header, rows);
+    if over.is_empty() { table } else { format!("{table}\n\n{}", over.join("\n")) }
+}
+
+/// What a hard budget would have refused, in a sentence.
+fn would_refuse(budget: &BudgetView, account: &AccountView) -> Option<String> {
+    let over = &account.would_refuse;
+    (over.allowances > 0 || over.calls > 0).then(|| {
+        format!(
+            "{}: if it were hard, its limit of {} {} would have refused {} allowances, in which {} \
+             calls came to {} {}",
+            budget.name,
+            amount(account.of, account.cap, 0),
+            account.unit,
+            over.allowances,
+            over.calls,
+            amount(account.of, over.spent, over.spent_millionths),
+            account.unit,
+        )
+    })
 }
 
 fn zone(name: &str) -> Result<String, String> {
@@ -359,5 +384,33 @@ mod tests {
         for wrong in ["", "500", "usd", "5eur", "1.5requests", "-1usd", "0.0000001usd"] {
             check(wrong, None);
         }
+    }
+
+    #[test]
+    fn what_is_the_tenants_own_and_what_a_shadow_would_refuse_is_shown() {
+        let over =
+            v1::WouldRefuse { allowances: 2, calls: 5, spent: 1_250_000, spent_millionths: 0 };
+        let account = v1::Account {
+            unit: Unit::MicroUsd.into(),
+            cap: 10_000_000,
+            spent: 11_000_000,
+            managed: 750_000,
+            managed_millionths: 500_000,
+            would_refuse: Some(over),
+            ..v1::Account::default()
+        };
+        let budget = Budget {
+            name: "tenants/acme/budgets/team".to_owned(),
+            mode: Mode::Shadow.into(),
+            accounts: vec![account],
+            ..Budget::default()
+        };
+        let shown = human(&[&BudgetView::from(budget)]);
+        let line = shown.lines().nth(1).unwrap();
+        let cells: Vec<_> = line.split_whitespace().collect();
+        assert!(cells.ends_with(&["10.00", "11.00", "10.2499995", "0.7500005", "0.00", "0.00"]));
+        let sentence = "tenants/acme/budgets/team: if it were hard, its limit of 10.00 usd would have \
+                        refused 2 allowances, in which 5 calls came to 1.25 usd";
+        assert_eq!(shown.lines().last(), Some(sentence), "{shown}");
     }
 }

@@ -48,6 +48,7 @@ mod tests {
         "#;
         fs::write(&path, text).unwrap();
         let tls = load(Some(&path)).unwrap().tls;
+        let mtls::TlsSource::Files(tls) = tls else { panic!("files are named") };
         assert_eq!(tls.certificate, directory.path().join("pki/c.pem"));
         assert_eq!(tls.key, Path::new("/abs/k.pem"));
 

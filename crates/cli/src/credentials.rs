@@ -142,13 +142,17 @@ impl Verb {
 
 /// Says what is odd about a secret that was stored, and what a test of it has shown unless all is well.
 pub(crate) fn warned(context: &Context, credential: Credential) -> Credential {
-    for warning in &credential.warnings {
-        context.output.note(&format!("warning: the secret: {warning}"));
-    }
+    warnings(context, &credential);
     if let Some(test) = credential.test.as_ref().filter(|it| it.verdict() != Verdict::Valid) {
         context.output.note(&format!("warning: it was tried out: {}", meaning(test.verdict())));
     }
     credential
+}
+
+fn warnings(context: &Context, credential: &Credential) {
+    for warning in &credential.warnings {
+        context.output.note(&format!("warning: {warning}"));
+    }
 }
 
 async fn test(
@@ -157,6 +161,7 @@ async fn test(
     credential: &CredentialArg,
 ) -> Result<(), Failure> {
     let tested = broker.test_credential(&credential.0).await?;
+    warnings(context, &tested);
     let verdict = tested.test.as_ref().map_or(Verdict::Unspecified, CredentialTest::verdict);
     context
         .output

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 use domain::{Clock as _, Cost, SystemClock};
@@ -10,7 +10,7 @@ use strongroom_proto::v1::{
 };
 
 use self::{
-    compare::{Compared, Figures, Place, compare},
+    compare::{Compared, Figures, Key, Place, compare},
     export::{Export, Line},
 };
 use crate::{
@@ -47,6 +47,10 @@ pub(crate) struct Reconcile {
     /// Only of this API key, by the id or name that the export has.
     #[arg(long, value_name = "ID")]
     api_key: Option<String>,
+    /// Tells keys apart: which credential has, or had, the API key that the export calls so. Once for
+    /// each key; a key that is not named is shown as one that nobody knows.
+    #[arg(long = "key", value_name = "ID=CREDENTIAL", conflicts_with_all = ["credential", "api_key"])]
+    keys: Vec<KeyOf>,
     /// From this day on, UTC; without it from the export's first.
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
@@ -63,6 +67,26 @@ pub(crate) struct Reconcile {
 pub(crate) enum Account {
     Openai,
     Anthropic,
+}
+
+/// Which credential an API key of the export is of: `key_abc=acme/openai`.
+#[derive(Clone, Debug)]
+struct KeyOf {
+    id: String,
+    credential: CredentialArg,
+}
+
+impl FromStr for KeyOf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is not a key's id and its credential: key_abc=acme/openai");
+        let (id, name) =
+            text.rsplit_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(wrong)?;
+        let credential = name.parse::<CredentialArg>();
+        Ok(Self { id: id.to_owned(), credential: credential.map_err(|error| error.to_string())? })
+    }
 }
 
 #[derive(Serialize)]
@@ -82,6 +106,12 @@ struct Report {
 struct Row {
     #[serde(skip_serializing_if = "String::is_empty")]
     day: String,
+    /// The credential, where keys are told apart.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    credential: String,
+    /// The API key that nobody has said the credential of.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    unnamed_api_key: String,
     model: String,
     provider_input_tokens: Option<u64>,
     strongroom_input_tokens: u64,
@@ -109,13 +139,11 @@ impl Reconcile {
             return Err(Failure::NothingFound { what: "the export has no usage in it".to_owned() });
         };
         let ours = self.ask(context, first, last).await?;
-        let compared = compare(&lines, ours, self.tolerance);
-        let beyond: Vec<String> = compared
-            .models
-            .iter()
-            .filter(|it| it.beyond)
-            .map(|it| it.place.model.clone())
-            .collect();
+        let theirs = lines.iter().map(|line| Ok((self.place(line)?, line.figures())));
+        let theirs = theirs.collect::<Result<Vec<_>, Failure>>()?;
+        let compared = compare(theirs, ours, self.tolerance);
+        let beyond = compared.models.iter().filter(|it| it.beyond);
+        let beyond: Vec<String> = beyond.map(|it| in_words(&it.place)).collect();
         let report = Report {
             provider: self.provider.slug(),
             first_day: first.to_string(),
@@ -135,6 +163,25 @@ impl Reconcile {
             beyond.join(", ")
         );
         Err(Failure::Beyond { what })
+    }
+
+    /// Where a line of the export belongs.
+    fn place(&self, line: &Line) -> Result<Place, Failure> {
+        let (day, model) = (Some(line.day), line.model.clone());
+        if self.keys.is_empty() {
+            return Ok(Place { day, key: Key::All, model });
+        }
+        let untold = || Failure::Export {
+            path: self.file.clone(),
+            why: "it does not tell keys apart: group it by api_key_id, too".to_owned(),
+        };
+        let id = line.api_key.as_ref().ok_or_else(untold)?;
+        let named = self.keys.iter().find(|key| key.id == *id);
+        let key = named.map_or_else(
+            || Key::Unnamed(id.clone()),
+            |key| Key::Credential(key.credential.0.to_string()),
+        );
+        Ok(Place { day, key, model })
     }
 
     /// The lines that are asked for.
@@ -163,6 +210,10 @@ impl Reconcile {
         last: Date,
     ) -> Result<Vec<(Place, Figures)>, Failure> {
         let end = last.tomorrow().unwrap_or(last);
+        let mut by = vec![Dimension::Model.into()];
+        if !self.keys.is_empty() {
+            by.push(Dimension::Credential.into());
+        }
         let filter = UsageFilter {
             provider: self.provider.slug().to_owned(),
             credential: self.credential.as_ref().map(|it| it.0.to_string()).unwrap_or_default(),
@@ -173,12 +224,16 @@ impl Reconcile {
             filter: Some(filter),
             start_time: midnight(first),
             end_time: midnight(end),
-            by: vec![Dimension::Model.into()],
+            by,
             per: Per::Day.into(),
             ..QueryUsageRequest::default()
         };
         let answer = context.broker()?.usage().query_usage(request).await?.into_inner();
-        answer.sums.into_iter().map(ours).collect()
+        let is_named = |sum: &UsageSum| {
+            let named = |key: &KeyOf| key.credential.0.to_string() == sum.credential;
+            self.keys.is_empty() || self.keys.iter().any(named)
+        };
+        answer.sums.into_iter().filter(is_named).map(ours).collect()
     }
 }
 
@@ -212,13 +267,32 @@ fn ours(sum: UsageSum) -> Result<(Place, Figures), Failure> {
         cost_unknown: sum.calls_of_unknown_cost,
         usage_unknown: sum.calls_of_unknown_usage,
     };
-    Ok((Place { day: Some(day), model: sum.model }, figures))
+    // Where it was not asked for, none is set.
+    let key = if sum.credential.is_empty() { Key::All } else { Key::Credential(sum.credential) };
+    Ok((Place { day: Some(day), key, model: sum.model }, figures))
+}
+
+impl Row {
+    fn key_in_words(&self) -> String {
+        match (self.credential.as_str(), self.unnamed_api_key.as_str()) {
+            ("", "") => "all".to_owned(),
+            ("", id) => format!("{id} (unnamed)"),
+            (name, _) => name.to_owned(),
+        }
+    }
 }
 
 impl From<Compared> for Row {
     fn from(compared: Compared) -> Self {
         let Compared { place, theirs, ours, beyond } = compared;
+        let (credential, unnamed_api_key) = match place.key {
+            Key::All => (String::new(), String::new()),
+            Key::Credential(name) => (name, String::new()),
+            Key::Unnamed(id) => (String::new(), id),
+        };
         Self {
+            credential,
+            unnamed_api_key,
             day: place.day.map(|day| day.to_string()).unwrap_or_default(),
             model: place.model,
             provider_input_tokens: theirs.input,
@@ -236,6 +310,15 @@ impl From<Compared> for Row {
     }
 }
 
+/// What is beyond, for people.
+fn in_words(place: &Place) -> String {
+    match &place.key {
+        Key::All => place.model.clone(),
+        Key::Credential(name) => format!("{} with {name}", place.model),
+        Key::Unnamed(id) => format!("{} with the unnamed key {id}", place.model),
+    }
+}
+
 fn human(report: &Report) -> String {
     let pair = |theirs: Option<u64>, ours: u64| {
         theirs.map_or_else(|| format!("- / {ours}"), |theirs| format!("{theirs} / {ours}"))
@@ -245,6 +328,7 @@ fn human(report: &Report) -> String {
         let theirs = it.costs.0.map_or("-".to_owned(), usd);
         [
             if it.day.is_empty() { "all".to_owned() } else { it.day.clone() },
+            it.key_in_words(),
             it.model.clone(),
             pair(it.provider_input_tokens, it.strongroom_input_tokens),
             pair(it.provider_output_tokens, it.strongroom_output_tokens),
@@ -252,7 +336,7 @@ fn human(report: &Report) -> String {
             if it.beyond { "BEYOND".to_owned() } else { String::new() },
         ]
     };
-    let header = ["DAY", "MODEL", "INPUT", "OUTPUT", "COST", ""];
+    let header = ["DAY", "KEY", "MODEL", "INPUT", "OUTPUT", "COST", ""];
     let rows = report.days.iter().chain(&report.models).map(row).collect();
     format!(
         "{} from {} to {}, UTC: the provider's figure / Strongroom's\n\n{}",

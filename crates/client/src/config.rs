@@ -2,7 +2,7 @@ use std::{fs, io, path::Path, time::Duration};
 
 use audit::VerifierKey;
 use domain::SpiffePattern;
-use mtls::{TlsFiles, TrustDomains};
+use mtls::{TlsSource, TrustDomains};
 use serde::Deserialize;
 
 use crate::ClientError;
@@ -14,7 +14,7 @@ pub struct ClientConfig {
     /// The broker's address: `host:port`.
     pub broker: String,
     /// The own identity and the authorities it trusts.
-    pub tls: TlsFiles,
+    pub tls: TlsSource,
     /// The trust domains that the broker's identity may belong to.
     pub trust_domains: TrustDomains,
     /// The broker's identity: `spiffe://acme.internal/broker`. Its host name does not matter.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Amounts, Dialect, Failure, Settlement, Source, Timestamp, Unit};
+use domain::{Amounts, Dialect, Failure, Settlement, Source, Spending, Timestamp, Unit};
 use strongroom_proto::v1;
 
 /// Whole milliseconds; a contract's time is never negative.
@@ -36,6 +36,7 @@ pub(crate) fn failure(failure: Failure) -> v1::failed_attempt::Failure {
         Failure::ProviderTrouble => v1::failed_attempt::Failure::ProviderTrouble,
         Failure::TimedOut => v1::failed_attempt::Failure::TimedOut,
         Failure::Unreachable => v1::failed_attempt::Failure::Unreachable,
+        Failure::SecretInAnswer => v1::failed_attempt::Failure::SecretInAnswer,
         // No other credential would help; a broker that is told so lends nothing.
         Failure::CallersFault => v1::failed_attempt::Failure::Unspecified,
     }
@@ -61,6 +62,17 @@ pub(crate) fn unit(unit: v1::Unit) -> Option<Unit> {
     }
 }
 
+pub(crate) fn wire_unit(unit: Unit) -> v1::Unit {
+    match unit {
+        Unit::Money => v1::Unit::MicroUsd,
+        Unit::Requests => v1::Unit::Requests,
+        Unit::InputTokens => v1::Unit::InputTokens,
+        Unit::OutputTokens => v1::Unit::OutputTokens,
+        Unit::Tokens => v1::Unit::Tokens,
+        Unit::Concurrent => v1::Unit::Concurrent,
+    }
+}
+
 pub(crate) fn amounts(wire: &v1::Amounts) -> Amounts {
     Amounts::default()
         .with(Unit::Money, wire.micro_usd)
@@ -83,19 +95,23 @@ pub(crate) fn wire_amounts(amounts: &Amounts) -> v1::Amounts {
 }
 
 pub(crate) fn settlement(id: &[u8; 16], settlement: &Settlement) -> v1::Settlement {
-    let spent = &settlement.spent;
-    let (micro_usd, micro_usd_millionths) = spent.cost.split();
     v1::Settlement {
         allowance_id: id.to_vec().into(),
         sequence: settlement.sequence,
         covered: Some(wire_amounts(&settlement.covered)),
         returned: Some(wire_amounts(&settlement.returned)),
-        spent: Some(v1::Spent {
-            micro_usd,
-            micro_usd_millionths,
-            requests: spent.requests,
-            input_tokens: spent.input_tokens,
-            output_tokens: spent.output_tokens,
-        }),
+        spent: Some(wire_spent(&settlement.spent)),
+        managed: Some(wire_spent(&settlement.managed)),
+    }
+}
+
+fn wire_spent(spent: &Spending) -> v1::Spent {
+    let (micro_usd, micro_usd_millionths) = spent.cost.split();
+    v1::Spent {
+        micro_usd,
+        micro_usd_millionths,
+        requests: spent.requests,
+        input_tokens: spent.input_tokens,
+        output_tokens: spent.output_tokens,
     }
 }

@@ -1,11 +1,12 @@
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
-use domain::Failure;
+use domain::{Failure, Unit};
+use strongroom_proto::v1;
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::Problem;
+use crate::{Problem, convert};
 
 /// Why the broker could not be used.
 #[derive(Debug, Error)]
@@ -102,6 +103,29 @@ impl LeaseError {
         matches!(self, Self::Refused { reason, .. } if LIMITS.contains(&&**reason))
     }
 
+    /// Which limit it is that has no room, and how it stands; none when it is no limit's.
+    pub(crate) fn limit(&self) -> Option<v1::LimitView> {
+        let Self::Refused { reason, metadata, retry_after, .. } = self else { return None };
+        let of = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
+        let unit = Unit::ALL.into_iter().find(|unit| unit.as_str() == of("unit"))?;
+        self.is_limit().then_some(v1::LimitView {
+            unit: convert::wire_unit(unit).into(),
+            cap: of("cap").parse().ok()?,
+            left: of("left").parse().ok()?,
+            renews_after: retry_after.and_then(|after| after.try_into().ok()),
+            budget: of("budget").to_owned(),
+            is_rate: reason == RATE_LIMIT_REACHED,
+        })
+    }
+
+    /// The same, told so much later.
+    pub(crate) fn after(mut self, later: Duration) -> Self {
+        if let Self::Refused { retry_after: Some(after), .. } = &mut self {
+            *after = after.saturating_sub(later);
+        }
+        self
+    }
+
     /// Whether it is a decision about the key that holds for a moment.
     pub(crate) fn is_decision(&self) -> bool {
         let Self::Refused { code, reason, .. } = self else { return false };
@@ -173,7 +197,8 @@ pub enum UnsealError {
 }
 
 /// Reasons of a limit that was set for the key: a decision, where an overloaded broker's is none.
-const LIMITS: [&str; 2] = ["BUDGET_EXHAUSTED", "RATE_LIMIT_REACHED"];
+const LIMITS: [&str; 2] = ["BUDGET_EXHAUSTED", RATE_LIMIT_REACHED];
+const RATE_LIMIT_REACHED: &str = "RATE_LIMIT_REACHED";
 
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -23,6 +23,7 @@ mod meters;
 mod problem;
 mod purse;
 mod purses;
+mod refusals;
 mod renewal;
 mod reports;
 mod ring;

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use domain::{Amounts, Spending, Ticket, Unit};
+use domain::{Amounts, Source, Spending, Ticket, Unit};
 use strongroom_proto::v1;
 
 use crate::{
     LeaseError, PurseKey, convert,
+    refusals::Refusals,
     slice::{Slice, SliceId},
 };
 
@@ -40,19 +41,13 @@ struct State {
     last_draw: Duration,
     /// For how many calls the next slice is asked for.
     calls: u64,
-    refusal: Option<Refused>,
-    views: Vec<v1::LimitView>,
-    viewed_at: Duration,
+    refusals: Refusals,
+    /// What was refused before this might be granted now.
+    room_since: Duration,
+    /// What was last said of each limit, and when.
+    views: Vec<(v1::LimitView, Duration)>,
     /// Slices that were asked for without an answer, and when: the broker may have granted them.
     unanswered: Vec<(SliceId, Duration)>,
-}
-
-/// The broker's no: the same need or more gets it again for a moment, without asking.
-#[derive(Debug)]
-struct Refused {
-    need: Amounts,
-    error: LeaseError,
-    until: Duration,
 }
 
 /// What one call holds of its key's budgets. When it is dropped, nobody knows what the call took.
@@ -63,6 +58,8 @@ struct Hold {
     purse: Arc<Purse>,
     slice: SliceId,
     ticket: Ticket,
+    /// The most that the call can come to.
+    need: Amounts,
     limited: Vec<Unit>,
 }
 
@@ -119,20 +116,22 @@ impl Purse {
             Some((slice.id, ticket, slice.limited().to_vec()))
         });
         let (slice, ticket, limited) = begun?;
-        Some(Held(Some(Hold { purse: Arc::clone(self), slice, ticket, limited })))
+        Some(Held(Some(Hold { purse: Arc::clone(self), slice, ticket, need: *need, limited })))
     }
 
     /// The no that was heard a moment ago, if it is one to this need as well.
     pub(crate) fn refused(&self, need: &Amounts, now: Duration) -> Option<LeaseError> {
-        let state = self.state();
-        let refusal = state.refusal.as_ref()?;
-        let holds = now < refusal.until && refusal.need.is_within(need);
-        holds.then(|| refusal.error.clone())
+        self.state().refusals.of(need, now)
     }
 
-    pub(crate) fn refuse(&self, need: &Amounts, error: &LeaseError, now: Duration) {
-        let until = now.saturating_add(REFUSAL_HOLDS);
-        self.state().refusal = Some(Refused { need: *need, error: error.clone(), until });
+    /// Takes note of a no to what was asked for at `asked`.
+    pub(crate) fn refuse(&self, error: &LeaseError, asked: Duration, now: Duration) {
+        let mut state = self.state();
+        let Some(limit) = error.limit().filter(|_| asked >= state.room_since) else { return };
+        state.refusals.keep(error, &limit, now);
+        let is_other = |it: &v1::LimitView| (it.unit, &it.budget) != (limit.unit, &limit.budget);
+        state.views.retain(|(view, _)| is_other(view));
+        state.views.push((limit, now));
     }
 
     /// How much to ask for, so that a slice lasts for some seconds of what calls take now.
@@ -182,9 +181,7 @@ impl Purse {
         if state.slices.iter().any(|slice| slice.id == id) {
             return;
         }
-        state.views.clone_from(&wire.limits);
-        state.viewed_at = now;
-        state.refusal = None;
+        state.views = wire.limits.iter().map(|view| (view.clone(), now)).collect();
         let mut slice = Slice::of(id, wire, wanted, drawn_at);
         if wire.limited.is_empty() {
             let ttl = wire.ttl.and_then(convert::duration).unwrap_or_default();
@@ -220,10 +217,12 @@ impl Purse {
     }
 
     /// The broker has this settlement, or says that it can never be.
-    pub(crate) fn taken(&self, id: &[u8], sequence: u64) {
+    pub(crate) fn taken(&self, id: &[u8], sequence: u64, now: Duration) {
         let mut state = self.state();
-        if let Some(slice) = state.slices.iter_mut().find(|slice| slice.id[..] == *id) {
-            slice.taken(sequence);
+        let slice = state.slices.iter_mut().find(|slice| slice.id[..] == *id);
+        if slice.is_some_and(|slice| slice.taken(sequence)) {
+            state.room_since = now;
+            state.refusals.clear();
         }
     }
 
@@ -235,10 +234,10 @@ impl Purse {
     }
 
     /// How the limits stand.
-    fn limits(&self, now: Duration) -> Vec<LimitState> {
+    pub(crate) fn limits(&self, now: Duration) -> Vec<LimitState> {
         let state = self.state();
-        let since = now.saturating_sub(state.viewed_at);
-        let known = |view: &v1::LimitView| {
+        let known = |(view, at): &(v1::LimitView, Duration)| {
+            let since = now.saturating_sub(*at);
             let unit = convert::unit(view.unit())?;
             let free = state.slices.iter().map(|slice| slice.free().of(unit));
             let here = free.fold(0, u64::saturating_add);
@@ -278,7 +277,9 @@ impl State {
         for slice in &mut self.slices {
             slice.is_retired |= slice.drawn_at < as_of;
         }
-        self.refusal = None;
+        self.room_since = self.room_since.max(as_of);
+        self.refusals.clear();
+        self.views.clear();
     }
 }
 
@@ -303,33 +304,36 @@ impl Held {
         self.0.as_ref().map(|hold| hold.purse.limits(now)).unwrap_or_default()
     }
 
-    /// Settles the call with what it came to.
-    pub fn end(mut self, spent: &Spending) {
+    /// Settles the call with what it came to, on a credential of this source.
+    pub fn end(mut self, spent: &Spending, source: Source) {
         if let Some(Hold { purse, slice, ticket, .. }) = self.0.take() {
-            purse.with_slice(&slice, |slice| slice.end(ticket, spent));
+            purse.with_slice(&slice, |slice| slice.end(ticket, spent, source));
         }
     }
 
     /// Settles a call that was not made.
     pub fn release(self) {
-        self.end(&Spending::default());
+        // Nothing is spent, on whatever credential.
+        self.end(&Spending::default(), Source::Byok);
     }
 
-    /// Leaves the call's part held: nobody knows what it took.
-    pub fn lose(mut self) {
-        self.give_up();
+    /// Leaves held what may have been spent: nobody knows what the call took. It counts as a call, and
+    /// as its worst case where nothing but a rate limit counts tokens: a minute forgets it.
+    pub fn lose(mut self, source: Source) {
+        self.give_up(source);
     }
 
-    fn give_up(&mut self) {
-        if let Some(Hold { purse, slice, ticket, .. }) = self.0.take() {
-            purse.with_slice(&slice, |slice| slice.lose(ticket));
+    fn give_up(&mut self, source: Source) {
+        if let Some(Hold { purse, slice, ticket, need, .. }) = self.0.take() {
+            purse.with_slice(&slice, |slice| slice.lose(ticket, &need, source));
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.give_up();
+        // On whose credential it was to be is not known any more.
+        self.give_up(Source::Byok);
     }
 }
 
@@ -348,8 +352,6 @@ const MOST_CALLS: u64 = 256;
 const IDLE: Duration = Duration::from_secs(2);
 /// The same near a limit.
 const TIGHT_IDLE: Duration = Duration::from_millis(150);
-/// Short, for what others give back is there at once.
-const REFUSAL_HOLDS: Duration = Duration::from_millis(100);
 /// No slice is longer: what may have been granted before has expired.
 const LONGEST_SLICE: Duration = Duration::from_mins(5);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);

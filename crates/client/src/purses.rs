@@ -18,8 +18,8 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    Held, LeaseError, PurseKey, Till, convert::wire_amounts, error::RETRY_AFTER, purse::Purse,
-    slice::SliceId, tasks::Tasks,
+    Held, LeaseError, LimitState, PurseKey, Till, convert::wire_amounts, error::RETRY_AFTER,
+    purse::Purse, slice::SliceId, tasks::Tasks,
 };
 
 /// What this process may spend for its virtual keys without asking for each call, and what it has yet
@@ -116,6 +116,12 @@ impl Purses {
         held.ok_or(LeaseError::Unavailable { retry_after: RETRY_AFTER })
     }
 
+    /// How the limits of a key stand, as far as this process knows.
+    pub fn states(&self, key: &PurseKey) -> Vec<LimitState> {
+        let purse = self.inner.purses().get(key).cloned();
+        purse.map(|purse| purse.limits(self.inner.clock.elapsed())).unwrap_or_default()
+    }
+
     /// Takes a record of a call, to be told with others. When the broker has been away for so long that
     /// no more are kept, it is dropped and counted; budgets do not depend on it.
     pub fn note(&self, record: UsageRecord) {
@@ -170,16 +176,18 @@ impl Inner {
         as_of: Duration,
         turn: OwnedMutexGuard<()>,
     ) -> Result<Held, LeaseError> {
-        let wanted = purse.wanted(need, self.clock.elapsed());
+        let mut asked = self.clock.elapsed();
+        let wanted = purse.wanted(need, asked);
         let mut drawn = self.draw_once(purse, need, &wanted, as_of).await;
         if drawn.as_ref().is_err_and(LeaseError::is_limit) && purse.give_back() {
             self.tell().await.ok();
+            asked = self.clock.elapsed();
             drawn = self.draw_once(purse, need, need, as_of).await;
         }
         if let Err(error) = &drawn
             && error.is_limit()
         {
-            purse.refuse(need, error, self.clock.elapsed());
+            purse.refuse(error, asked, self.clock.elapsed());
         }
         drop(turn);
         drawn
@@ -247,8 +255,9 @@ impl Inner {
         match self.till.settle(&settlements, &usage).await {
             Ok(not_accepted) => {
                 self.note_not_accepted(&not_accepted);
+                let now = self.clock.elapsed();
                 for (told, purse) in settlements.iter().zip(&told_by) {
-                    purse.taken(&told.allowance_id, told.sequence);
+                    purse.taken(&told.allowance_id, told.sequence, now);
                 }
                 Ok(true)
             }

@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{FailedAttempt, LeaseCache, LeaseKey, cache::Inner};
+use crate::{FailedAttempt, LeaseCache, LeaseError, LeaseKey, cache::Inner};
 
 /// Failures that the broker has not heard of yet.
 #[derive(Debug, Default)]
@@ -44,7 +44,8 @@ impl LeaseCache {
             | Failure::NotAllowed
             | Failure::ProviderTrouble
             | Failure::TimedOut
-            | Failure::Unreachable => {}
+            | Failure::Unreachable
+            | Failure::SecretInAnswer => {}
             Failure::CallersFault => return,
         }
         self.inner.reports.add(key, failed);
@@ -76,7 +77,7 @@ impl Reports {
 }
 
 /// Tells the broker of failures, many at a time, for as long as it is polled. What it cannot be told is
-/// dropped: it would be old news.
+/// dropped, for it would be old news, unless it is a matter of record.
 pub(crate) async fn report_failures(inner: Arc<Inner>) {
     loop {
         inner.reports.some.notified().await;
@@ -105,9 +106,20 @@ impl Inner {
             async move { Ok(self.broker.leases().report_failures(request).await?) }
         });
         match timeout(self.broker.timeout().saturating_mul(4), told).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "failures were not reported"),
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "failures were not reported");
+                if !matches!(LeaseError::from(error), LeaseError::Unavailable { .. }) {
+                    return;
+                }
+            }
             Err(_) => tracing::debug!("the broker did not take reports of failures in time"),
+        }
+        // What is a matter of record is no old news, however late.
+        for (key, failed) in reports {
+            if failed.failure == Failure::SecretInAnswer {
+                self.reports.add(&key, failed);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{Allowance, Amounts, Settlement, Spending, Ticket, Timestamp, Unit};
+use domain::{Allowance, Amounts, Settlement, Source, Spending, Ticket, Timestamp, Unit};
 use strongroom_proto::v1;
 
 use crate::convert;
@@ -14,6 +14,8 @@ pub(crate) struct Slice {
     pub(crate) id: SliceId,
     allowance: Allowance,
     limited: Vec<Unit>,
+    /// What is settled of a call whose outcome nobody knows.
+    settled_anyway: &'static [Unit],
     /// When it was asked for.
     pub(crate) drawn_at: Duration,
     ends_at: Duration,
@@ -27,6 +29,8 @@ pub(crate) struct Slice {
     pub(crate) is_retired: bool,
     /// What was told and not yet taken.
     untaken: Option<Settlement>,
+    /// How much the broker knows to be given back.
+    returned: Amounts,
 }
 
 impl Slice {
@@ -46,6 +50,7 @@ impl Slice {
         Self {
             id,
             allowance: Allowance::new(&granted, &limited, moment(ends_at)),
+            settled_anyway: settled_anyway(&limited, &wire.limits),
             limited,
             drawn_at,
             ends_at,
@@ -54,6 +59,7 @@ impl Slice {
             is_tight,
             is_retired: false,
             untaken: None,
+            returned: Amounts::default(),
         }
     }
 
@@ -66,15 +72,22 @@ impl Slice {
         Some(ticket)
     }
 
-    pub(crate) fn end(&mut self, ticket: Ticket, spent: &Spending) {
+    pub(crate) fn end(&mut self, ticket: Ticket, spent: &Spending, source: Source) {
         self.under_way = self.under_way.saturating_sub(1);
-        self.allowance.end(ticket, spent);
+        self.allowance.end(ticket, spent, source);
     }
 
-    pub(crate) fn lose(&mut self, ticket: Ticket) {
+    /// A call of whose outcome nothing is known, but that it was made and what it needed.
+    pub(crate) fn lose(&mut self, ticket: Ticket, need: &Amounts, source: Source) {
         self.under_way = self.under_way.saturating_sub(1);
-        self.has_lost = true;
-        self.allowance.lose(ticket);
+        let known = self.settled_anyway;
+        let mut spent = Spending { requests: need.of(Unit::Requests), ..Spending::default() };
+        if known.contains(&Unit::Tokens) {
+            spent.input_tokens = need.of(Unit::InputTokens);
+            spent.output_tokens = need.of(Unit::OutputTokens);
+        }
+        self.has_lost |= self.limited.iter().any(|unit| !known.contains(unit));
+        self.allowance.lose(ticket, known, &spent, source);
     }
 
     pub(crate) fn limited(&self) -> &[Unit] {
@@ -104,11 +117,13 @@ impl Slice {
         self.untaken.as_ref().map(|report| convert::settlement(&self.id, report))
     }
 
-    /// The broker has it, and whatever was told before it.
-    pub(crate) fn taken(&mut self, sequence: u64) {
-        if self.untaken.is_some_and(|told| told.sequence <= sequence) {
-            self.untaken = None;
-        }
+    /// The broker has it, and whatever was told before it. Whether others have more room for that.
+    pub(crate) fn taken(&mut self, sequence: u64) -> bool {
+        let Some(told) = self.untaken.take_if(|told| told.sequence <= sequence) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut self.returned, told.returned);
+        before != told.returned
     }
 
     /// Whether nothing can come of it any more.
@@ -116,6 +131,20 @@ impl Slice {
         let is_settled = self.report().is_none() && *self.allowance.free() == Amounts::default();
         let is_known = !self.has_lost || self.has_ended(now);
         self.under_way == 0 && is_settled && is_known
+    }
+}
+
+/// That it was a call, and is none under way any more. And its worst case, where tokens are counted, and
+/// by nothing but rate limits, which forget it in a minute and which nobody reconciles.
+fn settled_anyway(limited: &[Unit], limits: &[v1::LimitView]) -> &'static [Unit] {
+    let counts_tokens = |view: &&v1::LimitView| {
+        matches!(view.unit(), v1::Unit::InputTokens | v1::Unit::OutputTokens | v1::Unit::Tokens)
+    };
+    let only_rates = limits.iter().filter(counts_tokens).all(|view| view.is_rate);
+    if limited.contains(&Unit::Tokens) && only_rates {
+        &[Unit::Requests, Unit::Concurrent, Unit::Tokens]
+    } else {
+        &[Unit::Requests, Unit::Concurrent]
     }
 }
 

@@ -97,6 +97,11 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
         if ended == Ended::CannotResume {
             inner.start_over();
         }
+        if ended == Ended::Closed && failures == 0 {
+            // The connection had its age. One that closes unheard is lost.
+            failures = 1;
+            continue;
+        }
         if inner.vitals.lost() {
             inner.meters.streams_lost.increment(1);
             inner.meters.watching.set(0.0);
@@ -109,6 +114,8 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ended {
+    /// The broker ended it, as it does with a connection's age.
+    Closed,
     Lost,
     CannotResume,
 }
@@ -134,7 +141,8 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
         let message = match timeout(LONGEST_SILENCE, stream.message()).await {
             Ok(Ok(Some(message))) => message,
             Ok(Err(status)) if ends_everything(&status) => return Ended::CannotResume,
-            Ok(Ok(None) | Err(_)) | Err(_) => return Ended::Lost,
+            Ok(Ok(None)) => return Ended::Closed,
+            Ok(Err(_)) | Err(_) => return Ended::Lost,
         };
         if !inner.hear(message, from) {
             return Ended::CannotResume;

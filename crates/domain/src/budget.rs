@@ -13,10 +13,10 @@
 //!
 //! | Row | Key | Columns |
 //! |---|---|---|
-//! | account | budget, unit, window's start | `cap`, `mode`, `spent`, `spent_millionths`, `unknown`, `reserved`, `overrun`, `alerted` |
-//! | bucket, of rolling accounts only | account, bucket's start | `spent`, `spent_millionths` |
-//! | reservation | id | `granted`, `covered`, `returned` by unit, `spent` (cost and counts), `sequence`, `state`, `expires_at`, `expired_at` |
-//! | hold | reservation, account | `place` |
+//! | account | budget, unit, window's start | `cap`, `mode`, `spent` and of it `managed` and `over`, each with its millionths, `unknown`, `reserved`, `overrun`, `alerted` |
+//! | bucket, of rolling accounts only | account, bucket's start | `spent`, `managed`, `over` |
+//! | reservation | id | `granted`, `covered`, `returned` by unit, `spent` and of it `managed` (cost and counts), `sequence`, `state`, `expires_at`, `expired_at` |
+//! | hold | reservation, account | `place`, `over` |
 //!
 //! `used` below is `spent + (spent_millionths > 0) + unknown + reserved`.
 //!
@@ -42,13 +42,13 @@ mod text;
 
 use crate::{GroupId, Uid, VirtualKeyId};
 
-pub use account::{Account, Bucket, Place};
+pub use account::{Account, Bucket, Over, Place, Sums};
 pub use allowance::{Allowance, Ticket};
 pub use amounts::{Amounts, Quantity, Spending, Unit};
 pub use ledger::{Exhausted, Ledger, LedgerError, Settled, slice_size};
 pub use period::{InvalidZone, Period, Window, Zone};
 pub use rate::{RateLimits, RateView};
-pub use reservation::{AccountKey, Reservation, ReservationState, Settlement};
+pub use reservation::{AccountKey, Hold, Reservation, ReservationState, Settlement};
 pub use text::InvalidBudget;
 
 /// What may be spent in each window of a period.

@@ -22,6 +22,9 @@ pub enum Failure {
     Unreachable,
     /// The request itself is wrong; with any other credential it would be, too.
     CallersFault,
+    /// The answer held the credential that the call went out with. It says something of the provider's
+    /// address, and nothing of whether the credential works.
+    SecretInAnswer,
 }
 
 impl Failure {
@@ -51,7 +54,7 @@ impl Failure {
 
     /// Whether another credential might do better.
     pub const fn may_fall_back(self) -> bool {
-        !matches!(self, Self::CallersFault)
+        !matches!(self, Self::CallersFault | Self::SecretInAnswer)
     }
 
     /// The word on responses, metrics and records.
@@ -65,6 +68,7 @@ impl Failure {
             Self::TimedOut => "timed_out",
             Self::Unreachable => "unreachable",
             Self::CallersFault => "callers_fault",
+            Self::SecretInAnswer => "secret_in_answer",
         }
     }
 
@@ -79,6 +83,7 @@ impl Failure {
             Self::TimedOut,
             Self::Unreachable,
             Self::CallersFault,
+            Self::SecretInAnswer,
         ];
         all.into_iter().find(|one| one.as_str() == word)
     }
@@ -119,5 +124,6 @@ mod tests {
             }
         }
         assert_eq!(Failure::of_word("else"), None);
+        assert_eq!(Failure::of_word("secret_in_answer"), Some(Failure::SecretInAnswer));
     }
 }

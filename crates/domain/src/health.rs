@@ -113,8 +113,9 @@ impl Health {
         match failure {
             // The credential was good enough to be told so.
             Failure::CallersFault => return self.succeeded(begun),
-            // About one model or permission, not about the credential: it neither rests nor recovers.
-            Failure::NotAllowed => {
+            // About one model or permission, or about the provider's address, not about the credential:
+            // it neither rests nor recovers.
+            Failure::NotAllowed | Failure::SecretInAnswer => {
                 if let Some(rest) = &mut self.rest {
                     rest.probe = None;
                 }
@@ -155,7 +156,7 @@ impl Health {
                 let more = self.failures >= FAILURES_IN_A_ROW || self.rest.is_some();
                 more.then(|| doubled(Duration::from_secs(1), Duration::from_mins(2))).flatten()
             }
-            Failure::NotAllowed | Failure::CallersFault => None,
+            Failure::NotAllowed | Failure::CallersFault | Failure::SecretInAnswer => None,
         }
     }
 }

@@ -57,6 +57,11 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether the credential is the platform's: what is spent on it is spent on a managed credential.
+    pub const fn is_managed(self) -> bool {
+        matches!(self, Self::Managed | Self::Keyless)
+    }
+
     /// The word on responses, metrics and records.
     pub const fn as_str(self) -> &'static str {
         match self {

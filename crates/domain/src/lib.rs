@@ -5,7 +5,6 @@ mod access;
 mod budget;
 mod canonical;
 mod clock;
-mod course;
 mod detection;
 mod failure;
 mod health;
@@ -29,14 +28,13 @@ pub use access::{
     ADMIT_POLICY, AccessPolicy, AccessRule, PLATFORM_METHODS, Permit, TWO_PERSON_METHODS,
 };
 pub use budget::{
-    Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted,
-    InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Period, Place, Quantity,
-    RateLimits, RateView, Reservation, ReservationState, Settled, Settlement, Spending, Ticket,
-    Unit, Window, Zone, slice_size,
+    Account, AccountKey, Allowance, Amounts, Bucket, Budget, BudgetHolder, Exhausted, Hold,
+    InvalidBudget, InvalidZone, Ledger, LedgerError, Limit, Mode, Over, Period, Place, Quantity,
+    RateLimits, RateView, Reservation, ReservationState, Settled, Settlement, Spending, Sums,
+    Ticket, Unit, Window, Zone, slice_size,
 };
 pub use canonical::Fields;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use course::{Course, GiveUp, Next};
 pub use detection::Detection;
 pub use failure::Failure;
 pub use health::{Health, PROBE_ANSWERS, Readiness, Rest};
@@ -58,7 +56,7 @@ pub use routing::{
     WhenMissing, plan,
 };
 pub use ruling::{Question, Ruling};
-pub use scope::{InvalidPattern, ModelPattern, Scope};
+pub use scope::{InvalidPattern, ModelPattern, Scope, is_model_name};
 pub use secret::{Key, Secret};
 pub use spiffe::{InvalidSpiffeId, SpiffeId, SpiffePattern};
 pub use tokens::Tokens;

@@ -70,6 +70,12 @@ impl fmt::Display for ModelPattern {
     }
 }
 
+/// Whether a text can be a model's name: 1 to 256 of `[A-Za-z0-9._:/@-]`. Whatever else stands where
+/// a model belongs, a prompt perhaps, gets into no record.
+pub fn is_model_name(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && text.bytes().all(is_model_byte)
+}
+
 fn is_model_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'/' | b'@' | b'-')
 }
@@ -93,6 +99,17 @@ mod tests {
         check("gpt-4o", "GPT-4o", false);
         assert!("gpt-*-mini".parse::<ModelPattern>().is_err());
         assert!("".parse::<ModelPattern>().is_err());
+    }
+
+    #[test]
+    fn a_name_is_no_sentence() {
+        let names =
+            ["gpt-4o", "@cf/meta/llama-3", "ft:gpt-4o-mini:acme::x", "meta-llama/Llama-3.3:free"];
+        assert!(names.into_iter().all(is_model_name));
+        assert!(is_model_name(&"m".repeat(256)));
+        for other in ["", "two words", "quoted\"", "a\nb", "modèle", &"m".repeat(257)] {
+            assert!(!is_model_name(other), "{other}");
+        }
     }
 
     #[test]

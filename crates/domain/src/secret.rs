@@ -36,6 +36,9 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
+    /// A shorter one is not searched for in what must not hold it: it would be found by chance.
+    pub const SHORTEST_SEARCHED: usize = 12;
+
     /// Takes the bytes over; no copy is made.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))

@@ -83,7 +83,11 @@ impl AddressRules {
 
     /// Whether a connection that was made leads back to this service by another of its addresses.
     pub(crate) fn is_loop(&self, local: SocketAddr, peer: SocketAddr) -> bool {
-        local.ip() == peer.ip() && self.own.get().is_some_and(|own| own.port() == peer.port())
+        let Some(own) = self.own.get().filter(|own| own.port() == peer.port()) else {
+            return false;
+        };
+        // Loopback has many addresses, and calls to one of them come from another.
+        local.ip() == peer.ip() || (own.ip().is_unspecified() && peer.ip().is_loopback())
     }
 }
 

@@ -66,7 +66,7 @@ fn oauth_refusal(answer: &Response<Bytes>) -> ExchangeError {
     let verdict = match word {
         "temporarily_unavailable" | "server_error" => return ExchangeError::Trouble { status },
         // The assertion's times: it is this machine's clock that is wrong, and no credential is bad.
-        "invalid_grant" if says.contains("timeframe") => Verdict::Unverifiable,
+        "invalid_grant" if says.contains("timeframe") => return ExchangeError::Clock,
         "invalid_grant" | "invalid_client" => Verdict::Invalid,
         "unauthorized_client"
         | "invalid_scope"
@@ -74,8 +74,7 @@ fn oauth_refusal(answer: &Response<Bytes>) -> ExchangeError {
         | "access_denied"
         | "invalid_resource" => Verdict::RegionOrPermission,
         _ => match status {
-            401 => Verdict::Invalid,
-            403 | 404 => Verdict::RegionOrPermission,
+            401 | 403 | 404 => Verdict::RegionOrPermission,
             _ => Verdict::Unverifiable,
         },
     };

@@ -10,6 +10,8 @@ mod bedrock;
 mod sign;
 mod sts;
 
+pub(crate) use sts::blames_the_clock;
+
 /// Who signs a request to AWS.
 #[derive(Debug)]
 pub struct AwsKeys {

@@ -6,27 +6,28 @@ use std::{
 
 use domain::{Clock, Uid};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{AbortHandle, JoinSet},
 };
 use tracing::Instrument as _;
 
 use crate::{
     ExchangeError, Leftover, Minter, Order, Token,
+    rooms::Rooms,
     slot::{Found, Outcome, Slot},
 };
 
 /// Tokens that are at hand: each is made once for all who need it, and the next one before it ends.
 ///
 /// Every version of a credential stands for itself. One exchange of it runs at a time, whoever waits
-/// for a slow one waits for that one alone, and what fails is not tried again at once.
+/// for a slow one waits for that one alone, and what fails is not tried again at once. Whoever waits for
+/// one token service takes no room from those who wait for another.
 #[derive(Debug)]
 pub struct Exchange {
     minter: Arc<Minter>,
     clock: Arc<dyn Clock>,
     slots: Mutex<HashMap<CredentialVersion, Arc<Slot>>>,
-    /// Room for callers that wait, whatever for: who embeds this has room for others too.
-    room: Semaphore,
+    rooms: Rooms,
     /// The exchanges under way. They end with this.
     flights: Mutex<JoinSet<()>>,
 }
@@ -43,8 +44,8 @@ pub struct CredentialVersion {
 impl Exchange {
     /// With nothing at hand.
     pub fn new(minter: Arc<Minter>, clock: Arc<dyn Clock>) -> Self {
-        let room = Semaphore::new(MOST_WAITING);
-        Self { minter, clock, slots: Mutex::default(), room, flights: Mutex::default() }
+        let (slots, rooms, flights) = (Mutex::default(), Rooms::default(), Mutex::default());
+        Self { minter, clock, slots, rooms, flights }
     }
 
     /// A token that can be lent: at hand, or made now. `order` is dropped, and its secret wiped, when it
@@ -70,7 +71,8 @@ impl Exchange {
             Found::Failed(error) => Err(error),
             Found::Nothing => {
                 let _place = slot.room.try_acquire().map_err(|_| ExchangeError::Busy)?;
-                let _room = self.room.try_acquire().map_err(|_| ExchangeError::Busy)?;
+                let room = self.rooms.of(&order);
+                let _room = room.enter(slot.is_under_way()).ok_or(ExchangeError::Busy)?;
                 landed(self.fly(&slot, order)).await
             }
         }
@@ -172,5 +174,3 @@ async fn landed(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Token>, Exch
 }
 
 const MOST_SLOTS: usize = 10_000;
-/// Half of the calls that a broker has in hand by default.
-const MOST_WAITING: usize = 512;

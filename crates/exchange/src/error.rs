@@ -41,6 +41,10 @@ pub enum ExchangeError {
         /// AWS's own code.
         code: String,
     },
+    /// The times that a request was signed with are not the token service's, which says nothing about the
+    /// credential.
+    #[error("the token service's clock and this machine's are minutes apart: set this machine's")]
+    Clock,
     /// Nobody answered.
     #[error("the provider's token service was not reached; try again")]
     Unreachable(#[source] EgressError),
@@ -83,6 +87,7 @@ impl ExchangeError {
             Self::MissingSetting(_)
             | Self::NoIdentity
             | Self::OwnIdentity { .. }
+            | Self::Clock
             | Self::Unreachable(_)
             | Self::Unreadable
             | Self::Busy
@@ -99,6 +104,7 @@ impl ExchangeError {
                 "unusable"
             }
             Self::NoIdentity | Self::OwnIdentity { .. } => "own_identity",
+            Self::Clock => "clock",
             Self::Unreachable(_) => "unreachable",
             Self::Limited { .. } => "limited",
             Self::Trouble { .. } => "trouble",
@@ -125,6 +131,7 @@ impl ExchangeError {
             | Self::MissingSetting(_)
             | Self::NoIdentity
             | Self::OwnIdentity { .. }
+            | Self::Clock
             | Self::NotMade(_) => false,
         }
     }

@@ -102,15 +102,16 @@ fn refusal(answer: &Response<Bytes>) -> ExchangeError {
         return passing;
     }
     let status = answer.status().as_u16();
+    let told = serde_json::from_slice::<Value>(answer.body()).unwrap_or_default();
+    let code = told.pointer("/error/code").unwrap_or(&Value::Null);
     let verdict = match status {
-        401 => Verdict::Invalid,
+        // `OpenAI`'s word and `OpenRouter`'s; any other may be about a network or an organization.
+        401 if *code == "invalid_api_key" || *code == 401 => Verdict::Invalid,
+        401 | 403 | 404 => Verdict::RegionOrPermission,
         402 => Verdict::NoQuota,
-        403 | 404 => Verdict::RegionOrPermission,
         _ => Verdict::Unverifiable,
     };
-    let told = serde_json::from_slice::<Value>(answer.body()).unwrap_or_default();
-    let code = told.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
-    refused(verdict, code, status)
+    refused(verdict, code.as_str().unwrap_or_default(), status)
 }
 
 fn bearer(order: &Order) -> Result<HeaderValue, ExchangeError> {

@@ -72,9 +72,7 @@ impl Slot {
             Found::Failed(error) => return watch::channel(Some(Err(error))).1,
             Found::Aging(_) | Found::Nothing => {}
         }
-        // One whose sender is gone has landed, or ended without a word.
-        let under_way = state.flight.as_ref().filter(|(flight, _)| flight.has_changed().is_ok());
-        if let Some((flight, _)) = under_way {
+        if let Some(flight) = state.under_way() {
             return flight.clone();
         }
         let (sender, flight) = watch::channel(None);
@@ -125,12 +123,17 @@ impl Slot {
         current.into_iter().chain(superseded.collect::<Vec<_>>()).collect()
     }
 
+    /// Whether an exchange has begun that brings what there is to wait for.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.state().under_way().is_some()
+    }
+
     /// Whether there is anything here that is worth its room.
     pub(crate) fn is_of_use(&self, now: Duration) -> bool {
         let state = self.state();
         state.token.as_ref().is_some_and(|token| !token.lendable_at(now).is_zero())
             || state.failed.as_ref().is_some_and(|(_, until)| now < *until)
-            || state.flight.as_ref().is_some_and(|(flight, _)| flight.has_changed().is_ok())
+            || state.under_way().is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,6 +142,12 @@ impl Slot {
 }
 
 impl State {
+    /// One whose sender is gone has landed, or ended without a word.
+    fn under_way(&self) -> Option<&watch::Receiver<Outcome>> {
+        let flight = self.flight.as_ref().map(|(flight, _)| flight);
+        flight.filter(|flight| flight.has_changed().is_ok())
+    }
+
     fn find(&self, now: Duration) -> Found {
         let failed = self.failed.as_ref().filter(|(_, until)| now < *until);
         match self.token.as_ref().filter(|token| !token.lendable_at(now).is_zero()) {
@@ -152,6 +161,5 @@ impl State {
     }
 }
 
-/// A fraction of all that may wait, so that one slow token service keeps nobody else from waiting for
-/// another.
+/// Half of those who may wait for one token service.
 const MOST_WAITING: usize = 64;

@@ -26,15 +26,56 @@ pub struct Trial<'a> {
     pub secret: &'a Secret,
 }
 
+/// What trying a credential out has shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// What is known of the credential.
+    pub verdict: Verdict,
+    /// Why nothing could be known of it, where that is this side's to change.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// What kept a credential from being tried out, and is no matter of the credential.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Obstacle {
+    /// The rules of the way out do not allow the address.
+    Blocked,
+    /// The provider's clock and this machine's are apart.
+    Clock,
+}
+
+impl Obstacle {
+    /// What to change, for people.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Blocked => {
+                "the address leads to a network that the broker does not call: if it should, an \
+                 operator names the network in `egress.allow` of broker.toml, and of proxy.toml"
+            }
+            Self::Clock => {
+                "the provider's clock and the broker's are minutes apart, so nothing is known of the \
+                 credential: an operator sets the broker's clock"
+            }
+        }
+    }
+}
+
+impl From<Verdict> for Finding {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, obstacle: None }
+    }
+}
+
 impl Minter {
     /// Finds out whether a provider takes a credential, within fifteen seconds. No model runs for it
     /// and it costs nothing: what kinds of credentials are exchanged for is asked for, and a request
     /// that answers nobody without a key is sent.
-    pub async fn try_out(&self, trial: &Trial<'_>) -> Verdict {
+    pub async fn try_out(&self, trial: &Trial<'_>) -> Finding {
         let found = timeout(WITHIN, self.tried(trial)).await;
         match found {
-            Ok(Ok(verdict) | Err(Shown(verdict))) => verdict,
-            Err(_) => Verdict::Unreachable,
+            Ok(Ok(verdict)) => verdict.into(),
+            Ok(Err(Shown(finding))) => finding,
+            Err(_) => Verdict::Unreachable.into(),
         }
     }
 
@@ -93,9 +134,12 @@ impl Minter {
 
     async fn by_request(&self, trial: &Trial<'_>, proof: &Secret) -> Result<Verdict, Shown> {
         let Some(test) = request(trial)? else { return Ok(Verdict::Unverifiable) };
-        let origin = Origin::of_url(&test.url).map_err(|_| Shown(Verdict::Unverifiable))?;
+        let origin = Origin::of_url(&test.url).map_err(|_| Verdict::Unverifiable)?;
         let request = self.built(trial, &test, proof)?;
         let answer = self.call(request, origin).await.map_err(|error| not_answered(&error))?;
+        if matches!(test.proof, Proof::AwsSignature { .. }) && aws::blames_the_clock(&answer) {
+            return Err(ExchangeError::Clock.into());
+        }
         Ok(verdict(trial, &answer))
     }
 
@@ -119,7 +163,7 @@ impl Minter {
         for (name, value) in self.proven(trial, test, proof)? {
             request = request.header(name, value);
         }
-        request.body(body).map_err(|_| Shown(Verdict::Unverifiable))
+        Ok(request.body(body).map_err(|_| Verdict::Unverifiable)?)
     }
 
     fn proven(
@@ -133,7 +177,7 @@ impl Minter {
             Proof::Header { name, prefix } => {
                 let value = [prefix.as_bytes(), proof.expose()].concat();
                 let value = HeaderValue::from_bytes(&value);
-                let mut value = value.map_err(|_| Shown(Verdict::Invalid))?;
+                let mut value = value.map_err(|_| Verdict::Invalid)?;
                 value.set_sensitive(true);
                 Ok(vec![(name.clone(), value)])
             }
@@ -160,17 +204,27 @@ fn request(trial: &Trial<'_>) -> Result<Option<KeyTest>, Shown> {
 }
 
 /// What is known of the credential without a whole answer.
-struct Shown(Verdict);
+struct Shown(Finding);
+
+impl From<Verdict> for Shown {
+    fn from(verdict: Verdict) -> Self {
+        Self(verdict.into())
+    }
+}
 
 impl From<ExchangeError> for Shown {
     fn from(error: ExchangeError) -> Self {
-        Self(error.verdict())
+        if let ExchangeError::Unreachable(error) = &error {
+            return not_answered(error);
+        }
+        let obstacle = matches!(error, ExchangeError::Clock).then_some(Obstacle::Clock);
+        Self(Finding { verdict: error.verdict(), obstacle })
     }
 }
 
 impl From<providers::NoTarget> for Shown {
     fn from(_: providers::NoTarget) -> Self {
-        Self(Verdict::Unverifiable)
+        Verdict::Unverifiable.into()
     }
 }
 
@@ -193,7 +247,9 @@ fn verdict(trial: &Trial<'_>, answer: &Response<Bytes>) -> Verdict {
 fn not_answered(error: &EgressError) -> Shown {
     let answered = matches!(error, EgressError::Redirected | EgressError::TooLong(_));
     let unasked = answered || error.is_refusal();
-    Shown(if unasked { Verdict::Unverifiable } else { Verdict::Unreachable })
+    let verdict = if unasked { Verdict::Unverifiable } else { Verdict::Unreachable };
+    let blocked = matches!(error, EgressError::BlockedAddress).then_some(Obstacle::Blocked);
+    Shown(Finding { verdict, obstacle: blocked })
 }
 
 const WITHIN: Duration = Duration::from_secs(15);

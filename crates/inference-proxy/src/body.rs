@@ -191,6 +191,10 @@ impl Frames {
         })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// All of it in one piece.
     pub(crate) fn joined(&mut self) -> Bytes {
         self.settle();

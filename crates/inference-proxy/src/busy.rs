@@ -1,6 +1,6 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,6 +20,7 @@ pub(crate) struct ConnectionUse(Arc<Use>);
 struct Use {
     calls: AtomicUsize,
     begun: AtomicUsize,
+    doubtful: AtomicBool,
 }
 
 impl Busy {
@@ -34,6 +35,16 @@ impl ConnectionUse {
     /// Whether it has no call in hand.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.calls.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes note that nobody can be sure where its requests begin and end.
+    pub(crate) fn doubt(&self) {
+        self.0.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing more on it is to be believed.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.0.doubtful.load(Ordering::Relaxed)
     }
 
     /// How many it has had.

@@ -1,10 +1,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use domain::{Dialect, Failure, Secret};
-use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
-use http_body_util::{BodyExt as _, Limited};
+use domain::{Dialect, Failure, ProviderId, Secret, Source};
+use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
-use providers::{Answer, Proof, Provider};
+use providers::Proof;
 use strongroom_client::{FailedAttempt, LeaseError, LeaseKey, UnsealError};
 use tokio::time::timeout;
 use tracing::Span;
@@ -12,11 +11,9 @@ use tracing::Span;
 use crate::{
     Loan,
     aim::{aim, is_native},
-    beginning::{Begun, Failed},
+    answering::Sent,
     body::Frames,
     gateway::Gateway,
-    hidden_usage::HiddenUsage,
-    leak::Leak,
     lease_refusal::lease_refusal,
     limit_headers::tell_limits,
     metering::{self, PlanFor, Tab, Waiting},
@@ -24,14 +21,14 @@ use crate::{
     outgoing::{self, outgoing, unusable},
     place,
     refusal::Refusal,
-    reply::{Idle, Reply, Stream},
+    reply::Reply,
     rewriting::rewrite,
     route::Call,
     scan::Outline,
+    steering,
     tried::Tried,
-    trouble::{egress_refusal, failed, failed_answer, no_lease, too_slow},
+    trouble::{egress_refusal, failed, no_lease, too_slow},
     upstream::Upstream,
-    upstream_error::{redirected, upstream_error},
 };
 
 /// What a caller asks for, as it arrived.
@@ -48,19 +45,22 @@ pub(crate) struct Asked<'a> {
 }
 
 /// What came of one attempt at a call: an answer for the caller, of which no byte has been sent yet.
-struct Attempt {
-    response: Response<Reply>,
+pub(crate) struct Attempt {
+    pub(crate) response: Response<Reply>,
     /// What went wrong; with another credential it might not.
-    failure: Option<Failure>,
-    /// Whether the answer is this gateway's and not a provider's.
-    is_own: bool,
+    pub(crate) failure: Option<Failure>,
+    /// What this gateway calls the error that the answer is, if it is its own and not a provider's.
+    pub(crate) own: Option<&'static str>,
+    pub(crate) provider: ProviderId,
+    pub(crate) source: Source,
 }
 
 impl Attempt {
     /// The answer as what the caller gets.
     fn finish(self, asked: &Asked<'_>) -> Response<Reply> {
-        if self.is_own {
-            meters::refused(asked.call.operation, self.response.status());
+        if let Some(code) = self.own {
+            let chosen = Some((&self.provider, self.source));
+            meters::refused(asked.call.operation, chosen, code, self.response.status());
         }
         self.response
     }
@@ -213,10 +213,12 @@ impl Gateway {
         let provider = provider.ok_or_else(|| unusable("its provider"))?;
         let in_path = model_in_path(call, &**loan);
         let mut target = aim(provider, &**loan, call, asked.outline.streams)?;
+        steering::check(provider, &mut frames)?;
         metering::ask_for_usage(provider, call, asked.outline.streams, &mut target);
         let hides_usage = rewrite(&mut frames, asked.outline, in_path, &target)?;
         let url = outgoing::url(&target, provider, is_native(call), asked.parts.uri.query())?;
-        let upstream = self.upstreams.for_loan(loan).map_err(|error| egress_refusal(&error))?;
+        let upstream = self.upstreams.for_loan(loan, secret);
+        let upstream = upstream.map_err(|error| egress_refusal(&error))?;
         let planned = PlanFor { call, loan, provider, target: &target, key, upstream: &upstream };
         self.metering.begin(&planned, &mut frames, tab).await?;
         let method = asked.parts.method.clone();
@@ -232,37 +234,8 @@ impl Gateway {
             Ok(answer) => answer,
             Err((failure, refusal)) => return Ok(own(asked, &**loan, failure, &refusal)),
         };
-        let status = answer.status();
-        span.record("http.response.status_code", status.as_u16());
-        let waited = self.clock.elapsed().saturating_sub(asked.started);
-        upstream.series.answered(call.operation, status, waited);
-        let leak = Leak::new(secret);
-        let (head, body) = answer.into_parts();
-        let mut body = Begun::new(body);
-        if let Some(error) = self.error_of(&head, &mut body, provider).await {
-            if let Some(tab) = tab {
-                tab.answered_with_error(error.status);
-            }
-            let answer = Refused { head: &head, error, provider, secret, leak: &leak };
-            return Ok(self.told(asked, loan, key, &answer));
-        }
-        let hidden_usage = (hides_usage && is_events(&head)).then(HiddenUsage::default);
-        let limits = tab.as_ref().map(|tab| tab.limits().to_vec()).unwrap_or_default();
-        let stream = Stream {
-            body: metering::Answer::new(&self.metering, tab.take(), &head, body),
-            leak,
-            hidden_usage,
-            idle: Idle::new(self.limits.answer_idle),
-            upstream,
-            operation: call.operation,
-            started: asked.started,
-            clock: Arc::clone(&self.clock),
-            meters: Arc::clone(&self.meters),
-        };
-        let mut response = self.pass(&head, stream, provider)?;
-        tell_limits(response.headers_mut(), &limits);
-        say_who_served(&mut response, &**loan);
-        Ok(Attempt { response, failure: None, is_own: false })
+        let sent = Sent { asked, loan, key, provider, secret, upstream, hides_usage };
+        self.answered(&sent, answer, tab).await
     }
 
     /// The provider's answer, or what went wrong before there was one.
@@ -289,83 +262,6 @@ impl Gateway {
             Err(_) => Err((Some(Failure::TimedOut), too_slow())),
         }
     }
-
-    /// The provider's answer, with only those of its headers that are on the list.
-    fn pass(
-        &self,
-        head: &http::response::Parts,
-        mut stream: Stream,
-        provider: &Provider,
-    ) -> Result<Response<Reply>, Refusal> {
-        if head.headers.values().any(|value| stream.leak.is_in(value.as_bytes())) {
-            stream.body.cut();
-            self.meters.leaks.increment(1);
-            tracing::error!(upstream = ?stream.upstream, "an answer's headers held the leased secret");
-            return Err(failed_answer());
-        }
-        let mut response = Response::new(Reply::stream(stream));
-        *response.status_mut() = head.status;
-        for name in ["content-type", "content-encoding"] {
-            if let Some(value) = head.headers.get(name) {
-                response.headers_mut().insert(name, value.clone());
-            }
-        }
-        copy_listed(head, &mut response, provider, |_| true);
-        Ok(response)
-    }
-
-    /// The error that an answer is, if it is one. What is too long or too slow to read is told by its
-    /// status alone.
-    async fn error_of(
-        &self,
-        head: &http::response::Parts,
-        body: &mut Begun,
-        provider: &Provider,
-    ) -> Option<Failed> {
-        let status = head.status;
-        if status.is_success() {
-            let may_hide = provider.hides_errors() && is_plain(head);
-            return if may_hide { body.error(is_events(head), provider).await } else { None };
-        }
-        let all = timeout(self.limits.body_idle, Limited::new(body, LONGEST_ERROR).collect()).await;
-        let all = all.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
-        Some(Failed { status, body: all.unwrap_or_default() })
-    }
-
-    /// The provider's error: what it means, and how the caller is told.
-    fn told(
-        &self,
-        asked: &Asked<'_>,
-        loan: &Arc<dyn Loan>,
-        key: &LeaseKey,
-        answer: &Refused<'_>,
-    ) -> Attempt {
-        let Refused { head, error: Failed { status, body }, provider, secret, leak } = answer;
-        let status = *status;
-        if status == StatusCode::UNAUTHORIZED {
-            self.leases.forget(key);
-        }
-        let headers = &head.headers;
-        let failure = provider.failure(Answer { status: status.as_u16(), headers, body });
-        let refusal = if status.is_redirection() {
-            redirected(loan.provider(), status)
-        } else {
-            upstream_error(loan.provider(), (status, failure), headers, body, secret, leak)
-        };
-        let mut response = refusal.respond(asked.shape, asked.id);
-        copy_listed(head, &mut response, provider, |value| !leak.is_in(value));
-        say_who_served(&mut response, &**loan);
-        Attempt { response, failure, is_own: false }
-    }
-}
-
-/// An answer that is an error, with what is needed to tell of it safely.
-struct Refused<'a> {
-    head: &'a http::response::Parts,
-    error: Failed,
-    provider: &'a Provider,
-    secret: &'a Secret,
-    leak: &'a Leak,
 }
 
 /// Why there is no other credential to go on with.
@@ -382,15 +278,21 @@ fn permit(asked: &Asked<'_>, loan: &dyn Loan) -> Result<(), Refusal> {
 }
 
 /// An answer of this gateway's own.
-fn own(asked: &Asked<'_>, loan: &dyn Loan, failure: Option<Failure>, refusal: &Refusal) -> Attempt {
+pub(crate) fn own(
+    asked: &Asked<'_>,
+    loan: &dyn Loan,
+    failure: Option<Failure>,
+    refusal: &Refusal,
+) -> Attempt {
     let mut response = refusal.respond(asked.shape, asked.id);
     say_who_served(&mut response, loan);
-    Attempt { response, failure, is_own: true }
-}
-
-fn is_events(head: &http::response::Parts) -> bool {
-    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("text/event-stream")) && is_plain(head)
+    Attempt {
+        response,
+        failure,
+        own: Some(refusal.word()),
+        provider: loan.provider().clone(),
+        source: loan.source(),
+    }
 }
 
 /// The model of the path, as it goes out.
@@ -399,26 +301,7 @@ fn model_in_path<'a>(call: &'a Call<'_>, loan: &'a dyn Loan) -> Option<&'a str> 
     Some(if loan.model().is_empty() { named } else { loan.model() })
 }
 
-fn is_plain(head: &http::response::Parts) -> bool {
-    !head.headers.contains_key("content-encoding")
-}
-
-fn copy_listed(
-    head: &http::response::Parts,
-    response: &mut Response<Reply>,
-    provider: &Provider,
-    may: impl Fn(&[u8]) -> bool,
-) {
-    for name in provider.pass_back_headers() {
-        if let Some(value) = head.headers.get(name).filter(|value| may(value.as_bytes()))
-            && !response.headers().contains_key(name)
-        {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
-}
-
-fn say_who_served(response: &mut Response<Reply>, loan: &dyn Loan) {
+pub(crate) fn say_who_served(response: &mut Response<Reply>, loan: &dyn Loan) {
     let headers = response.headers_mut();
     headers.insert("x-strongroom-source", HeaderValue::from_static(loan.source().as_str()));
     for (name, value) in [
@@ -438,4 +321,3 @@ fn say_who_served(response: &mut Response<Reply>, loan: &dyn Loan) {
 const MOST_ATTEMPTS: usize = 8;
 /// A body longer than this is sent once: keeping it until the answer begins would cost too much.
 const LONGEST_REPEATED: usize = 1 << 20;
-const LONGEST_ERROR: usize = 64 << 10;

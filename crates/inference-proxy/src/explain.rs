@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use domain::Dialect;
+use domain::{Dialect, is_model_name};
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -49,7 +49,7 @@ impl Gateway {
         let question: Question = serde_json::from_slice(&bytes).map_err(|_| not_understood())?;
         let provider = question.provider.as_deref().map(|name| self.catalogue.find(name));
         let provider = provider.transpose().map_err(|error| no_target(&error))?;
-        if question.model.len() > LONGEST_MODEL || question.model.contains(char::is_control) {
+        if !question.model.is_empty() && !is_model_name(&question.model) {
             return Err(not_understood());
         }
         let key = LeaseKey {
@@ -100,4 +100,3 @@ fn not_understood() -> Refusal {
 }
 
 const LONGEST_QUESTION: usize = 16 << 10;
-const LONGEST_MODEL: usize = 256;

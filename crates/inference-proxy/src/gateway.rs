@@ -1,7 +1,11 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use domain::{Clock, Dialect, EndpointKind, ProviderId};
-use http::{HeaderValue, Request, Response, StatusCode, header::HOST, request::Parts};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, HOST},
+    request::Parts,
+};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use providers::Catalogue;
@@ -66,11 +70,14 @@ impl Gateway {
         let id = self.ids.next();
         let permit = Arc::clone(&self.calls).try_acquire_owned().ok();
         let shed = permit.is_none();
+        let doubtful = connection.is_doubtful();
         let busy = Busy::new(connection, permit);
         let (parts, body) = request.into_parts();
         let route = Route::of(&parts, &self.catalogue);
         let shape = route.shape(&parts, &self.catalogue);
-        let answer = if shed {
+        let answer = if doubtful {
+            Err(two_lengths())
+        } else if shed {
             self.meters.shed.increment(1);
             Err(overloaded())
         } else {
@@ -79,11 +86,14 @@ impl Gateway {
             self.answer(&parts, body, &route, shape, came).instrument(span).await
         };
         let mut response = answer.unwrap_or_else(|refusal| {
-            meters::refused(route.operation(), refusal.status);
+            meters::refused(route.operation(), None, refusal.word(), refusal.status);
             refusal.respond(shape, &id)
         });
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-strongroom-request-id", id);
+        }
+        if doubtful {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.body_mut().hold(busy);
         response
@@ -204,6 +214,11 @@ fn check_head(parts: &Parts) -> Result<(), Refusal> {
         return Err(Refusal::bad_request("duplicate_host", "the request has more than one Host"));
     }
     Ok(())
+}
+
+fn two_lengths() -> Refusal {
+    let message = "the request has a Content-Length and a Transfer-Encoding: send one of them";
+    Refusal::bad_request("ambiguous_length", message)
 }
 
 fn span(operation: Operation, parts: &Parts) -> Span {

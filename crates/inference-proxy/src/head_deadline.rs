@@ -11,11 +11,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::busy::ConnectionUse;
+use crate::{busy::ConnectionUse, framing::Framing};
 
 /// A connection of an application that must not take for ever to say what it wants: from its
 /// beginning, and then from the first byte that arrives while no call is in hand, a whole head must
-/// come within the limit. One of HTTP/2 that has no call in hand is kept for a while only.
+/// come within the limit. What it says is read along for heads of two meanings. One of HTTP/2 that has no call in hand is kept for a while only.
 ///
 /// The HTTP library has such a limit too, but counts the time between calls into it; a connection
 /// that waits for its next call would be closed under its owner's hands.
@@ -29,6 +29,7 @@ pub(crate) struct HeadDeadline<S> {
     timer: Option<(usize, Pin<Box<Sleep>>)>,
     /// Whether it speaks HTTP/2, once that is known.
     is_two: Option<bool>,
+    framing: Framing,
 }
 
 impl<S> HeadDeadline<S> {
@@ -39,7 +40,7 @@ impl<S> HeadDeadline<S> {
         keep_alive: Duration,
     ) -> Self {
         let timer = Some((calls.begun(), Box::pin(sleep(limit))));
-        Self { stream, calls, limit, keep_alive, timer, is_two: None }
+        Self { stream, calls, limit, keep_alive, timer, is_two: None, framing: Framing::default() }
     }
 
     /// Takes note that nothing has arrived.
@@ -56,6 +57,9 @@ impl<S> HeadDeadline<S> {
     fn heard(&mut self, bytes: &[u8]) {
         // `PRI * HTTP/2.0` begins HTTP/2 and nothing else.
         let is_two = *self.is_two.get_or_insert_with(|| bytes.starts_with(b"PRI"));
+        if !is_two && self.framing.heard(bytes) {
+            self.calls.doubt();
+        }
         self.forget_whole_head();
         let begun = self.calls.begun();
         // Frames of HTTP/2 that belong to no call are in order once there has been one.

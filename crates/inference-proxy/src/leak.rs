@@ -84,7 +84,12 @@ impl Leak {
     }
 
     pub(crate) fn holds_back(&self) -> bool {
-        !self.held.is_empty()
+        self.held() > 0
+    }
+
+    /// How many bytes are held back.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
     }
 
     fn all(&self) -> impl Iterator<Item = &Form> {
@@ -137,13 +142,13 @@ impl fmt::Debug for Leak {
 
 /// The ways in which a secret is written down. Too short a one would be found by chance.
 fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    if secret.len() < SHORTEST {
+    if secret.len() < Secret::SHORTEST_SEARCHED {
         return Vec::new();
     }
     let mut forms = vec![Zeroizing::new(secret.to_vec())];
     let mut add = |form: Vec<u8>| {
         let form = Zeroizing::new(form);
-        if form.len() >= SHORTEST && !forms.contains(&form) {
+        if form.len() >= Secret::SHORTEST_SEARCHED && !forms.contains(&form) {
             forms.push(form);
         }
     };
@@ -191,8 +196,6 @@ fn percent_encoded(secret: &[u8]) -> Vec<u8> {
     }
     encoded
 }
-
-const SHORTEST: usize = 12;
 
 #[cfg(test)]
 mod tests {

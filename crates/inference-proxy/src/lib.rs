@@ -6,13 +6,16 @@
 //! caller sends could change where a credential goes.
 
 mod aim;
+mod answering;
 mod beginning;
 mod body;
 mod brokered;
 mod busy;
 mod calling;
 mod config;
+mod encoding;
 mod explain;
+mod framing;
 mod gateway;
 mod head_deadline;
 mod hidden_usage;
@@ -22,6 +25,7 @@ mod leases;
 mod limit_headers;
 mod limit_refusal;
 mod listener_tls;
+mod members;
 mod metering;
 mod meters;
 mod models;
@@ -32,11 +36,13 @@ mod proxy;
 mod redact;
 mod refusal;
 mod reply;
+mod reporter;
 mod request_id;
 mod rewriting;
 mod route;
 mod scan;
 mod server;
+mod steering;
 mod tried;
 mod trouble;
 mod upstream;

@@ -4,22 +4,33 @@ use domain::Unit;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use strongroom_client::LimitState;
 
-/// Says on an answer how the key's own limits stand, in the headers that OpenAI's SDKs read. The
-/// provider's headers of the same names go on under `x-provider-ratelimit-`.
+/// Says on an answer how the key's own limits stand, in the headers that OpenAI's SDKs read and in others
+/// like them. Where they take names that providers use, the provider's headers go on under
+/// `x-provider-ratelimit-`.
 pub(crate) fn tell_limits(headers: &mut HeaderMap, limits: &[LimitState]) {
-    let told = [(Unit::Requests, "requests"), (Unit::Tokens, "tokens")];
-    let told = told.map(|(unit, word)| (tightest(limits, unit), word));
-    if told.iter().all(|(limit, _)| limit.is_none()) {
-        return;
+    // No provider speaks of micro-USD here.
+    if limits.iter().any(|limit| limit.unit != Unit::Money) {
+        make_room(headers);
     }
-    make_room(headers);
-    for (limit, word) in told {
-        let Some(limit) = limit else { continue };
+    for unit in Unit::ALL {
+        let Some(limit) = tightest(limits, unit) else { continue };
+        let word = word(unit);
         set(headers, &format!("x-ratelimit-limit-{word}"), &limit.cap.to_string());
         set(headers, &format!("x-ratelimit-remaining-{word}"), &limit.left.to_string());
         if let Some(after) = limit.renews_after {
             set(headers, &format!("x-ratelimit-reset-{word}"), &written(after));
         }
+    }
+}
+
+fn word(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Money => "micro-usd",
+        Unit::Requests => "requests",
+        Unit::InputTokens => "input-tokens",
+        Unit::OutputTokens => "output-tokens",
+        Unit::Tokens => "tokens",
+        Unit::Concurrent => "concurrent-requests",
     }
 }
 
@@ -94,10 +105,21 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_of_ours_the_providers_keep_their_names() {
+    fn without_limits_of_ours_by_their_names_the_providers_keep_them() {
         let mut told = headers();
-        tell_limits(&mut told, &[limit(Unit::Money, 5, 1)]);
+        tell_limits(&mut told, &[]);
         assert_eq!(told, headers());
+        tell_limits(&mut told, &[limit(Unit::Money, 5_000_000, 1_250_000)]);
+        assert_eq!(told["x-ratelimit-limit-micro-usd"], "5000000");
+        assert_eq!(told["x-ratelimit-remaining-micro-usd"], "1250000");
+        assert_eq!(told["x-ratelimit-limit-requests"], "5000");
+    }
+
+    #[test]
+    fn each_unit_has_headers_of_its_own() {
+        let mut told = HeaderMap::new();
+        tell_limits(&mut told, &Unit::ALL.map(|unit| limit(unit, 9, 1)));
+        assert_eq!(told.len(), 3 * Unit::ALL.len(), "{told:?}");
     }
 
     #[test]

@@ -16,7 +16,11 @@ pub(crate) fn limit_refusal(
     let amount = |name: &str| written(unit, of(name));
     let is_rate = reason == "RATE_LIMIT_REACHED";
     let renews_at = of("renews_at");
+    // Some call ends sooner or later; when, nobody knows.
+    let is_concurrent = unit == "concurrent";
+    let retry_after = retry_after.or_else(|| is_concurrent.then_some(SOME_CALL_ENDS));
     let renews = match (renews_at, retry_after) {
+        ("", _) if is_concurrent => "there is room when a call under way has ended".to_owned(),
         ("", None) => {
             "it does not renew by waiting: ask whoever keeps the key to raise it".to_owned()
         }
@@ -65,6 +69,7 @@ fn written(unit: &str, amount: &str) -> String {
 }
 
 const WORTH_WAITING: Duration = Duration::from_mins(1);
+const SOME_CALL_ENDS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -101,5 +106,15 @@ mod tests {
         let refusal = check("RATE_LIMIT_REACHED", "", Some(3), 429, false);
         assert_eq!(refusal.code, "rate_limit_exceeded");
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn where_calls_under_way_are_too_many_it_is_worth_to_come_back_soon() {
+        let metadata = [("unit", "concurrent"), ("cap", "2"), ("left", "0")];
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let refusal = limit_refusal("RATE_LIMIT_REACHED", &metadata, None);
+        assert_eq!((refusal.status.as_u16(), refusal.is_final), (429, false));
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
+        assert!(refusal.message.contains("when a call under way has ended"), "{refusal:?}");
     }
 }

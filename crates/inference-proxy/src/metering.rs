@@ -16,7 +16,7 @@ use std::{
 };
 
 use domain::{Amounts, Clock, Uid};
-use strongroom_client::{Held, LeaseKey, PurseKey, Purses, Till};
+use strongroom_client::{Held, LeaseError, LeaseKey, PurseKey, Purses, Till};
 
 use crate::{
     Leases, Loan, MeteringConfig, body::Frames, lease_refusal::lease_refusal, refusal::Refusal,
@@ -78,7 +78,15 @@ impl Metering {
     ) -> Result<(), Refusal> {
         let prices = self.prices.of(&*self.leases, &**attempt.loan, &*self.clock).await;
         let plan = plan(self, attempt, prices.as_deref(), frames)?;
-        let held = self.reserve(attempt.key, &**attempt.loan, plan.need.as_ref()).await?;
+        let held = match self.reserve(attempt.key, &**attempt.loan, plan.need.as_ref()).await {
+            Ok(held) => held,
+            Err(error) => {
+                if let Some(tab) = tab {
+                    tab.refused(self.purses.states(&purse_key(attempt.key)));
+                }
+                return Err(lease_refusal(error));
+            }
+        };
         if let Some(tab) = tab {
             tab.begin(Attempt {
                 loan: Arc::clone(attempt.loan),
@@ -98,10 +106,9 @@ impl Metering {
         key: &LeaseKey,
         loan: &dyn Loan,
         need: Option<&Amounts>,
-    ) -> Result<Held, Refusal> {
+    ) -> Result<Held, LeaseError> {
         let Some(need) = need else { return Ok(Held::nothing()) };
-        let key = PurseKey { virtual_key: key.virtual_key.clone(), digest: key.digest };
-        self.purses.reserve(&key, need, loan.as_of()).await.map_err(lease_refusal)
+        self.purses.reserve(&purse_key(key), need, loan.as_of()).await
     }
 
     /// Waits for answers that are read to their end without their callers, gives every slice back, and
@@ -118,6 +125,10 @@ impl Metering {
         id.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
         id
     }
+}
+
+fn purse_key(key: &LeaseKey) -> PurseKey {
+    PurseKey { virtual_key: key.virtual_key.clone(), digest: key.digest }
 }
 
 const TELL_WITHIN: Duration = Duration::from_secs(5);

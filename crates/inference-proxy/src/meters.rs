@@ -1,6 +1,6 @@
 use std::{sync::OnceLock, time::Duration};
 
-use domain::{Cost, Failure, ProviderId, Source, Tokens};
+use domain::{Because, Cost, Failure, ProviderId, Source, Tokens};
 use http::StatusCode;
 use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
 use strongroom_proto::v1::usage_record::Outcome;
@@ -12,8 +12,8 @@ use crate::route::Operation;
 pub(crate) struct Series {
     provider: String,
     source: Source,
-    /// By operation, for the status that nearly all answers have.
-    ok: [OnceLock<Counter>; Operation::COUNT],
+    /// By operation and reason, for the status that nearly all answers have.
+    ok: [[OnceLock<Counter>; REASONS]; Operation::COUNT],
     seconds: [OnceLock<Histogram>; Operation::COUNT],
     first_byte: [OnceLock<Histogram>; Operation::COUNT],
     /// By outcome, and by whether the usage is known.
@@ -27,6 +27,27 @@ struct Metered {
     tokens: [Counter; KINDS.len()],
     cost: Counter,
 }
+
+/// Why a credential was chosen. What metrics have of it is one of a few words, whatever the broker says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reason(usize);
+
+impl Reason {
+    /// Of `fallback.rate_limited` only the first word counts: `strongroom_proxy_fallbacks_total` has the
+    /// other.
+    pub(crate) fn of(because: &str) -> Self {
+        let word = because.split('.').next().unwrap_or_default();
+        let at = Because::ALL.iter().position(|known| known.as_str() == word);
+        Self(at.unwrap_or(Because::ALL.len()))
+    }
+
+    fn as_str(self) -> &'static str {
+        Because::ALL.get(self.0).map_or("other", |because| because.as_str())
+    }
+}
+
+/// The known ones, and any other.
+const REASONS: usize = Because::ALL.len() + 1;
 
 /// Kinds of tokens in metrics. Sound is counted with the rest.
 const KINDS: [&str; 5] = ["input", "cache_read", "cache_write", "output", "reasoning"];
@@ -47,14 +68,20 @@ impl Series {
     }
 
     /// An answer has begun.
-    pub(crate) fn answered(&self, operation: Operation, status: StatusCode, after: Duration) {
+    pub(crate) fn answered(
+        &self,
+        operation: Operation,
+        reason: Reason,
+        status: StatusCode,
+        after: Duration,
+    ) {
         let labels = || self.labels(operation);
         if status == StatusCode::OK {
-            if let Some(ok) = self.ok.get(operation.index()) {
-                ok.get_or_init(|| self.count(operation, status)).increment(1);
+            if let Some(ok) = self.ok.get(operation.index()).and_then(|ok| ok.get(reason.0)) {
+                ok.get_or_init(|| self.count(operation, reason, status)).increment(1);
             }
         } else {
-            self.count(operation, status).increment(1);
+            self.count(operation, reason, status).increment(1);
         }
         if let Some(first_byte) = self.first_byte.get(operation.index()) {
             let name = "strongroom_proxy_first_byte_seconds";
@@ -122,14 +149,21 @@ impl Series {
         ]
     }
 
-    fn count(&self, operation: Operation, status: StatusCode) -> Counter {
-        requests(operation, &self.provider, self.source.as_str(), status)
+    fn count(&self, operation: Operation, reason: Reason, status: StatusCode) -> Counter {
+        requests(operation, (&self.provider, self.source.as_str()), reason.as_str(), status)
     }
 }
 
-/// A call that ended before any lease was chosen.
-pub(crate) fn refused(operation: Operation, status: StatusCode) {
-    requests(operation, "none", "none", status).increment(1);
+/// A call that ended in an error of this gateway's own, and with which provider and whose credential if
+/// they had been chosen.
+pub(crate) fn refused(
+    operation: Operation,
+    chosen: Option<(&ProviderId, Source)>,
+    code: &'static str,
+    status: StatusCode,
+) {
+    let chosen = chosen.map(|(provider, source)| (provider.as_str(), source.as_str()));
+    requests(operation, chosen.unwrap_or(("none", "none")), code, status).increment(1);
 }
 
 /// An attempt failed, and another credential takes over.
@@ -144,8 +178,8 @@ pub(crate) fn fell_back(provider: &ProviderId, failure: Failure) {
 
 fn requests(
     operation: Operation,
-    provider: &str,
-    source: &'static str,
+    (provider, source): (&str, &'static str),
+    reason: &'static str,
     status: StatusCode,
 ) -> Counter {
     counter!(
@@ -153,6 +187,7 @@ fn requests(
         "route" => operation.as_str(),
         "provider" => provider.to_owned(),
         "source" => source,
+        "reason" => reason,
         "status" => status.as_str().to_owned(),
     )
 }
@@ -176,6 +211,22 @@ impl Meters {
             shed: counter!("strongroom_proxy_shed_total"),
             leaks: counter!("strongroom_proxy_secret_in_answer_total"),
             cut: counter!("strongroom_proxy_streams_cut_total"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_few_words_for_why_whatever_the_broker_says() {
+        for because in Because::ALL {
+            assert_eq!(Reason::of(because.as_str()).as_str(), because.as_str());
+        }
+        assert_eq!(Reason::of("fallback.rate_limited").as_str(), "fallback");
+        for word in ["", "vk_1234", "Detected", "detected-"] {
+            assert_eq!(Reason::of(word).as_str(), "other");
         }
     }
 }

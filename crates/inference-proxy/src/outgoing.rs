@@ -4,7 +4,7 @@ use bytes::Bytes;
 use domain::{Dialect, Secret};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT},
 };
 use providers::{Provider, Target};
 use zeroize::Zeroizing;
@@ -45,7 +45,10 @@ pub(crate) fn outgoing(
     if request.method() == Method::POST {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("strongroom"));
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static("strongroom"));
+    // What is compressed cannot be searched for the secret, and is not handed on.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     request
 }
 

@@ -55,6 +55,14 @@ impl Refusal {
         )
     }
 
+    /// The word in metrics: this gateway's own, never a provider's.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.code {
+            Cow::Borrowed(word) => word,
+            Cow::Owned(_) => "other",
+        }
+    }
+
     #[must_use]
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
@@ -90,6 +98,12 @@ impl Refusal {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response
+    }
+
+    /// The same in a stream of events that has begun; whatever event was not over is over with it.
+    pub(crate) fn event(&self, dialect: Dialect, request_id: &str) -> Bytes {
+        let name = if dialect == Dialect::Anthropic { "event: error\n" } else { "" };
+        Bytes::from(format!("\n\n{name}data: {}\n\n", self.body(dialect, request_id)))
     }
 
     fn openai_error(&self) -> Value {

@@ -1,20 +1,28 @@
 use std::{
+    collections::VecDeque,
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use domain::Clock;
+use domain::{Clock, Dialect};
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use crate::{
-    busy::Busy, hidden_usage::HiddenUsage, leak::Leak, metering::Answer, meters::Meters,
-    route::Operation, upstream::Upstream,
+    busy::Busy,
+    hidden_usage::HiddenUsage,
+    leak::{Leak, Leaked},
+    metering::Answer,
+    reporter::Reporter,
+    route::Operation,
+    trouble::withheld,
+    upstream::Upstream,
 };
 
 /// The body of an answer.
@@ -29,8 +37,9 @@ enum Source {
     Stream(Box<Stream>),
 }
 
-/// A provider's answer on its way to the caller: as it comes, piece by piece, never gathered. When
-/// the caller goes away this is dropped, and [`Answer`] decides whether it is read on.
+/// A provider's answer on its way to the caller: piece by piece as it comes, but for a short one that is
+/// no stream of events. When the caller goes away this is dropped, and [`Answer`] decides whether it is
+/// read on.
 pub(crate) struct Stream {
     pub(crate) body: Answer,
     pub(crate) leak: Leak,
@@ -41,10 +50,24 @@ pub(crate) struct Stream {
     pub(crate) operation: Operation,
     pub(crate) started: Duration,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) meters: Arc<Meters>,
+    pub(crate) reporter: Reporter,
+    /// In which shape an event takes the place of one with the secret, where the answer is a stream of
+    /// events.
+    pub(crate) events: Option<Dialect>,
+    pub(crate) ready: Ready,
 }
 
-/// Why an answer ends before its end. The caller sees the connection break, not a clean end.
+/// What waits to be handed on.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// Pieces that were searched.
+    pieces: VecDeque<Bytes>,
+    /// How the answer ends after them, once that is known.
+    end: Option<Result<(), CutShort>>,
+}
+
+/// Why an answer ends before its end. The caller sees the connection break, not a clean end; only where
+/// an event says what happened, that event is the end.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum CutShort {
     #[error("the provider cut the answer off")]
@@ -86,10 +109,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Whole(bytes) => bytes.is_none(),
-            Source::Stream(stream) => {
-                let hides = stream.hidden_usage.as_ref().is_some_and(HiddenUsage::holds_back);
-                stream.body.is_end_stream() && !stream.leak.holds_back() && !hides
-            }
+            Source::Stream(stream) => stream.is_over(),
         }
     }
 
@@ -99,14 +119,53 @@ impl Body for Reply {
                 let length = bytes.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
-            Source::Stream(stream) if stream.hidden_usage.is_some() => SizeHint::default(),
-            Source::Stream(stream) => stream.body.size_hint(),
+            Source::Stream(stream) => stream.size_hint(),
         }
     }
 }
 
 impl Stream {
+    /// Holds an answer back until it is whole, so that one with the secret in it can be replaced. What
+    /// is longer or slower than most goes on as it comes.
+    pub(crate) async fn gather(&mut self) -> Result<(), Leaked> {
+        let until = Instant::now() + LONGEST_GATHERING;
+        let mut length = 0;
+        while length <= MOST_GATHERED && self.ready.end.is_none() {
+            match timeout_at(until, poll_fn(|cx| self.poll_piece(cx))).await {
+                Ok(Some(Ok(piece))) => {
+                    length += piece.len();
+                    self.ready.pieces.push_back(piece);
+                }
+                Ok(Some(Err(CutShort::Leak))) => return Err(Leaked),
+                Ok(Some(Err(why))) => self.ready.end = Some(Err(why)),
+                Ok(None) => self.ready.end = Some(Ok(())),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        if let Some(piece) = self.ready.pieces.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if let Some(end) = self.ready.end {
+            // A failure is told once.
+            self.ready.end = Some(Ok(()));
+            return Poll::Ready(end.err().map(Err));
+        }
+        let mut piece = ready!(self.poll_piece(cx));
+        if piece == Some(Err(CutShort::Leak))
+            && let Some(shape) = self.events
+        {
+            self.ready.end = Some(Ok(()));
+            piece = Some(Ok(withheld().event(shape, &self.reporter.request_id)));
+        }
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    /// The next piece of the answer that has been searched.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CutShort>>> {
         loop {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -123,16 +182,41 @@ impl Stream {
                 Some(Err(_)) => return self.cut(CutShort::ByProvider),
                 None => {
                     let rest = self.rest();
-                    let rest = Some(rest).filter(|rest| !rest.is_empty());
-                    return Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))));
+                    return Poll::Ready(Some(rest).filter(|rest| !rest.is_empty()).map(Ok));
                 }
             };
             match passed.map(|bytes| self.without_usage(bytes)) {
                 Ok(bytes) if bytes.is_empty() => {}
-                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Err(_) => return self.cut(CutShort::Leak),
+                Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                Err(Leaked) => return self.cut(CutShort::Leak),
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        let hides = self.hidden_usage.as_ref().is_some_and(HiddenUsage::holds_back);
+        let is_read = self.body.is_end_stream() && !self.leak.holds_back() && !hides;
+        let ends = self.ready.end.map_or(is_read, |end| end.is_ok());
+        ends && self.ready.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Of these the length may turn out another one than the provider's.
+        if self.events.is_some() || self.hidden_usage.is_some() {
+            return SizeHint::default();
+        }
+        let ready: usize = self.ready.pieces.iter().map(Bytes::len).sum();
+        let ready = u64::try_from(ready + self.leak.held()).unwrap_or(u64::MAX);
+        if self.ready.end == Some(Ok(())) {
+            return SizeHint::with_exact(ready);
+        }
+        let rest = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(ready));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(ready));
+        }
+        hint
     }
 
     fn without_usage(&mut self, bytes: Bytes) -> Bytes {
@@ -151,14 +235,12 @@ impl Stream {
         if last.is_empty() { passed } else { [passed, last].concat().into() }
     }
 
-    fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Bytes, CutShort>>> {
         self.body.cut();
         if why == CutShort::Leak {
-            self.meters.leaks.increment(1);
-            tracing::error!(upstream = ?self.upstream, "an answer held the leased secret and was cut");
+            self.reporter.secret_in("body");
         } else {
-            self.meters.cut.increment(1);
-            tracing::warn!(upstream = ?self.upstream, reason = %why, "an answer was cut short");
+            self.reporter.cut(why);
         }
         Poll::Ready(Some(Err(why)))
     }
@@ -206,3 +288,9 @@ impl fmt::Debug for Reply {
         f.debug_struct("Reply").finish_non_exhaustive()
     }
 }
+
+/// Nearly all answers that are no streams are shorter.
+const MOST_GATHERED: usize = 64 << 10;
+
+/// A caller may wait for signs of life.
+const LONGEST_GATHERING: Duration = Duration::from_secs(2);

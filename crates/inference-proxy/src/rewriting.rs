@@ -1,13 +1,7 @@
-use std::fmt;
-
 use providers::{Rewrite, Target};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
-use crate::{body::Frames, refusal::Refusal, scan::Outline};
+use crate::{body::Frames, members::Members, refusal::Refusal, scan::Outline};
 
 /// Makes of a caller's body what the provider expects: the model, and changes that its catalogue
 /// lists. Says whether figures of usage are now asked for that the caller must not see.
@@ -87,34 +81,6 @@ fn touches(rewrite: &Rewrite, name: &str) -> bool {
         }
         Rewrite::Rename { from, to } => from == name || to == name,
         Rewrite::AskForUsage => name == "stream_options",
-    }
-}
-
-/// The members of an object, each value as it is written. A name that stands there twice is there
-/// twice.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(Members(members))
     }
 }
 

@@ -1,4 +1,4 @@
-use domain::{Dialect, EndpointKind, ProviderId};
+use domain::{Dialect, EndpointKind, ProviderId, is_model_name};
 use http::{Method, request::Parts};
 use providers::Catalogue;
 
@@ -87,12 +87,16 @@ impl<'a> Route<'a> {
         let Some(call) = provider.native_call(method, rest) else {
             return Self::NotPassed(provider.id().clone());
         };
+        let model = call.model_name();
+        if model.as_deref().is_some_and(|name| !is_model_name(name)) {
+            return Self::NotPassed(provider.id().clone());
+        }
         Self::Call(Call {
             operation: if method == Method::GET { Operation::Models } else { Operation::Native },
             dialect: Dialect::Native,
             provider: Some(provider.id().clone()),
             asks: providers::Call::Native { method, path: rest },
-            model: call.model_name(),
+            model,
             needs_model: false,
         })
     }

@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use domain::is_model_name;
 use memchr::memchr2;
 use thiserror::Error;
 
@@ -63,7 +64,7 @@ pub(crate) enum BodyError {
     Ambiguous,
     #[error("`model` must be a string")]
     ModelNotText,
-    #[error("`model` must be 1 to 256 characters without control characters")]
+    #[error("`model` must be 1 to 256 of the characters A-Z, a-z, 0-9 and . _ : / @ -")]
     ModelUnusable,
 }
 
@@ -270,7 +271,7 @@ impl Scanner {
             }
             Role::Model => {
                 self.state = State::After;
-                let name = unescape(&self.held).filter(|name| is_usable(name));
+                let name = unescape(&self.held).filter(|name| is_model_name(name));
                 let name = name.ok_or(BodyError::ModelUnusable)?;
                 self.outline.model = Some(Model { name, span: self.model_start..end });
             }
@@ -322,10 +323,6 @@ fn unescape(raw: &[u8]) -> Option<String> {
     } else {
         Some(raw.to_owned())
     }
-}
-
-fn is_usable(name: &str) -> bool {
-    (1..=256).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 fn is_number(byte: u8) -> bool {

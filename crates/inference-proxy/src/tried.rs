@@ -66,7 +66,8 @@ impl Tried {
             | Failure::ProviderTrouble
             | Failure::TimedOut
             | Failure::Unreachable
-            | Failure::CallersFault => None,
+            | Failure::CallersFault
+            | Failure::SecretInAnswer => None,
         });
         let refusal = Refusal::new(status, EXHAUSTED, message);
         match told.or_else(|| waits.min()) {

@@ -27,15 +27,30 @@ pub(crate) fn failed(error: &hyper_util::client::legacy::Error) -> (Option<Failu
     (Some(Failure::ProviderTrouble), failed_answer())
 }
 
-pub(crate) fn failed_answer() -> Refusal {
+fn failed_answer() -> Refusal {
     let message = "the provider broke off before its answer could be used";
     Refusal::new(StatusCode::BAD_GATEWAY, "upstream_failed", message)
 }
 
-fn garbled() -> Refusal {
+pub(crate) fn garbled() -> Refusal {
     let message = "what the provider answered is not HTTP, or has a head that is too large: if the \
                    credential has an address of its own, check it";
     Refusal::new(StatusCode::BAD_GATEWAY, "upstream_garbled", message)
+}
+
+/// What stands in the place of an answer with the leased secret in it.
+pub(crate) fn withheld() -> Refusal {
+    let message = "the provider's answer held the credential that it was called with, and was withheld: \
+                   tell whoever runs this gateway, whose log has the request's id";
+    Refusal::new(StatusCode::BAD_GATEWAY, "secret_in_answer", message).and_final()
+}
+
+/// The provider was asked not to encode its answer.
+pub(crate) fn encoded_answer() -> Refusal {
+    let message = "the provider's answer is compressed although it was asked not to do so, and an answer \
+                   that cannot be searched for the credential is not handed on: if the credential has \
+                   an address of its own, turn compression off there";
+    Refusal::new(StatusCode::BAD_GATEWAY, "upstream_encoded", message)
 }
 
 pub(crate) fn egress_refusal(error: &EgressError) -> Refusal {

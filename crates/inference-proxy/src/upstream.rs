@@ -1,11 +1,12 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
-use domain::{CredentialName, Origin};
+use domain::{CredentialName, Origin, Secret};
 use egress::{Connector, EgressError, Exit};
 use hyper_util::{
     client::legacy::Client,
@@ -14,13 +15,21 @@ use hyper_util::{
 
 use crate::{Loan, body::Frames, meters::Series};
 
-/// Connections to providers, kept apart by credential: a connection that has carried one tenant's
-/// secret never carries another's call, and ends when nobody holds a lease on it any more.
+/// Connections to providers, kept apart by credential and by what its secret is: a connection that has
+/// carried one secret never carries another, whatever names are used again.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     exit: Arc<Exit>,
     idle: Duration,
-    known: RwLock<HashMap<CredentialName, Vec<Arc<Upstream>>>>,
+    known: RwLock<HashMap<Whose, Vec<Arc<Upstream>>>>,
+    /// Secrets are told apart by hashes under this process's own random key.
+    hasher: RandomState,
+}
+
+#[derive(Debug, Eq, Hash, PartialEq)]
+struct Whose {
+    credential: CredentialName,
+    secret: u64,
 }
 
 /// The connections of one credential to one origin.
@@ -28,17 +37,22 @@ pub(crate) struct Upstream {
     origin: Origin,
     pub(crate) client: Client<Connector, Frames>,
     pub(crate) series: Series,
-    /// The lease that was last used here.
-    loan: Mutex<Arc<dyn Loan>>,
+    /// The leases that were used here, the last one at the end.
+    loans: Mutex<Vec<Arc<dyn Loan>>>,
 }
 
 impl Upstreams {
     pub(crate) fn new(exit: Arc<Exit>, idle: Duration) -> Self {
-        Self { exit, idle, known: RwLock::default() }
+        Self { exit, idle, known: RwLock::default(), hasher: RandomState::new() }
     }
 
-    /// The connections for a lease. Refused unless the lease's address is of one of its origins.
-    pub(crate) fn for_loan(&self, loan: &Arc<dyn Loan>) -> Result<Arc<Upstream>, EgressError> {
+    /// The connections for a lease and its secret. Refused unless the lease's address is of one of its
+    /// origins.
+    pub(crate) fn for_loan(
+        &self,
+        loan: &Arc<dyn Loan>,
+        secret: &Secret,
+    ) -> Result<Arc<Upstream>, EgressError> {
         let base = loan.base_uri();
         let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
             return Err(EgressError::NoHost);
@@ -49,12 +63,14 @@ impl Upstreams {
                 == Some(without_default_port(scheme, authority.as_str()))
         });
         let origin = origin.ok_or(EgressError::ForeignOrigin)?;
-        if let Some(upstream) = self.known(loan, origin) {
+        let secret = self.hasher.hash_one(secret.expose());
+        let whose = Whose { credential: loan.credential().clone(), secret };
+        if let Some(upstream) = self.known(&whose, origin) {
             upstream.note(loan);
             return Ok(upstream);
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let list = known.entry(loan.credential().clone()).or_default();
+        let list = known.entry(whose).or_default();
         if let Some(upstream) = list.iter().find(|upstream| upstream.origin == *origin) {
             upstream.note(loan);
             return Ok(Arc::clone(upstream));
@@ -64,8 +80,9 @@ impl Upstreams {
         Ok(upstream)
     }
 
-    /// Closes the idle connections whose lease has ended: buffers of theirs may still hold what was
-    /// last written to them.
+    /// Gives up the connections that any lease was used on which has ended: buffers of theirs may still
+    /// hold what was written to them. No new call goes out on them; idle ones close now, others when
+    /// the calls in hand on them are over. Whoever holds another lease goes on with a new connection.
     pub(crate) fn close_ended(&self) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, list| {
@@ -74,9 +91,9 @@ impl Upstreams {
         });
     }
 
-    fn known(&self, loan: &Arc<dyn Loan>, origin: &Origin) -> Option<Arc<Upstream>> {
+    fn known(&self, whose: &Whose, origin: &Origin) -> Option<Arc<Upstream>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(loan.credential())?.iter().find(|upstream| upstream.origin == *origin).cloned()
+        known.get(whose)?.iter().find(|upstream| upstream.origin == *origin).cloned()
     }
 
     fn open(&self, loan: &Arc<dyn Loan>, origin: &Origin) -> Upstream {
@@ -93,22 +110,30 @@ impl Upstreams {
             origin: origin.clone(),
             client,
             series: Series::new(loan.provider(), loan.source()),
-            loan: Mutex::new(Arc::clone(loan)),
+            loans: Mutex::new(vec![Arc::clone(loan)]),
         }
     }
 }
 
 impl Upstream {
-    /// Remembers the lease that is used now, for it is what keeps the connections open.
+    /// Remembers the lease that is used now, for the connections end with it.
     fn note(&self, loan: &Arc<dyn Loan>) {
-        let mut last = self.loan.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&last, loan) {
-            *last = Arc::clone(loan);
+        let mut loans = self.loans.lock().unwrap_or_else(PoisonError::into_inner);
+        if loans.last().is_some_and(|last| Arc::ptr_eq(last, loan)) {
+            return;
+        }
+        match loans.iter().position(|known| Arc::ptr_eq(known, loan)) {
+            Some(at) => {
+                let last = loans.len() - 1;
+                loans.swap(at, last);
+            }
+            None => loans.push(Arc::clone(loan)),
         }
     }
 
     fn is_live(&self) -> bool {
-        self.loan.lock().unwrap_or_else(PoisonError::into_inner).is_live()
+        let loans = self.loans.lock().unwrap_or_else(PoisonError::into_inner);
+        loans.iter().all(|loan| loan.is_live())
     }
 }
 

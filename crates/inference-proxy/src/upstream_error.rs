@@ -1,7 +1,6 @@
-use std::time::Duration;
-
 use domain::{Failure, ProviderId, Secret};
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use providers::retry_after;
 use serde_json::Value;
 
 use crate::{leak::Leak, redact::redact, refusal::Refusal};
@@ -45,9 +44,7 @@ pub(crate) fn upstream_error(
     }
     refusal.kind = told.kind.as_deref().map(clean);
     refusal.param = told.param.map(|param| clean(&param).into());
-    refusal.retry_after = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs));
+    refusal.retry_after = retry_after(headers);
     refusal
 }
 
@@ -104,6 +101,10 @@ const LONGEST_TEXT: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::header::RETRY_AFTER;
+
     use super::*;
 
     fn map(status: u16, body: &str) -> Refusal {

@@ -8,19 +8,19 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    HandshakeError, LoadError, TlsConnection, TlsFiles, TrustDomains,
-    files::Contents,
+    HandshakeError, LoadError, TlsConnection, TlsSource, TrustDomains,
     material::Material,
     provider::{ALPN, ClockTime, VERSIONS, crypto},
     reload::{self, Reload},
     server::HANDSHAKE_TIMEOUT,
+    source::{Contents, Opened},
     verifier::PeerVerifier,
 };
 
 /// The connecting end. Each handshake uses the files as last loaded.
 #[derive(Debug)]
 pub struct ClientTls {
-    files: TlsFiles,
+    source: Opened,
     trust_domains: TrustDomains,
     expected_server: SpiffePattern,
     clock: Arc<dyn Clock>,
@@ -34,30 +34,32 @@ struct State {
 }
 
 impl ClientTls {
-    /// Loads the files, or says why they cannot be used. Connections are made only to servers whose
-    /// identity the pattern names; their host names do not matter.
+    /// Opens the source and loads what it says, or says why that cannot be used. Connections are made only
+    /// to servers whose identity the pattern names; their host names do not matter.
     pub fn load(
-        files: TlsFiles,
+        source: impl Into<TlsSource>,
         trust_domains: TrustDomains,
         expected_server: SpiffePattern,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, LoadError> {
-        let contents = files.read()?;
-        let config = build(&files, &contents, &trust_domains, &expected_server, &clock)?;
-        let state = ArcSwap::from_pointee(State { fingerprint: contents.fingerprint(), config });
-        Ok(Arc::new(Self { files, trust_domains, expected_server, clock, state }))
+        let source = source.into().open()?;
+        let contents = source.read(&trust_domains)?;
+        let fingerprint = contents.fingerprint();
+        let config = build(contents, &trust_domains, &expected_server, &clock)?;
+        let state = ArcSwap::from_pointee(State { fingerprint, config });
+        Ok(Arc::new(Self { source, trust_domains, expected_server, clock, state }))
     }
 
     /// Loads the files again; true when they had changed. A failure leaves the last good ones in
     /// force.
     pub fn reload(&self) -> Result<bool, LoadError> {
-        let contents = self.files.read()?;
+        let contents = self.source.read(&self.trust_domains)?;
         let fingerprint = contents.fingerprint();
         if fingerprint == self.state.load().fingerprint {
             return Ok(false);
         }
         let (domains, expected) = (&self.trust_domains, &self.expected_server);
-        let config = build(&self.files, &contents, domains, expected, &self.clock)?;
+        let config = build(contents, domains, expected, &self.clock)?;
         self.state.store(Arc::new(State { fingerprint, config }));
         Ok(true)
     }
@@ -91,13 +93,12 @@ impl Reload for ClientTls {
 }
 
 fn build(
-    files: &TlsFiles,
-    contents: &Contents,
+    contents: Contents,
     trust_domains: &TrustDomains,
     expected_server: &SpiffePattern,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<ClientConfig>, LoadError> {
-    let material = Material::parse(files, contents, trust_domains, clock.as_ref())?;
+    let material = Material::parse(contents, trust_domains, clock.as_ref())?;
     let crypto = crypto();
     let verifier = PeerVerifier {
         authorities: material.authorities,

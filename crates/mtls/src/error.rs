@@ -28,6 +28,28 @@ pub enum LoadError {
         /// What was looked for.
         expected: &'static str,
     },
+    /// A SPIFFE trust bundle is to stand for several trust domains, and it is the bundle of one.
+    #[error(
+        "`{0}` is the bundle of one trust domain and several are admitted: give `ca` a file for each"
+    )]
+    BundleOfOneDomain(PathBuf),
+    /// There are authorities for a trust domain that is not admitted.
+    #[error("`ca` names the trust domain `{0}`, which `trust_domains` does not")]
+    ForeignAuthorities(String),
+    /// A trust domain is admitted, but nobody can vouch for its workloads.
+    #[error("the trust domain `{0}` is admitted, and there are no authorities for it")]
+    NoAuthorities(String),
+    /// What should be an authority's certificate is none.
+    #[error("an authority of the trust domain `{0}` has no valid certificate")]
+    NotAuthorities(String),
+    /// The SPIFFE Workload API gave no identity.
+    #[error("the Workload API at `{socket}`: {reason}")]
+    WorkloadApi {
+        /// The socket.
+        socket: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
     /// The certificate does not fit the key, or TLS cannot use them.
     #[error("the certificate and the key cannot be used together")]
     Unusable(#[source] rustls::Error),

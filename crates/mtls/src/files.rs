@@ -3,72 +3,76 @@ use std::{
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use domain::Secret;
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::LoadError;
+use crate::{
+    CaFiles, LoadError, TrustDomains,
+    source::{Contents, Crl},
+};
 
 /// Where a workload's own identity and the authorities it trusts are kept. The files are read
 /// again when they change; files that cannot be used leave the last good ones in force.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TlsFiles {
     /// The own certificate, an X.509-SVID, followed by its intermediates; PEM.
     pub certificate: PathBuf,
     /// Its private key, PEM (PKCS#8 or SEC1); refused if others than its owner can reach it.
     pub key: PathBuf,
-    /// The authorities whose certificates are accepted from peers, PEM. Authorities with URI name
-    /// constraints are not supported: every certificate below them is refused.
-    pub ca: PathBuf,
+    /// The authorities whose certificates are accepted from peers.
+    pub ca: CaFiles,
     /// Revocation lists, PEM. When set, each certificate of a peer's chain must be covered by a list
     /// that is not past its next update; otherwise the peer is refused.
-    #[serde(default)]
     pub crl: Option<PathBuf>,
-}
-
-/// The bytes of the files, read together.
-pub(crate) struct Contents {
-    pub(crate) certificate: Vec<u8>,
-    pub(crate) key: Secret,
-    pub(crate) ca: Vec<u8>,
-    pub(crate) crl: Option<Vec<u8>>,
 }
 
 impl TlsFiles {
     /// Makes relative paths relative to a folder, that of the configuration file.
     pub fn resolve(&mut self, folder: &Path) {
         let crl = self.crl.as_mut();
-        for path in [&mut self.certificate, &mut self.key, &mut self.ca].into_iter().chain(crl) {
+        for path in [&mut self.certificate, &mut self.key].into_iter().chain(crl) {
             *path = folder.join(&*path);
         }
+        self.ca.resolve(folder);
     }
 
-    pub(crate) fn read(&self) -> Result<Contents, LoadError> {
+    pub(crate) fn read(&self, domains: &TrustDomains) -> Result<Contents, LoadError> {
+        let key = read_key(&self.key)?;
         Ok(Contents {
-            certificate: read_file(&self.certificate)?,
-            key: read_key(&self.key)?,
-            ca: read_file(&self.ca)?,
-            crl: self.crl.as_deref().map(read_file).transpose()?,
+            chain: certificates(&self.certificate, &read_file(&self.certificate)?)?,
+            key: PrivateKeyDer::from_pem_slice(key.expose())
+                .map_err(|_| malformed(&self.key, "private key"))?,
+            bundles: self.ca.read(domains)?,
+            crl: read_crl(self.crl.as_deref())?,
         })
     }
 }
 
-impl Contents {
-    /// Equal only for equal contents.
-    pub(crate) fn fingerprint(&self) -> [u8; 32] {
-        let crl = self.crl.as_deref().unwrap_or_default();
-        let mut hash = Sha256::new();
-        for part in [&self.certificate, self.key.expose(), &self.ca, crl] {
-            hash.update(Sha256::digest(part));
-        }
-        hash.finalize().into()
+/// The revocation lists, when there is a file of them.
+pub(crate) fn read_crl(path: Option<&Path>) -> Result<Option<Crl>, LoadError> {
+    let Some(path) = path else { return Ok(None) };
+    Ok(Some(Crl { path: Arc::from(path), pem: read_file(path)? }))
+}
+
+pub(crate) fn certificates(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(malformed(path, "certificate")),
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn malformed(path: &Path, expected: &'static str) -> LoadError {
+    LoadError::Malformed { path: path.to_owned(), expected }
+}
+
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     read_open(&file).map_err(unreadable)

@@ -1,4 +1,7 @@
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
+};
 
 use domain::Clock;
 use rustls::DistinguishedName;
@@ -9,9 +12,11 @@ use sha2::{Digest, Sha256};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
-use crate::{Identity, LoadError, TlsFiles, TrustDomains, files::Contents};
+use crate::{
+    Identity, LoadError, TrustDomains, bundle::Bundles, files::malformed, source::Contents,
+};
 
-/// The files, parsed and checked.
+/// The contents of a source, parsed and checked.
 pub(crate) struct Material {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
@@ -22,7 +27,8 @@ pub(crate) struct Material {
 /// Who may issue a peer's certificate, and what they took back.
 #[derive(Debug)]
 pub(crate) struct Authorities {
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+    /// By trust domain: an authority vouches for no other.
+    anchors: BTreeMap<String, Vec<TrustAnchor<'static>>>,
     pub(crate) subjects: Vec<DistinguishedName>,
     pub(crate) crls: Option<Vec<CertRevocationList<'static>>>,
 }
@@ -33,21 +39,31 @@ pub(crate) struct Revoked(HashSet<([u8; 32], String)>);
 
 impl Material {
     pub(crate) fn parse(
-        files: &TlsFiles,
-        contents: &Contents,
+        contents: Contents,
         trust_domains: &TrustDomains,
         clock: &dyn Clock,
     ) -> Result<Self, LoadError> {
-        let chain = certificates(&files.certificate, &contents.certificate)?;
+        let Contents { chain, key, bundles, crl } = contents;
         check_own(&chain, trust_domains, clock)?;
-        let key = PrivateKeyDer::from_pem_slice(contents.key.expose())
-            .map_err(|_| malformed(&files.key, "private key"))?;
-        let (crls, revoked) = match (&files.crl, &contents.crl) {
-            (Some(path), Some(pem)) => revocations(path, pem).map(|(c, r)| (Some(c), r))?,
-            _ => (None, Revoked::default()),
+        if let Some(without) = trust_domains.names().find(|name| !bundles.contains_key(*name)) {
+            return Err(LoadError::NoAuthorities(without.to_owned()));
+        }
+        let (crls, revoked) = match &crl {
+            Some(crl) => revocations(&crl.path, &crl.pem).map(|(c, r)| (Some(c), r))?,
+            None => (None, Revoked::default()),
         };
-        let (anchors, subjects) = anchors(&files.ca, &contents.ca)?;
+        let anchors = anchors(&bundles)?;
+        let subjects = anchors.values().flatten().map(|anchor| anchor.subject.as_ref());
+        let subjects: BTreeSet<&[u8]> = subjects.collect();
+        let subjects = subjects.into_iter().map(DistinguishedName::in_sequence).collect();
         Ok(Self { chain, key, authorities: Authorities { anchors, subjects, crls }, revoked })
+    }
+}
+
+impl Authorities {
+    /// Who may vouch for the workloads of a trust domain.
+    pub(crate) fn of(&self, domain: &str) -> &[TrustAnchor<'static>] {
+        self.anchors.get(domain).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -72,28 +88,18 @@ fn check_own(
     Ok(())
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(malformed(path, "certificate")),
+fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static>>>, LoadError> {
+    let mut anchors = BTreeMap::new();
+    for (domain, authorities) in bundles {
+        let mut of_domain = Vec::new();
+        for certificate in authorities {
+            let anchor = webpki::anchor_from_trusted_cert(certificate)
+                .map_err(|_| LoadError::NotAuthorities(domain.clone()))?;
+            of_domain.push(anchor.to_owned());
+        }
+        anchors.insert(domain.clone(), of_domain);
     }
-}
-
-type Anchors = (Vec<TrustAnchor<'static>>, Vec<DistinguishedName>);
-
-fn anchors(path: &Path, pem: &[u8]) -> Result<Anchors, LoadError> {
-    let mut anchors = Vec::new();
-    for certificate in certificates(path, pem)? {
-        let anchor = webpki::anchor_from_trusted_cert(&certificate)
-            .map_err(|_| malformed(path, "certificate of an authority"))?;
-        anchors.push(anchor.to_owned());
-    }
-    let subjects = anchors
-        .iter()
-        .map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref()))
-        .collect();
-    Ok((anchors, subjects))
+    Ok(anchors)
 }
 
 fn revocations(
@@ -114,8 +120,4 @@ fn revocations(
         );
     }
     if lists.is_empty() { Err(unreadable()) } else { Ok((lists, Revoked(revoked))) }
-}
-
-fn malformed(path: &Path, expected: &'static str) -> LoadError {
-    LoadError::Malformed { path: path.to_owned(), expected }
 }

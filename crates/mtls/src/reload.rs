@@ -8,7 +8,8 @@ pub(crate) trait Reload: Send + Sync + 'static {
 }
 
 /// Looks at the files every so often, for as long as it is polled, and loads them when they changed.
-/// A failure is logged once, not at every look.
+/// A failure is logged once, not at every look; for as long as it lasts,
+/// `strongroom_tls_reload_failing` is 1.
 pub(crate) async fn watch<T: Reload>(tls: Arc<T>, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -18,17 +19,20 @@ pub(crate) async fn watch<T: Reload>(tls: Arc<T>, every: Duration) {
         let again = Arc::clone(&tls);
         // Reading blocks, and parsing a long revocation list takes a while.
         let Ok(outcome) = tokio::task::spawn_blocking(move || again.reload()).await else { return };
+        metrics::gauge!("strongroom_tls_reload_failing").set(f64::from(u8::from(outcome.is_err())));
         match outcome {
             Ok(changed) => {
                 if changed {
-                    tracing::info!("the TLS files changed and are in use");
+                    tracing::info!(
+                        "certificates, authorities or revocation lists changed and are in use"
+                    );
                 }
                 logged.clear();
             }
             Err(error) => {
                 let text = describe(&error);
                 if text != logged {
-                    tracing::error!(error = text, "the TLS files cannot be used, keeping the last");
+                    tracing::error!(error = text, "what changed cannot be used, keeping the last");
                     logged = text;
                 }
             }

@@ -2,75 +2,95 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use domain::Clock;
-use rustls::{ServerConfig, server::NoServerSessionStorage};
+use rustls::{ServerConfig, server::NoServerSessionStorage, time_provider::TimeProvider as _};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
+use webpki::KeyUsage;
 
 use crate::{
-    HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsFiles, TrustDomains,
-    files::Contents,
+    HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsSource,
+    TrustDomains,
     material::{Material, Revoked},
+    open::{Open, Peer},
     provider::{ALPN, ClockTime, HTTP_ALPN, VERSIONS, crypto},
     reload::{self, Reload},
+    source::{Contents, Opened},
     verifier::PeerVerifier,
 };
 
 /// The accepting end. Each handshake uses the files as last loaded.
 #[derive(Debug)]
 pub struct ServerTls {
-    files: TlsFiles,
+    source: Opened,
     trust_domains: TrustDomains,
     clock: Arc<dyn Clock>,
     protocols: &'static [&'static [u8]],
     state: ArcSwap<State>,
+    open: Arc<Open>,
 }
 
 #[derive(Debug)]
 struct State {
     fingerprint: [u8; 32],
     config: Arc<ServerConfig>,
+    verifier: Arc<PeerVerifier>,
     revoked: Revoked,
 }
 
 impl ServerTls {
-    /// Loads the files, or says why they cannot be used. For gRPC: HTTP/2 alone is negotiated.
+    /// Opens the source and loads what it says, or says why that cannot be used. For gRPC: HTTP/2 alone
+    /// is negotiated.
     pub fn load(
-        files: TlsFiles,
+        source: impl Into<TlsSource>,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, LoadError> {
-        Self::load_for(files, trust_domains, clock, &[ALPN])
+        Self::load_for(source.into(), trust_domains, clock, &[ALPN])
     }
 
     /// As [`ServerTls::load`], for a listener that speaks HTTP/1.1 too.
     pub fn load_for_http(
-        files: TlsFiles,
+        source: impl Into<TlsSource>,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, LoadError> {
-        Self::load_for(files, trust_domains, clock, HTTP_ALPN)
+        Self::load_for(source.into(), trust_domains, clock, HTTP_ALPN)
     }
 
     fn load_for(
-        files: TlsFiles,
+        source: TlsSource,
         trust_domains: TrustDomains,
         clock: Arc<dyn Clock>,
         protocols: &'static [&'static [u8]],
     ) -> Result<Arc<Self>, LoadError> {
-        let state = State::build(&files, &files.read()?, &trust_domains, &clock, protocols)?;
+        let source = source.open()?;
+        let state = State::build(source.read(&trust_domains)?, &trust_domains, &clock, protocols)?;
         let state = ArcSwap::from_pointee(state);
-        Ok(Arc::new(Self { files, trust_domains, clock, protocols, state }))
+        let open = Arc::default();
+        Ok(Arc::new(Self { source, trust_domains, clock, protocols, state, open }))
     }
 
     /// Loads the files again; true when they had changed. A failure leaves the last good ones in
-    /// force. Handshakes under way finish with what they began with.
+    /// force. Connections whose peer would no longer be accepted are ended, those of handshakes under
+    /// way among them; a list that is out of date refuses handshakes and ends nothing.
     pub fn reload(&self) -> Result<bool, LoadError> {
-        let contents = self.files.read()?;
+        let changed = self.load_changed();
+        if matches!(changed, Ok(true)) {
+            self.open.end(|peer| self.judge(peer));
+        } else {
+            // Certificates end without a change of files, too.
+            self.open.end(|peer| self.recheck(&peer.identity));
+        }
+        changed
+    }
+
+    fn load_changed(&self) -> Result<bool, LoadError> {
+        let contents = self.source.read(&self.trust_domains)?;
         if contents.fingerprint() == self.state.load().fingerprint {
             return Ok(false);
         }
         let (domains, protocols) = (&self.trust_domains, self.protocols);
-        let state = State::build(&self.files, &contents, domains, &self.clock, protocols)?;
+        let state = State::build(contents, domains, &self.clock, protocols)?;
         self.state.store(Arc::new(state));
         Ok(true)
     }
@@ -88,16 +108,38 @@ impl ServerTls {
     /// Brings a connection up, in five seconds at most, with a peer whose certificate is accepted.
     pub async fn accept(&self, tcp: TcpStream) -> Result<TlsConnection, HandshakeError> {
         tcp.set_nodelay(true).map_err(HandshakeError::Broken)?;
-        let stream = timeout(HANDSHAKE_TIMEOUT, self.acceptor().accept(tcp))
+        let state = self.state.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(&state.config));
+        let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
             .await
             .map_err(|_| HandshakeError::TimedOut)?
             .map_err(HandshakeError::from_io)?;
-        TlsConnection::new(stream.into(), &self.trust_domains)
+        let connection = TlsConnection::new(stream.into(), &self.trust_domains)?;
+        let connection = connection.entered(&self.open);
+        // Entered first: a reload from here on sees it, and one of before is made up for.
+        if !Arc::ptr_eq(&state, &self.state.load()) {
+            self.judge(connection.peer()).map_err(HandshakeError::Refused)?;
+        }
+        Ok(connection)
+    }
+
+    /// Whether a peer would be accepted by the files as last loaded, but for a list that is out of
+    /// date: it refuses handshakes, and breaking off what is in hand would make its end an outage.
+    fn judge(&self, peer: &Peer) -> Result<(), Refusal> {
+        self.recheck(&peer.identity)?;
+        let Some((leaf, intermediates)) = peer.chain.split_first() else { return Ok(()) };
+        let now = ClockTime(Arc::clone(&self.clock)).current_time();
+        let now = now.ok_or(Refusal::NotYetValid)?;
+        let verifier = Arc::clone(&self.state.load().verifier);
+        match verifier.judge(leaf, intermediates, now, KeyUsage::client_auth()) {
+            Ok(()) | Err(Refusal::RevocationUnknown) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Whether an identity would still be accepted: not past its end, and not named by the revocation
-    /// list as last loaded. To be asked on each request, because HTTP/2 connections last. A changed
-    /// set of authorities is not looked at here; it counts from the connection's next handshake.
+    /// list as last loaded. Asked on each request: it costs next to nothing, and is right between two
+    /// looks at the files, too.
     pub fn recheck(&self, identity: &Identity) -> Result<(), Refusal> {
         if identity.not_after <= self.clock.now() {
             return Err(Refusal::Expired);
@@ -120,26 +162,26 @@ impl Reload for ServerTls {
 
 impl State {
     fn build(
-        files: &TlsFiles,
-        contents: &Contents,
+        contents: Contents,
         trust_domains: &TrustDomains,
         clock: &Arc<dyn Clock>,
         protocols: &[&[u8]],
     ) -> Result<Self, LoadError> {
-        let material = Material::parse(files, contents, trust_domains, clock.as_ref())?;
+        let fingerprint = contents.fingerprint();
+        let material = Material::parse(contents, trust_domains, clock.as_ref())?;
         let crypto = crypto();
-        let verifier = PeerVerifier {
+        let verifier = Arc::new(PeerVerifier {
             authorities: material.authorities,
             trust_domains: trust_domains.clone(),
             expected: None,
             algorithms: crypto.signature_verification_algorithms,
-        };
+        });
         let time = Arc::new(ClockTime(Arc::clone(clock)));
         let mut config = ServerConfig::builder_with_details(crypto, time)
             .with_protocol_versions(VERSIONS)
             .and_then(|builder| {
                 builder
-                    .with_client_cert_verifier(Arc::new(verifier))
+                    .with_client_cert_verifier(Arc::<PeerVerifier>::clone(&verifier))
                     .with_single_cert(material.chain, material.key)
             })
             .map_err(LoadError::Unusable)?;
@@ -148,8 +190,7 @@ impl State {
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
-        let fingerprint = contents.fingerprint();
-        Ok(Self { fingerprint, config: Arc::new(config), revoked: material.revoked })
+        Ok(Self { fingerprint, config: Arc::new(config), verifier, revoked: material.revoked })
     }
 }
 

@@ -35,6 +35,10 @@ impl TrustDomains {
         }
     }
 
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Whether the identity belongs to a domain of the list.
     pub fn admit(&self, id: &SpiffeId) -> bool {
         self.0.iter().any(|domain| domain == id.trust_domain())

@@ -5,7 +5,7 @@ use rustls::{
     crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage};
 
 use crate::{
@@ -14,8 +14,9 @@ use crate::{
     material::Authorities,
 };
 
-/// Decides about a peer's certificate, the same way on both ends: a path to a trusted authority with
-/// nothing revoked on it, then the rules for SVIDs, then whether this identity was to be reached.
+/// Decides about a peer's certificate, the same way on both ends: the rules for SVIDs, then a path with
+/// nothing revoked on it to an authority of the trust domain that it names, then whether this identity
+/// was to be reached.
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
     pub(crate) authorities: Authorities,
@@ -32,15 +33,33 @@ impl PeerVerifier {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), rustls::Error> {
-        self.verify_path(leaf, intermediates, now, usage)
-            .and_then(|()| self.verify_identity(leaf).map_err(Refusal::Svid))
+        self.judge(leaf, intermediates, now, usage)
             .map_err(|refusal| certificate_error(refusal).into())
+    }
+
+    /// Whether the peer is accepted at a moment, for that usage of its key.
+    pub(crate) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Refusal> {
+        let identity = Identity::read(leaf, &self.trust_domains).map_err(Refusal::Svid)?;
+        let anchors = self.authorities.of(identity.spiffe_id.trust_domain());
+        self.verify_path(leaf, (anchors, intermediates), now, usage)?;
+        match &self.expected {
+            Some(expected) if !expected.matches(&identity.spiffe_id) => {
+                Err(Refusal::Svid(SvidError::Unexpected))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn verify_path(
         &self,
         leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        (anchors, intermediates): (&[TrustAnchor<'_>], &[CertificateDer<'_>]),
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), Refusal> {
@@ -58,19 +77,10 @@ impl PeerVerifier {
                     .build(),
             ),
         };
-        let anchors = &self.authorities.anchors;
         let algorithms = self.algorithms.all;
         leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, revocation, None)
             .map(drop)
             .map_err(|error| refusal_of(&error))
-    }
-
-    fn verify_identity(&self, leaf: &CertificateDer<'_>) -> Result<(), SvidError> {
-        let identity = Identity::read(leaf, &self.trust_domains)?;
-        match &self.expected {
-            Some(expected) if !expected.matches(&identity.spiffe_id) => Err(SvidError::Unexpected),
-            Some(_) | None => Ok(()),
-        }
     }
 
     fn verify_signature(

@@ -75,17 +75,14 @@ impl<'a> Told<'a> {
         self.answer.status
     }
 
-    /// How long the provider says to wait. A date instead of seconds is not read: it would need a clock.
+    /// How long the provider says to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let header = |name: &str| self.answer.headers.get(name)?.to_str().ok()?.trim().parse().ok();
         let details = self.value.pointer("/error/details").and_then(Value::as_array);
         let told = details.into_iter().flatten().find_map(|one| {
             one.get("retryDelay")?.as_str()?.strip_suffix('s')?.parse::<f64>().ok()
         });
-        header("retry-after-ms")
-            .map(Duration::from_millis)
-            .or_else(|| header("retry-after").map(Duration::from_secs))
-            .or_else(|| Duration::try_from_secs_f64(told?).ok())
+        let told = told.and_then(|told| Duration::try_from_secs_f64(told).ok());
+        retry_after(self.answer.headers).or(told.map(|told| told.min(LONGEST_WAIT)))
     }
 
     pub(crate) fn matches(&self, when: &MatchFacts) -> bool {
@@ -105,6 +102,20 @@ impl<'a> Told<'a> {
             && when.pointer.as_ref().is_none_or(|place| pointer(place).is_some())
     }
 }
+
+/// How long these headers say to wait, a day at the most: in milliseconds, in seconds or until a date, which
+/// is counted from the date of the answer itself, so that nobody's clock matters.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
+    let number = |name: &str| header(name)?.parse().ok();
+    let date = |name: &str| httpdate::parse_http_date(header(name)?).ok();
+    let until = || date("retry-after")?.duration_since(date("date")?).ok();
+    let wait = number("retry-after-ms").map(Duration::from_millis);
+    let wait = wait.or_else(|| number("retry-after").map(Duration::from_secs)).or_else(until);
+    wait.map(|wait| wait.min(LONGEST_WAIT))
+}
+
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// The status that an error in a successful answer, or in its first event, stands for; `None` when the
 /// body tells of no error.
@@ -163,3 +174,38 @@ const CODES: [&str; 9] = [
 
 const MESSAGES: [&str; 6] =
     ["/error/message", "/message", "/Message", "/error", "/detail", "/errors/0/message"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(headers: &[(&'static str, &str)], seconds: Option<f64>) {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
+        let wait = retry_after(&headers.collect()).map(|wait| wait.as_secs_f64());
+        assert_eq!(wait, seconds);
+    }
+
+    #[test]
+    fn a_wait_is_a_number_or_a_date_and_has_a_bound() {
+        let now = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        check(&[now, ("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], Some(30.0));
+        check(&[now, ("retry-after", "Sunday, 06-Nov-94 08:50:07 GMT")], Some(30.0));
+        check(&[now, ("retry-after", "Sun Nov  6 08:50:07 1994")], Some(30.0));
+        check(&[("retry-after", " 7 "), ("retry-after-ms", "6500")], Some(6.5));
+        check(&[("retry-after", "7")], Some(7.0));
+        // A date says nothing to those who do not know the time of the one who said it, and nothing if
+        // it is over.
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], None);
+        check(&[now, ("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT")], None);
+        for nonsense in ["", "soon", "-1", "1.5", "Sun, 99 Nov 1994 08:50:07 GMT"] {
+            check(&[now, ("retry-after", nonsense)], None);
+        }
+        let day = Some(86400.0);
+        check(&[("retry-after", "99999999999")], day);
+        check(&[("retry-after-ms", "18446744073709551615")], day);
+        check(&[now, ("retry-after", "Mon, 06 Nov 1995 08:49:37 GMT")], day);
+    }
+}

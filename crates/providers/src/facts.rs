@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use domain::Failure;
 use serde::Deserialize;
 
-use crate::{CredentialKind, Mint, MintFacts, Operation, Quirk, Rewrite};
+use crate::{CredentialKind, Mint, MintFacts, Operation, Quirk, Rewrite, Steer};
 
 /// A file of `data/`, as it is written.
 #[derive(Debug, Deserialize)]
@@ -15,6 +15,9 @@ pub(crate) struct Facts {
     /// Scheme and host, without a path; a template. Absent when each credential brings its own.
     #[serde(default)]
     pub(crate) base_url: Option<String>,
+    /// The same for credentials that name a region.
+    #[serde(default)]
+    pub(crate) regional_base_url: Option<String>,
     /// The dialect of the provider's own API: the shape of its errors.
     pub(crate) speaks: String,
     pub(crate) detect_rank: u8,
@@ -35,6 +38,9 @@ pub(crate) struct Facts {
     pub(crate) headers: HeaderFacts,
     pub(crate) native: NativeFacts,
     pub(crate) key: KeyFacts,
+    /// What a body must not hold, in whichever format it is.
+    #[serde(default)]
+    pub(crate) steers: Vec<Steer>,
     #[serde(default)]
     pub(crate) errors: Vec<ErrorFacts>,
     #[serde(default)]
@@ -88,6 +94,9 @@ pub(crate) struct DialectFacts {
     pub(crate) base_url: Option<String>,
     /// What follows the base URL; a template.
     pub(crate) path: String,
+    /// What a credential's own address may end with, and this dialect's paths have themselves.
+    #[serde(default)]
+    pub(crate) cut: String,
     pub(crate) header_name: String,
     pub(crate) header_prefix: String,
     /// Headers that are sent when the caller sends none of that name.
@@ -122,6 +131,8 @@ pub(crate) struct DialectFacts {
 #[serde(deny_unknown_fields)]
 pub(crate) struct VariantFacts {
     pub(crate) setting: String,
+    /// What has them; all else stays where it is.
+    pub(crate) operations: Vec<Operation>,
     pub(crate) path: String,
     pub(crate) query: String,
 }

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::{
     Answer, CatalogueError, CredentialKind, NoTarget, Proof, Provider, Settings, Verdict,
     answer::Told,
-    facts::{KeyTestFacts, MatchFacts},
+    facts::{KeyTestFacts, MatchFacts, ResultFacts},
     target::Place,
 };
 
@@ -49,7 +49,7 @@ impl TestForm {
             dialect: crate::provider::dialect(&facts.dialect)?,
             signed_for: facts.signed_for,
             body: facts.body.zip(facts.content_type),
-            results: facts.results.into_iter().map(|one| (one.when, one.verdict)).collect(),
+            results: facts.results.into_iter().map(result).collect::<Result<_, _>>()?,
         })
     }
 
@@ -114,14 +114,25 @@ impl Provider {
     }
 }
 
+/// A status alone may come from whatever stands in front of a provider, or be about a network or a role:
+/// a credential is called bad only by what the provider's own API says.
+fn result(facts: ResultFacts) -> Result<(MatchFacts, Verdict), CatalogueError> {
+    let ResultFacts { when, verdict } = facts;
+    let says = when.code.is_some() || when.message.is_some() || when.pointer.is_some();
+    if verdict.is_confirmed_bad() && !says {
+        let rule = format!("{verdict:?} by the status {:?} alone", when.status);
+        return Err(CatalogueError::invalid("key_tests", &rule));
+    }
+    Ok((when, verdict))
+}
+
 /// What a status shows of which the catalogue says nothing: as little as possible, so that no good
 /// credential is called bad and no bad one good.
 fn by_status(told: &Told<'_>) -> Verdict {
     match told.status() {
         200..=299 if told.is_json() => Verdict::Valid,
-        401 => Verdict::Invalid,
         402 => Verdict::NoQuota,
-        403 => Verdict::RegionOrPermission,
+        401 | 403 => Verdict::RegionOrPermission,
         500..=599 => Verdict::Unreachable,
         _ => Verdict::Unverifiable,
     }

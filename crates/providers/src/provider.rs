@@ -5,8 +5,8 @@ use http::{HeaderName, HeaderValue, Method};
 use regex::Regex;
 
 use crate::{
-    Answer, CatalogueError, CredentialForm, Endpoint, KeyHint, MintFacts, NativeCall, NativePath,
-    Operation, Proof, Quirk, SettingForm, Settings, UsageShape,
+    Answer, CatalogueError, CredentialForm, CredentialKind, Endpoint, KeyHint, MintFacts,
+    NativeCall, NativePath, Operation, Proof, Quirk, SettingForm, Settings, Steer, UsageShape,
     answer::{Told, status_of_error},
     facts::{ErrorFacts, Facts},
     key_test::TestForm,
@@ -24,6 +24,7 @@ pub struct Provider {
     aliases: Vec<String>,
     name: String,
     base_url: Option<String>,
+    regional_base_url: Option<String>,
     /// What this deployment has put in the place of the provider's addresses.
     moved_to: Option<String>,
     /// What this deployment has put in the place of the token service's address.
@@ -42,6 +43,7 @@ pub struct Provider {
     pass_back: Vec<HeaderName>,
     query: Vec<String>,
     native: Vec<NativePath>,
+    steers: Vec<Steer>,
     errors: Vec<ErrorFacts>,
     pub(crate) tests: Vec<TestForm>,
     mints: Vec<MintFacts>,
@@ -64,6 +66,7 @@ impl Provider {
             aliases: facts.aliases,
             name: facts.name,
             base_url: facts.base_url,
+            regional_base_url: facts.regional_base_url,
             moved_to: None,
             tokens_at: None,
             speaks: dialect(&facts.speaks)?,
@@ -84,6 +87,7 @@ impl Provider {
             pass_back: header_names(&facts.headers.pass_back)?,
             query: facts.native.query,
             native: facts.native.paths.iter().map(NativePath::new).collect::<Result<_, _>>()?,
+            steers: facts.steers,
             errors: facts.errors,
             tests: tests.collect::<Result<_, _>>()?,
             mints: facts.mints,
@@ -138,6 +142,14 @@ impl Provider {
     /// The dialects in which it can be called.
     pub fn dialects(&self) -> impl Iterator<Item = Dialect> + '_ {
         self.surfaces.iter().map(|surface| surface.dialect)
+    }
+
+    /// Whether calls in this dialect can go out with a credential of this kind: the provider serves it, and
+    /// an endpoint that may or may not serve it is said to.
+    pub fn serves(&self, dialect: Dialect, kind: CredentialKind, settings: &Settings) -> bool {
+        let form = self.credential_form(kind);
+        let settings = form.map(|form| settings.with_defaults(&form.defaults));
+        settings.is_ok_and(|settings| self.served_surface(dialect, &settings).is_some())
     }
 
     /// What it serves in this dialect.
@@ -205,6 +217,11 @@ impl Provider {
     /// The calls of its own API that may be passed through.
     pub fn native_paths(&self) -> &[NativePath] {
         &self.native
+    }
+
+    /// What a request's body must not hold, in whichever format it is.
+    pub fn steers(&self) -> &[Steer] {
+        &self.steers
     }
 
     /// Finds the call of its own API that this request makes; `None` when it may not pass through.
@@ -279,8 +296,14 @@ impl Provider {
         format!("{origin}{path}")
     }
 
-    pub(crate) fn root_template<'a>(&'a self, of_dialect: Option<&'a str>) -> Option<&'a str> {
-        self.moved_to.as_deref().or(of_dialect).or(self.base_url.as_deref())
+    pub(crate) fn root_template<'a>(
+        &'a self,
+        of_dialect: Option<&'a str>,
+        settings: &Settings,
+    ) -> Option<&'a str> {
+        let regional = self.regional_base_url.as_deref();
+        let regional = regional.filter(|_| settings.get("region").is_some());
+        self.moved_to.as_deref().or(of_dialect).or(regional).or(self.base_url.as_deref())
     }
 
     /// The address without the path of a dialect, so that `https://host` and `https://host/v1` mean
@@ -298,13 +321,21 @@ impl Provider {
         self.surfaces.iter().find(|surface| surface.dialect == dialect)
     }
 
+    /// The same, as far as the settings of a credential do not leave it out.
+    pub(crate) fn served_surface(&self, dialect: Dialect, settings: &Settings) -> Option<&Surface> {
+        let named = settings.get("dialects");
+        let served = dialect == Dialect::Native
+            || named.is_none_or(|named| named.split(',').any(|one| one == dialect.as_str()));
+        self.surface(dialect).filter(|_| served)
+    }
+
     fn endpoint_of(&self, dialect: Dialect, base_url: Option<&str>) -> Option<Endpoint> {
         let surface = self.surface(dialect)?;
         let form = self.credentials.first()?;
         // Without an account or project of its own a credential would follow the caller's.
         let settings = self.checked_settings(form, &Settings::default()).ok()?;
         let place = Place { provider: self, form, settings: &settings, base_url, model: "" };
-        let root = place.root(surface.base_url.as_deref()).ok().filter(|root| !root.is_empty())?;
+        let root = place.root_in(surface).ok().filter(|root| !root.is_empty())?;
         let path = place.fill(&surface.path).ok()?;
         let Proof::Header { name, prefix } = place.proof(dialect).ok()? else { return None };
         Some(Endpoint {

@@ -105,13 +105,14 @@ impl Provider {
             Call::Operation(operation) => operation.dialect(),
             Call::Native { .. } => Dialect::Native,
         };
-        let surface = self.surface(dialect).ok_or_else(|| self.not_served(dialect))?;
+        let surface = self.served_surface(dialect, &settings);
+        let surface = surface.ok_or_else(|| self.not_served(dialect))?;
         // A deployment that is set takes the place of whatever model a call names.
         let model =
             settings.get("deployment").map_or_else(|| surface.model(ask.model), Cow::Borrowed);
         let base_url = ask.base_url;
         let place = Place { provider: self, form, settings: &settings, base_url, model: &model };
-        let root = place.root(surface.base_url.as_deref())?;
+        let root = place.root_in(surface)?;
         let origin = Origin::of_url(&root)
             .map_err(|source| NoTarget::InvalidAddress { provider: self.slug(), source })?;
         let (prefix, path, query) = match ask.call {
@@ -163,10 +164,11 @@ impl Provider {
     ) -> Result<Endpoint, NoTarget> {
         let form = self.credential_form(kind)?;
         let settings = self.checked_settings(form, settings)?;
-        let surface = self.surface(dialect).ok_or_else(|| self.not_served(dialect))?;
+        let surface = self.served_surface(dialect, &settings);
+        let surface = surface.ok_or_else(|| self.not_served(dialect))?;
         let model = settings.get("deployment").map_or_else(|| surface.model(model), Cow::Borrowed);
         let place = Place { provider: self, form, settings: &settings, base_url, model: &model };
-        let root = place.root(surface.base_url.as_deref())?;
+        let root = place.root_in(surface)?;
         Origin::of_url(&root)
             .map_err(|source| NoTarget::InvalidAddress { provider: self.slug(), source })?;
         let variant = surface.variant.as_ref();
@@ -230,8 +232,10 @@ impl Provider {
                 served: served.collect::<Vec<_>>().join(", "),
             });
         };
-        let variant = surface.variant.as_ref();
-        Ok(match variant.filter(|variant| settings.get(&variant.setting).is_some()) {
+        let variant = surface.variant.as_ref().filter(|variant| {
+            variant.operations.contains(&operation) && settings.get(&variant.setting).is_some()
+        });
+        Ok(match variant {
             Some(variant) => (variant.path.clone(), path.clone(), Some(variant.query.clone())),
             None => (surface.path.clone(), path.clone(), None),
         })
@@ -320,9 +324,18 @@ impl Place<'_> {
         if let Some(base_url) = self.base_url {
             return Ok(self.provider.root_of(base_url).to_owned());
         }
-        let template = self.provider.root_template(of_dialect);
+        let template = self.provider.root_template(of_dialect, self.settings);
         let provider = || self.provider.slug();
         self.fill(template.ok_or_else(|| NoTarget::MissingAddress { provider: provider() })?)
+    }
+
+    /// The same for calls in a dialect.
+    pub(crate) fn root_in(&self, surface: &Surface) -> Result<String, NoTarget> {
+        let mut root = self.root(surface.base_url.as_deref())?;
+        if self.base_url.is_some() && root.ends_with(&surface.cut) {
+            root.truncate(root.len() - surface.cut.len());
+        }
+        Ok(root)
     }
 
     pub(crate) fn fill(&self, template: &str) -> Result<String, NoTarget> {

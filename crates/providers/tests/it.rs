@@ -8,6 +8,8 @@ use providers::{Catalogue, Provider};
 
 #[path = "it/catalogue.rs"]
 mod endpoints;
+#[path = "it/facts.rs"]
+mod facts;
 #[path = "it/failures.rs"]
 mod failures;
 #[path = "it/manual.rs"]

@@ -4,21 +4,28 @@ use strongroom_proto::v1::TailRecordsRequest;
 
 use crate::speech::say;
 
-/// Tells each record as it becomes durable, from an index on, until the broker ends the stream.
-pub(crate) async fn narrate(admin: Broker, from_index: u64) {
-    let request = TailRecordsRequest { from_index: Some(from_index), ..Default::default() };
-    let Ok(mut records) =
-        admin.audit().tail_records(request).await.map(tonic::Response::into_inner)
-    else {
-        say("  The log cannot be followed.");
-        return;
-    };
-    while let Ok(Some(page)) = records.message().await {
-        let names = Names::told(&page.disclosures);
-        for entry in page.entries {
-            if let Ok(record) = decode_record(&entry.body) {
-                say(line(&record, &names));
+/// Tells each record as it becomes durable, from an index on, until the broker is gone.
+pub(crate) async fn narrate(admin: Broker, mut from_index: u64) {
+    let mut followed = false;
+    loop {
+        let request = TailRecordsRequest { from_index: Some(from_index), ..Default::default() };
+        let Ok(answer) = admin.audit().tail_records(request).await else {
+            if !followed {
+                say("  The log cannot be followed.");
             }
+            return;
+        };
+        followed = true;
+        let mut records = answer.into_inner();
+        // A stream ends with its connection, which has an age; the next one goes on from there.
+        while let Ok(Some(page)) = records.message().await {
+            let names = Names::told(&page.disclosures);
+            for entry in page.entries {
+                if let Ok(record) = decode_record(&entry.body) {
+                    say(line(&record, &names));
+                }
+            }
+            from_index = page.next_index;
         }
     }
 }
@@ -91,6 +98,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::CredentialShredded => format!("{credential} erased"),
         Kind::TenantShredded => format!("tenant {} erased", record.tenant),
         Kind::SharesDestroyed => format!("shares of {} destroyed", erased(record)),
+        Kind::SecretInAnswer => format!("{credential} v{} in an answer", record.credential_version),
         Kind::VirtualKeyCreated => format!("virtual key {key} created"),
         Kind::VirtualKeyRevoked => format!("virtual key {key} revoked"),
         Kind::VirtualKeyUpdated => format!("virtual key {key} changed"),
@@ -104,6 +112,7 @@ fn what(record: &Record, names: &Names) -> String {
         Kind::AllowanceSettled => format!("allowance settled{}", by(key)),
         Kind::AllowanceExpired => format!("allowance expired{}", by(key)),
         Kind::AllowanceReconciled => format!("allowance reconciled{}", by(key)),
+        Kind::BudgetWouldRefuse => format!("budget {} would refuse if it were hard", record.budget),
         Kind::AllowanceDrawn => format!("allowance drawn{}", by(key)),
         Kind::UsageReported => "usage reported".to_owned(),
         Kind::ApprovalRequested => format!("{} needs a second person", record.method),

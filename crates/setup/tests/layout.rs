@@ -10,7 +10,7 @@ use std::{
 };
 
 use domain::{Clock, ManualClock, SpiffePattern, SystemClock, Timestamp};
-use mtls::{ClientTls, LoadError, ServerTls, TlsFiles, TrustDomains};
+use mtls::{ClientTls, LoadError, ServerTls, TlsFiles, TlsSource, TrustDomains};
 use serde::{Deserialize, de::DeserializeOwned};
 use setup::{Layout, Pki, SetupError};
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Deserialize)]
 struct Server {
     trust_domains: TrustDomains,
-    tls: TlsFiles,
+    tls: TlsSource,
     kms: Kms,
     log: Log,
 }
@@ -44,7 +44,7 @@ struct Proxy {
 struct Client {
     broker_id: SpiffePattern,
     trust_domains: TrustDomains,
-    tls: TlsFiles,
+    tls: TlsSource,
 }
 
 fn clock() -> Arc<dyn Clock> {
@@ -153,7 +153,7 @@ fn an_opened_authority_renews_what_it_issued() {
     let files = TlsFiles {
         certificate: svid.certificate.clone(),
         key: svid.key.clone(),
-        ca: pki.certificate().to_owned(),
+        ca: pki.certificate().to_owned().into(),
         crl: None,
     };
     let load = || {

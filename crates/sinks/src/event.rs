@@ -47,6 +47,16 @@ impl Event {
         self.index
     }
 
+    /// What happened.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whose it is; empty where it is no tenant's.
+    pub fn tenant(&self) -> &str {
+        &self.record.tenant
+    }
+
     /// Who did it is a person, and not a workload or the broker.
     pub(crate) fn is_by_a_person(&self) -> bool {
         !self.record.actor_commitment.is_empty()

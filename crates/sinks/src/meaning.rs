@@ -61,6 +61,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::BudgetUpdated => "Budget updated",
         Kind::BudgetDeleted => "Budget deleted",
         Kind::BudgetAlert => "Budget nearly or wholly spent",
+        Kind::BudgetWouldRefuse => "Shadow budget would have refused",
         Kind::AllowanceSettled => "Allowance settled",
         Kind::AllowanceExpired => "Allowance expired",
         Kind::AllowanceReconciled => "Allowance reconciled",
@@ -79,6 +80,7 @@ pub(crate) fn summary(kind: Kind) -> &'static str {
         Kind::CredentialShredded => "Credential erased",
         Kind::TenantShredded => "Tenant erased",
         Kind::SharesDestroyed => "Key shares destroyed",
+        Kind::SecretInAnswer => "Secret in a provider's answer",
     }
 }
 
@@ -105,6 +107,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::BudgetUpdated
         | Kind::BudgetDeleted
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceReconciled
         | Kind::ApprovalRequested
         | Kind::ApprovalGiven
@@ -119,7 +122,7 @@ pub(crate) fn weight(event: &Event) -> Weight {
         | Kind::TenantShredded
         | Kind::SharesDestroyed
         | Kind::LogPruned => Weight::Warning,
-        Kind::Finding | Kind::CheckpointGivenUp => Weight::Alarm,
+        Kind::Finding | Kind::CheckpointGivenUp | Kind::SecretInAnswer => Weight::Alarm,
         Kind::Unspecified
         | Kind::BrokerStarted
         | Kind::BrokerStopped

@@ -164,12 +164,14 @@ fn class(event: &Event) -> (Class, Activity) {
         | Kind::PolicyLoaded
         | Kind::Finding
         | Kind::CredentialTested
+        | Kind::SecretInAnswer
         | Kind::BudgetAlert
         | Kind::ApprovalRequested
         | Kind::ApprovalGiven
         | Kind::ApprovalDeclined
         | Kind::ApprovalUsed
         | Kind::PolicyAdmitted
+        | Kind::BudgetWouldRefuse
         | Kind::KekRotationBegun
         | Kind::KeyRewrapBegun
         | Kind::CheckpointGivenUp => (ApiActivity, Activity::Other),

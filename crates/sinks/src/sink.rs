@@ -36,7 +36,7 @@ pub enum SinkError {
     /// The file does not end as one of ours does: give the sink a file of its own.
     #[error("{0} holds something else than records: move it away, or name another file")]
     NotOurs(PathBuf),
-    /// A file of certificates or keys cannot be used.
+    /// A file of certificates, keys or secrets cannot be used.
     #[error("{path}: {problem}")]
     Tls {
         /// Which file.
@@ -65,10 +65,10 @@ pub enum SinkError {
     /// The receiver took too long.
     #[error("{0} does not take what is sent")]
     TimedOut(String),
-    /// The collector answered with an error.
-    #[error("the collector refuses the batch: {code}: {message}")]
+    /// The receiver answered with an error.
+    #[error("the receiver refuses what is sent: {code}: {message}")]
     Refused {
-        /// Its gRPC code.
+        /// Its gRPC code, or that it is an HTTP status.
         code: &'static str,
         /// What it said.
         message: String,

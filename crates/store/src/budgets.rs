@@ -191,6 +191,9 @@ pub struct Granted {
     pub expires_at: Timestamp,
     /// The accounts that it is of, as they stand now.
     pub accounts: Vec<(AccountKey, Account)>,
+    /// Those of them that granted it without room, as shadows do: told when it is reserved, not when it
+    /// is asked for again.
+    pub over: Vec<AccountKey>,
 }
 
 /// What a holder says of its allowance.
@@ -223,11 +226,22 @@ pub struct Reconcile {
     /// Whose they are.
     pub tenant: TenantId,
     /// What the rest of each turned out to be.
-    pub found: Vec<(Uid, Spending)>,
+    pub found: Vec<Found>,
     /// Who says it and how.
     pub record: Record,
     /// When; by the database's clock when it does not say.
     pub at: Option<Timestamp>,
+}
+
+/// What the rest of an unknown allowance turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Which.
+    pub id: Uid,
+    /// What its calls came to beyond what had been reported.
+    pub spent: Spending,
+    /// What of that was on managed credentials.
+    pub managed: Spending,
 }
 
 /// What became of one of them.
@@ -239,6 +253,8 @@ pub enum Reconciled {
     NoSuchAllowance,
     /// Its holder may still say.
     Open,
+    /// More of it is managed than was spent.
+    Contradiction,
 }
 
 /// What a [`BudgetStore::sweep`] has done.
@@ -254,8 +270,19 @@ pub struct Swept {
 #[derive(Clone, Debug)]
 pub(crate) enum BudgetWork {
     Draw(Box<Draw>),
-    Report(Report),
+    Report(Box<Report>),
     Undo { id: Uid, attempt: Uid },
+}
+
+impl BudgetWork {
+    /// When it is done, of what has a time.
+    pub(crate) fn at(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Draw(draw) => Some(draw.at.unwrap_or(now)),
+            Self::Report(report) => Some(report.at.unwrap_or(now)),
+            Self::Undo { .. } => None,
+        }
+    }
 }
 
 /// What became of it.

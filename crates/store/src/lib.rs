@@ -29,8 +29,8 @@ mod virtual_key;
 mod writer;
 
 pub use budgets::{
-    AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Granted, Reconcile, Reconciled,
-    Report, Reported, Swept, write_limits,
+    AllowanceRow, BudgetRow, BudgetStore, Counted, Draw, Drawn, Found, Granted, Reconcile,
+    Reconciled, Report, Reported, Swept, write_limits,
 };
 pub use check::{CheckStore, CheckedRecords, Stored};
 pub use config::{StoreConfig, open, open_shares};

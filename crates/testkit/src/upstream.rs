@@ -4,7 +4,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -62,6 +65,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     count: watch::Sender<usize>,
     connections: watch::Sender<usize>,
+    accepted: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -105,13 +109,19 @@ impl Upstream {
     }
 
     /// From now on, answers calls of this path with this.
-    pub fn answer(&self, path: &str, status: u16, headers: &[(&str, &str)], body: &str) {
+    pub fn answer(
+        &self,
+        path: &str,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = headers
             .iter()
             .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
             .collect();
-        let body = Bytes::copy_from_slice(body.as_bytes());
+        let body = Bytes::copy_from_slice(body.as_ref());
         self.set(path, Answer::Whole(status, headers, body));
     }
 
@@ -137,6 +147,11 @@ impl Upstream {
     pub async fn until_seen(&self, count: usize) {
         // The sender lives as long as this does.
         drop(self.shared.count.subscribe().wait_for(|seen| *seen >= count).await);
+    }
+
+    /// How many connections have been accepted.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
     }
 
     /// Waits until nobody is connected.
@@ -171,6 +186,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
     let mut connections = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         drop(tcp.set_nodelay(true));
+        shared.accepted.fetch_add(1, Ordering::SeqCst);
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
             shared.connections.send_modify(|open| *open += 1);

@@ -51,6 +51,7 @@ const ARROWS: &[(&str, &str)] = &[
         "audit broker domain hardening inference-proxy mtls sealing setup store \
          strongroom-client strongroom-proto telemetry",
     ),
+    ("hygiene", ""),
     ("fuzz", "audit broker domain envelope inference-proxy metering mtls providers sealing"),
 ];
 

@@ -180,6 +180,7 @@ fn a_record_says_what_its_kind_must_say() {
     check(step, missing("request_sha256"));
     check(blank(Kind::SessionRevoked), missing("session_key_sha256"));
     check(blank(Kind::PricesChanged), missing("prices_sha256"));
+    check(blank(Kind::SecretInAnswer), missing("tenant"));
     check(blank(Kind::IdentityBlocked), missing("subject"));
     check(blank(Kind::Finding), missing("reason"));
     check(blank(Kind::LogPruned), missing("tree_size"));

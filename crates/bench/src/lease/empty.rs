@@ -8,7 +8,7 @@ use std::{
 
 use domain::SystemClock;
 use futures_util::TryStreamExt as _;
-use mtls::{Limits, ServerTls, TlsConnection, TlsFiles};
+use mtls::{Limits, ServerTls, TlsConnection, TlsSource};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut files: TlsFiles = toml::from_str(
+    let mut files: TlsSource = toml::from_str(
         "certificate = \"pki/broker.pem\"\nkey = \"pki/broker.key\"\nca = \"pki/ca.pem\"",
     )?;
     files.resolve(&args.folder);

@@ -6,25 +6,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{
-    Request, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE},
-};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
 use super::Subject;
-use crate::process::Server;
+use crate::{
+    calling::{HttpClient, call, chat_url, client},
+    process::Server,
+};
 
 /// Applications that call proxies at a steady rate, most of all with what was revoked last or is
 /// to be revoked next: with what is not called at all, nothing could be seen.
@@ -36,8 +28,6 @@ pub(crate) struct Applications {
     subjects: Arc<[Subject]>,
     calling: JoinSet<()>,
 }
-
-type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
 /// What the calls came to.
 #[derive(Debug, Default)]
@@ -72,12 +62,10 @@ struct Application {
 impl Applications {
     /// They do not call yet.
     pub(crate) fn new(proxies: &[Server], subjects: &Arc<[Subject]>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let url = |proxy: &Server| format!("http://{}/v1/chat/completions", proxy.address);
+        let url = |proxy: &Server| chat_url(&proxy.address);
         Self {
             counts: Arc::default(),
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: client(),
             proxies: proxies.iter().map(url).collect(),
             subjects: Arc::clone(subjects),
             calling: JoinSet::new(),
@@ -90,7 +78,7 @@ impl Applications {
         let at_all = |number: &usize| self.proxies.iter().zip(std::iter::repeat(*number));
         let calls = numbers.iter().flat_map(at_all).map(async |(proxy, number)| {
             let subject = self.subjects.get(number)?;
-            let served = call(&self.client, proxy, &subject.key).await;
+            let served = call(&self.client, proxy, &subject.key, BODY).await;
             (!served.is_ok_and(|status| status.is_success())).then_some(number)
         });
         let calls = stream::iter(calls).buffer_unordered(AT_ONCE);
@@ -132,7 +120,7 @@ impl Application {
         for call_number in self.number.. {
             ticks.tick().await;
             let Some(subject) = self.choose(call_number) else { continue };
-            let count = match call(&self.client, &self.proxy, &subject.key).await {
+            let count = match call(&self.client, &self.proxy, &subject.key, BODY).await {
                 Ok(status) if status.is_success() => &self.counts.served,
                 Ok(status) if status.is_client_error() => &self.counts.refused,
                 Ok(_) | Err(_) => &self.counts.failed,
@@ -154,17 +142,6 @@ impl Application {
         let places = self.subjects.get(places)?;
         places.get(turn.checked_rem(places.len())?)
     }
-}
-
-async fn call(client: &HttpClient, proxy: &str, key: &str) -> anyhow::Result<StatusCode> {
-    let request = Request::post(proxy)
-        .header(AUTHORIZATION, format!("Bearer {key}"))
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from_static(BODY)))?;
-    let answer = client.request(request).await.context("calling a proxy")?;
-    let status = answer.status();
-    answer.into_body().collect().await?;
-    Ok(status)
 }
 
 /// How many subjects get most of the calls, before they are revoked and after.

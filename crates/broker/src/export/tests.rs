@@ -3,6 +3,7 @@ use std::{fs, path::PathBuf};
 use audit::{Kind, Reason, Record, RecordDraft};
 use domain::SystemClock;
 use metrics_exporter_prometheus::PrometheusBuilder;
+use sinks::SinkConfig;
 use store::{Pending, SqliteStore};
 use tempfile::TempDir;
 use testkit::{FailingStore, Fault, Operation};
@@ -55,7 +56,9 @@ impl Fixture {
             longest_pause: Duration::from_millis(5),
         };
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        Exporter::new(&config, store, Arc::new(SystemClock), self.size.subscribe(), pace).unwrap()
+        let (name, sink) = (config.name.as_str().to_owned(), config.to.open().unwrap());
+        let outlet = Outlet { name, from: config.from, sink };
+        Exporter::new(outlet, store, Arc::new(SystemClock), self.size.subscribe(), pace)
     }
 
     fn start(&mut self, config: &str) {

@@ -4,6 +4,8 @@ mod erasure;
 mod exchanged;
 mod fallback;
 mod kms_trouble;
+mod listed;
+mod policies;
 mod rekeying;
 mod renewing;
 mod roots;
@@ -260,7 +262,7 @@ async fn core_of(
         keep: None,
         keyring,
         roots: Arc::new(roots),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         shares,
         share_backups: Duration::from_hours(168),

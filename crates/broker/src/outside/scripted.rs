@@ -55,6 +55,11 @@ impl Scripted {
         *self.script.lock().unwrap() = Box::new(|_| Err(EgressError::TimedOut));
     }
 
+    /// Nobody may be called from now on: every name leads to a private address.
+    pub(crate) fn block(&self) {
+        *self.script.lock().unwrap() = Box::new(|_| Err(EgressError::BlockedAddress));
+    }
+
     /// Method and address of each request so far, in order.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()

@@ -84,7 +84,7 @@ async fn core(
         commit_deadline: Duration::from_secs(5),
         keyring: envelope::KeyringSettings::default(),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         shares: Arc::clone(shares) as _,
         share_backups: Duration::from_hours(168),

@@ -13,7 +13,7 @@ use store::Tree;
 use strongroom_proto::v1::{self, audit_server::Audit};
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -30,7 +30,6 @@ pub(crate) struct AuditService {
     pub(crate) core: Arc<Core>,
     pub(crate) tls: Arc<ServerTls>,
     pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
 }
 
 /// Records read at a time for a tail.
@@ -68,7 +67,7 @@ impl Audit for AuditService {
         let (Readable(tenant), filter, from) = self.core.answer(&caller, work).await?.into_inner();
         let (answers, stream) = mpsc::channel(16);
         let tail = Tail { core: Arc::clone(&self.core), tenant, filter, live, answers };
-        self.tasks.spawn(tail.run(from, self.stop.clone()));
+        self.tasks.spawn(tail.run(from));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -79,12 +78,12 @@ impl Audit for AuditService {
         &self,
         request: Request<v1::CheckRowsRequest>,
     ) -> Result<Response<Self::CheckRowsStream>, Status> {
+        let Live { leaving, .. } = Live::of(&request, &self.tls, &self.core)?;
         let (caller, _) = accept(request)?;
         let permitted = async { Ok(self.core.access.permit_all(&caller)?) };
         self.core.answer(&caller, permitted).await?;
         let (answers, stream) = mpsc::channel(16);
-        let (core, stop) = (Arc::clone(&self.core), self.stop.clone());
-        self.tasks.spawn(rows::check_now(core, answers, stop));
+        self.tasks.spawn(rows::check_now(Arc::clone(&self.core), answers, leaving));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -285,8 +284,8 @@ struct Tail {
 }
 
 impl Tail {
-    /// Sends records from an index on until the reader or the broker goes.
-    async fn run(self, mut from: u64, stop: CancellationToken) {
+    /// Sends records from an index on until the reader, the connection or the broker goes.
+    async fn run(self, mut from: u64) {
         let mut growth = self.core.log.growth();
         // At once, so that the reader knows where to resume before the first record comes.
         if self.send(from, vec![]).await.is_none() {
@@ -299,7 +298,7 @@ impl Tail {
                 from = next;
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = self.live.leaving.cancelled() => return,
                 () = self.answers.closed() => return,
                 changed = growth.changed() => if changed.is_err() { return },
                 () = time::sleep(HEARTBEAT) => {

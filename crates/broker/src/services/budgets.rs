@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use audit::{Kind, Record, proto_amounts, proto_spent};
 use domain::{BudgetHolder, BudgetName, RequestId, TenantId, Uid, VirtualKeyName};
-use store::{AllowanceRow, BudgetRow, Change, Page, Reconcile, Reconciled};
+use store::{AllowanceRow, BudgetRow, Change, Found, Page, Reconcile, Reconciled};
 use strongroom_proto::v1::{self, budgets_server::Budgets};
 use tonic::{Request, Response, Status};
 
@@ -244,12 +244,15 @@ impl Core {
                 return Err(Why::InvalidField("found names 1 to 1000 allowances".into()));
             }
             let wrong = || Why::InvalidField("micro_usd_millionths is less than a million".into());
+            let figures = |told: Option<v1::Spent>| {
+                audit::spending(&told.unwrap_or_default()).ok_or_else(wrong)
+            };
             let read = |found: &v1::Found| {
-                let spent = audit::spending(&found.spent.unwrap_or_default()).ok_or_else(wrong)?;
-                Ok((allowance_id(&found.allowance_id)?, spent))
+                let (spent, managed) = (figures(found.spent)?, figures(found.managed)?);
+                Ok(Found { id: allowance_id(&found.allowance_id)?, spent, managed })
             };
             let found = request.found.iter().map(read).collect::<Result<Vec<_>, Why>>()?;
-            let ids: Vec<Uid> = found.iter().map(|(id, _)| *id).collect();
+            let ids: Vec<Uid> = found.iter().map(|found| found.id).collect();
             let record = Record { kind: Kind::AllowanceReconciled.into(), ..Record::default() };
             let reconcile = Reconcile { tenant, found, record, at: None };
             let done = self.log.reconcile(caller, reconcile).await?;
@@ -258,6 +261,7 @@ impl Core {
                     Reconciled::Settled(_) => return None,
                     Reconciled::NoSuchAllowance => "NO_SUCH_ALLOWANCE",
                     Reconciled::Open => "ALLOWANCE_IS_OPEN",
+                    Reconciled::Contradiction => "SETTLEMENT_CONTRADICTS",
                 };
                 let id = id.as_bytes().to_vec().into();
                 Some(v1::NotAccepted { id, sequence: 0, reason: reason.to_owned() })

@@ -8,7 +8,7 @@ use store::Appended;
 use strongroom_proto::v1::{self, leases_server::Leases};
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -25,7 +25,6 @@ pub(crate) struct LeaseService {
     pub(crate) core: Arc<Core>,
     pub(crate) tls: Arc<ServerTls>,
     pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
 }
 
 /// A watcher hears from the broker at least this often.
@@ -119,7 +118,7 @@ impl Leases for LeaseService {
         let work = async { Ok::<_, Refused>(self.core.watch_from(request.from_index).await?) };
         let from = self.core.answer(&caller, work).await?.into_inner();
         let watcher = Watcher { core: Arc::clone(&self.core), caller, live, answers };
-        self.tasks.spawn(watcher.run(from, self.stop.clone()));
+        self.tasks.spawn(watcher.run(from));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -266,8 +265,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Sends revocations from an index on until the watcher or the broker goes.
-    async fn run(self, mut from: u64, stop: CancellationToken) {
+    /// Sends revocations from an index on until the watcher, the connection or the broker goes.
+    async fn run(self, mut from: u64) {
         let mut progress = self.core.directory.progress();
         loop {
             let reached = *progress.borrow_and_update();
@@ -277,7 +276,7 @@ impl Watcher {
                 from = next;
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = self.live.leaving.cancelled() => return,
                 () = self.answers.closed() => return,
                 changed = progress.changed() => if changed.is_err() { return },
                 () = time::sleep(HEARTBEAT) => {

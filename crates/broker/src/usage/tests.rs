@@ -84,7 +84,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
         keep: None,
         keyring: envelope::KeyringSettings::default(),
         roots: Arc::new(Roots::only(kms)),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         shares,
         share_backups: Duration::from_hours(168),

@@ -233,6 +233,7 @@ async fn spend(calls: &mut Calls, running: &Running, key: &VirtualKey) {
         covered: need,
         returned: None,
         spent: Some(v1::Spent { requests: 2, ..Default::default() }),
+        managed: None,
     };
     let (session_id, settlements) = (session.session_id, vec![settlement]);
     let request = v1::SettleUsageRequest { session_id, settlements, usage: vec![] };
@@ -253,7 +254,7 @@ async fn spend(calls: &mut Calls, running: &Running, key: &VirtualKey) {
         "Budgets/ListUnknownAllowances",
         request
     );
-    let found = vec![v1::Found { allowance_id: vec![8; 16].into(), spent: None }];
+    let found = vec![v1::Found { allowance_id: vec![8; 16].into(), ..Default::default() }];
     let request = v1::ReconcileAllowancesRequest { parent: parent(), found };
     answered!(calls, admin, budgets.reconcile_allowances, "Budgets/ReconcileAllowances", request);
     let request = v1::UpdateBudgetRequest { budget: Some(known) };

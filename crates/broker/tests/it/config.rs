@@ -148,6 +148,26 @@ fn the_sinks_that_are_commented_out_in_it_are_right_too() {
 }
 
 #[test]
+fn the_webhook_that_is_commented_out_in_it_is_right_too() {
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let (before, rest) = text.split_once("# [[log.webhooks]]").unwrap();
+    let (webhook, after) = rest.split_once("\n\n").unwrap();
+    let is_setting =
+        |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let webhook = webhook.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_setting);
+    let webhook = webhook.collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    let load = |webhook: &str| {
+        fs::write(&path, format!("{before}[[log.webhooks]]\n{webhook}\n\n{after}")).unwrap();
+        Config::load(&path).map(|(config, _)| config.log.webhooks.len())
+    };
+    assert_eq!(load(&webhook).unwrap(), 1);
+    let refused = load(&webhook.replace("BUDGET_*", "BUGDET_*")).unwrap_err().to_string();
+    assert!(refused.contains("`alerts`") && refused.contains("BUGDET_*"), "{refused}");
+}
+
+#[test]
 fn sinks_that_would_get_in_each_others_way_are_refused() {
     let (_folder, layout) = layout();
     let text = fs::read_to_string(&layout.broker_config).unwrap();

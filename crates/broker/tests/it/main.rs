@@ -5,6 +5,8 @@
 mod approvals;
 mod complete;
 mod config;
+mod connections;
+mod failures;
 mod families;
 mod harness;
 mod hostile;
@@ -21,4 +23,5 @@ mod several;
 mod sinks;
 mod tiles;
 mod virtual_keys;
+mod webhooks;
 mod witnesses;

@@ -26,7 +26,7 @@ impl Reader {
         let files = TlsFiles {
             certificate: file("pem"),
             key: file("key"),
-            ca: layout.pki.join("ca.pem"),
+            ca: layout.pki.join("ca.pem").into(),
             crl: None,
         };
         let domains = TrustDomains::new([layout.trust_domain.as_str()]).unwrap();

@@ -3,13 +3,24 @@ use std::collections::BTreeMap;
 use domain::Cost;
 use jiff::civil::Date;
 
-use super::export::Line;
-
-/// Of which day and model; without a day, of all days.
+/// Of which day, key and model; without a day, of all days.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Place {
     pub(super) day: Option<Date>,
+    pub(super) key: Key,
     pub(super) model: String,
+}
+
+/// Whose spending it is.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Key {
+    /// That of all keys: they are not told apart.
+    #[default]
+    All,
+    /// That of the keys that a credential has, or had.
+    Credential(String),
+    /// That of a key of the export of which nobody has said which credential has it.
+    Unnamed(String),
 }
 
 /// What one side counted. What an export does not state is none.
@@ -45,22 +56,21 @@ pub(super) struct Comparison {
 /// A call around midnight may be counted on another day by the provider, so what decides are the sums
 /// of all days.
 pub(super) fn compare(
-    theirs: &[Line],
+    theirs: Vec<(Place, Figures)>,
     ours: Vec<(Place, Figures)>,
     tolerance_percent: u32,
 ) -> Comparison {
     let mut days: BTreeMap<Place, (Figures, Figures)> = BTreeMap::new();
-    for line in theirs {
-        let place = Place { day: Some(line.day), model: base_name(&line.model) };
-        days.entry(place).or_default().0.add(&line.figures());
+    let same = |place: Place| Place { model: base_name(&place.model), ..place };
+    for (place, figures) in theirs {
+        days.entry(same(place)).or_default().0.add(&figures);
     }
     for (place, figures) in ours {
-        let place = Place { day: place.day, model: base_name(&place.model) };
-        days.entry(place).or_default().1.add(&figures);
+        days.entry(same(place)).or_default().1.add(&figures);
     }
     let mut models: BTreeMap<Place, (Figures, Figures)> = BTreeMap::new();
     for (place, (theirs, ours)) in &days {
-        let sums = models.entry(Place { day: None, model: place.model.clone() }).or_default();
+        let sums = models.entry(Place { day: None, ..place.clone() }).or_default();
         sums.0.add(theirs);
         sums.1.add(ours);
     }
@@ -140,26 +150,23 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn line(on: &str, model: &str, input: u64, output: u64) -> Line {
-        Line {
-            day: day(on),
-            model: model.to_owned(),
-            api_key: None,
-            input: Some(input),
-            output: Some(output),
-            cost: None,
-        }
+    fn line(on: &str, model: &str, input: u64, output: u64) -> (Place, Figures) {
+        let figures = Figures { input: Some(input), output: Some(output), ..Figures::default() };
+        (Place { day: Some(day(on)), key: Key::All, model: model.to_owned() }, figures)
     }
 
     fn ours(on: &str, model: &str, input: u64, output: u64) -> (Place, Figures) {
-        let figures =
-            Figures { input: Some(input), output: Some(output), calls: 1, ..Figures::default() };
-        (Place { day: Some(day(on)), model: model.to_owned() }, figures)
+        let (place, figures) = line(on, model, input, output);
+        (place, Figures { calls: 1, ..figures })
+    }
+
+    fn of(key: Key, (place, figures): (Place, Figures)) -> (Place, Figures) {
+        (Place { key, ..place }, figures)
     }
 
     #[track_caller]
-    fn check(theirs: &[Line], ours: Vec<(Place, Figures)>, beyond: &[&str]) {
-        let compared = compare(theirs, ours, 1);
+    fn check(theirs: &[(Place, Figures)], ours: Vec<(Place, Figures)>, beyond: &[&str]) {
+        let compared = compare(theirs.to_vec(), ours, 1);
         let models = compared.models.iter().filter(|it| it.beyond);
         let models: Vec<_> = models.map(|it| it.place.model.as_str()).collect();
         assert_eq!(models, beyond, "{compared:?}");
@@ -187,7 +194,7 @@ mod tests {
     fn calls_around_midnight_may_be_of_another_day() {
         let theirs = [line("2026-11-01", "o3", 100, 0), line("2026-11-02", "o3", 300, 0)];
         let ours = vec![ours("2026-11-01", "o3", 200, 0), ours("2026-11-02", "o3", 200, 0)];
-        let compared = compare(&theirs, ours, 1);
+        let compared = compare(theirs.to_vec(), ours, 1);
         let days: Vec<bool> = compared.days.iter().map(|it| it.beyond).collect();
         assert_eq!((days, compared.models[0].beyond), (vec![false, true], false));
     }
@@ -195,14 +202,36 @@ mod tests {
     #[test]
     fn costs_are_compared_where_they_are_stated() {
         let cost = |usd: &str| Some(Cost::from_usd(usd).unwrap());
-        let theirs =
-            Line { input: None, output: None, cost: cost("1.00"), ..line("2026-11-01", "a", 0, 0) };
+        let stated = Figures { cost: cost("1.00"), ..Figures::default() };
+        let theirs = (line("2026-11-01", "a", 0, 0).0, stated);
         let mine = |usd: &str| {
             let (place, figures) = ours("2026-11-01", "a", 5, 5);
             vec![(place, Figures { cost: cost(usd), ..figures })]
         };
         check(std::slice::from_ref(&theirs), mine("0.99"), &[]);
         check(&[theirs], mine("0.989999"), &["a"]);
+    }
+
+    #[test]
+    fn a_key_is_not_made_up_for_by_another() {
+        let named = |name: &str| Key::Credential(name.to_owned());
+        let (day, other) = ("2026-11-01", Key::Unnamed("key_9".to_owned()));
+        // One went through twice over, of another half passed by, and of a third nobody has heard.
+        let theirs = vec![
+            of(named("a"), line(day, "o3", 100, 10)),
+            of(named("b"), line(day, "o3", 100, 10)),
+            of(other.clone(), line(day, "o3", 5, 1)),
+        ];
+        let went =
+            vec![of(named("a"), ours(day, "o3", 200, 20)), of(named("b"), ours(day, "o3", 50, 10))];
+        let compared = compare(theirs.clone(), went.clone(), 1);
+        let beyond = compared.models.iter().filter(|it| it.beyond).map(|it| it.place.key.clone());
+        assert_eq!(beyond.collect::<Vec<_>>(), [named("b"), other]);
+        // The control: added up, the first hides the others.
+        let together = |lines: Vec<(Place, Figures)>| {
+            lines.into_iter().map(|line| of(Key::All, line)).collect::<Vec<_>>()
+        };
+        check(&together(theirs), together(went), &[]);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 mod approvals;
 mod bad_input;
+mod budgets;
 mod erasure;
 mod keys;
 mod people;
 mod retention;
 mod rotation;
+mod route;
 mod usage;
 
 use std::{
@@ -102,8 +104,20 @@ impl Running {
 
     /// As `give`, by another's configuration.
     fn give_by(&self, config: &Path, arguments: &[&str], stdin: &[u8]) -> Output {
+        self.call(config, &[&["--json"], arguments].concat(), stdin)
+    }
+
+    /// Calls the program as people do, and reads what it prints.
+    #[track_caller]
+    fn told(&self, arguments: &[&str]) -> String {
+        let output = self.call(&self.layout.cli_config, arguments, b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn call(&self, config: &Path, arguments: &[&str], stdin: &[u8]) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
-            .args(["--json", "--config"])
+            .arg("--config")
             .arg(config)
             .args(arguments)
             .current_dir(self.folder.path())

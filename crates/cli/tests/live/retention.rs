@@ -20,9 +20,10 @@ pub(crate) fn read(running: &Running, times: usize) {
         tls: mtls::TlsFiles {
             certificate: file("pem"),
             key: file("key"),
-            ca: layout.pki.join("ca.pem"),
+            ca: layout.pki.join("ca.pem").into(),
             crl: None,
-        },
+        }
+        .into(),
         trust_domains: mtls::TrustDomains::new([layout.trust_domain.as_str()]).unwrap(),
         broker_id: format!("spiffe://{}/broker", layout.trust_domain).parse().unwrap(),
         log_key: None,

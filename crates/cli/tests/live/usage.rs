@@ -71,7 +71,34 @@ fn what_a_provider_counted_beyond_strongroom_ends_with_exit_code_3() {
     // All of it may have passed by.
     let report = running.json(&[&reconcile[..], &["--tolerance", "100"]].concat());
     assert_eq!(report["models"][0]["provider_input_tokens"], 1000);
+    // Keys cannot be told apart where the export does not.
+    let by_key = [&reconcile[..], &["--key", "key_1=acme/openai"]].concat();
+    let (code, said) = running.refused(&by_key);
+    assert_eq!((code, said.contains("api_key_id")), (2, true), "{said}");
     fs::write(&export, "not an export").unwrap();
     assert_eq!(running.refused(&reconcile).0, 2);
+    running.end();
+}
+
+#[test]
+fn what_was_spent_with_a_key_that_nobody_named_is_shown() {
+    let running = Running::start(Duration::ZERO);
+    running.json(&["tenants", "create", "acme"]);
+    let export = running.path("export.json");
+    let of = |key: &str, input: u64| json!({"input_tokens": input, "output_tokens": 0, "model": "gpt-4o", "api_key_id": key});
+    let results = [of("key_1", 0), of("key_2", 7)];
+    let bucket = json!({"start_time": 1_793_232_000, "results": results});
+    fs::write(&export, json!({"data": [bucket], "has_more": false}).to_string()).unwrap();
+    let named = ["--key", "key_1=acme/openai"];
+    let reconcile = ["usage", "reconcile", "--provider", "openai", "--file", &export];
+    let (code, said) = running.refused(&[&reconcile[..], &named].concat());
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("gpt-4o with the unnamed key key_2"), "{said}");
+    assert!(!said.contains("with tenants/acme"), "{said}");
+    let report = running.json(&[&reconcile[..], &named, &["--tolerance", "100"]].concat());
+    let keys: Vec<_> = report["models"].as_array().unwrap().iter().collect();
+    let keys: Vec<_> = keys.iter().map(|it| (&it["credential"], &it["unnamed_api_key"])).collect();
+    let name = json!("tenants/acme/credentials/openai");
+    assert_eq!(keys, [(&name, &Value::Null), (&Value::Null, &json!("key_2"))]);
     running.end();
 }

@@ -4,7 +4,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domain::{Cost, ManualClock, Spending, Timestamp, Unit, VirtualKeyDigest};
+use domain::{Cost, ManualClock, Source, Spending, Timestamp, Unit, VirtualKeyDigest};
 use strongroom_proto::v1::{self, Allowance, LimitView};
 use tonic::Code;
 
@@ -23,6 +23,8 @@ struct Script {
     /// What was done is not answered.
     loses_answers: AtomicBool,
     is_unlimited: AtomicBool,
+    /// When a limit that is reached renews.
+    renews_after: Mutex<Option<Duration>>,
 }
 
 impl Script {
@@ -36,6 +38,7 @@ impl Script {
             usage: Mutex::default(),
             loses_answers: AtomicBool::new(false),
             is_unlimited: AtomicBool::new(false),
+            renews_after: Mutex::default(),
         })
     }
 
@@ -72,8 +75,12 @@ impl Till for Script {
                     code: Code::ResourceExhausted,
                     reason: "BUDGET_EXHAUSTED".to_owned(),
                     message: String::new(),
-                    metadata: HashMap::new(),
-                    retry_after: None,
+                    metadata: HashMap::from([
+                        ("unit".to_owned(), "requests".to_owned()),
+                        ("cap".to_owned(), "1000".to_owned()),
+                        ("left".to_owned(), left.to_string()),
+                    ]),
+                    retry_after: *self.renews_after.lock().unwrap(),
                 });
             }
             *left -= granted;
@@ -163,7 +170,7 @@ async fn however_many_calls_wait_the_broker_is_asked_once() {
     assert!(till.draws() - before < 10, "{}", till.draws() - before);
     assert_eq!(held.first().unwrap().states(clock.elapsed()).first().unwrap().cap, 1000);
     for held in held {
-        held.end(&spent());
+        held.end(&spent(), Source::Byok);
     }
     while purses.inner.tell().await.unwrap() {}
     clock.advance(Duration::from_secs(3));
@@ -177,8 +184,8 @@ async fn a_call_is_refused_only_when_what_lies_about_here_is_given_back() {
     let (purses, _) = purses(&till);
     let of = |count: u64| Amounts::default().with(Unit::Requests, count);
     // A slice of which most is left over.
-    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent());
-    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
+    purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     let held = purses.reserve(&key(), &of(8), Duration::ZERO).await.unwrap();
     let refused = purses.reserve(&key(), &of(1), Duration::ZERO).await.unwrap_err();
     assert!(refused.is_limit());
@@ -188,11 +195,109 @@ async fn a_call_is_refused_only_when_what_lies_about_here_is_given_back() {
     held.release();
 }
 
+fn requests(count: u64) -> Amounts {
+    Amounts::default().with(Unit::Requests, count)
+}
+
+/// A budget of which 3 are left, and one call for 5 that was refused.
+async fn refused() -> (Arc<Script>, Purses, Arc<ManualClock>) {
+    let till = Script::with(3, 1);
+    let (purses, clock) = purses(&till);
+    clock.advance(Duration::from_secs(1));
+    assert!(purses.reserve(&key(), &requests(5), Duration::ZERO).await.unwrap_err().is_limit());
+    assert_eq!(till.draws(), 1);
+    (till, purses, clock)
+}
+
+#[tokio::test]
+async fn however_often_a_call_is_refused_the_broker_is_asked_once_a_second() {
+    let (till, purses, clock) = refused().await;
+    for need in (4..1000).chain([4; 1000]) {
+        let answer = purses.reserve(&key(), &requests(need), Duration::ZERO).await;
+        assert!(answer.unwrap_err().is_limit());
+    }
+    clock.advance(Duration::from_millis(999));
+    purses.reserve(&key(), &requests(5), Duration::ZERO).await.unwrap_err();
+    assert_eq!(till.draws(), 1);
+    clock.advance(Duration::from_millis(1));
+    purses.reserve(&key(), &requests(5), Duration::ZERO).await.unwrap_err();
+    assert_eq!(till.draws(), 2);
+}
+
+#[tokio::test]
+async fn a_refusal_is_none_to_a_call_that_needs_less_than_is_left() {
+    let (till, purses, _) = refused().await;
+    let held = purses.reserve(&key(), &requests(3), Duration::ZERO).await.unwrap();
+    assert_eq!(till.draws(), 2);
+    held.release();
+}
+
+#[tokio::test]
+async fn a_refusal_ends_with_the_limits_renewal_and_says_how_far_that_is() {
+    let till = Script::with(0, 1);
+    let (purses, clock) = purses(&till);
+    *till.renews_after.lock().unwrap() = Some(Duration::from_millis(300));
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap_err();
+    clock.advance(Duration::from_millis(100));
+    let again = purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap_err();
+    let LeaseError::Refused { retry_after, .. } = again else { panic!("{again:?}") };
+    assert_eq!((retry_after, till.draws()), (Some(Duration::from_millis(200)), 1));
+    let state = purses.states(&key()).remove(0);
+    assert_eq!((state.unit, state.cap, state.left), (Unit::Requests, 1000, 0));
+    assert_eq!((state.renews_after, state.is_rate), (retry_after, false));
+    clock.advance(Duration::from_millis(200));
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap_err();
+    assert_eq!(till.draws(), 2);
+}
+
+#[tokio::test]
+async fn a_changed_budget_ends_a_refusal_at_once() {
+    let (till, purses, clock) = refused().await;
+    *till.left.lock().unwrap() = 100;
+    clock.advance(Duration::from_millis(1));
+    // The lease was revoked with the change, and acquired anew.
+    let held = purses.reserve(&key(), &requests(5), clock.elapsed()).await.unwrap();
+    held.release();
+}
+
+#[tokio::test]
+async fn a_refusal_of_older_rules_is_not_kept() {
+    let (till, purses, clock) = refused().await;
+    clock.advance(Duration::from_millis(5));
+    let purse = purses.inner.purse(&key());
+    let asked = clock.elapsed();
+    clock.advance(Duration::from_millis(5));
+    // A call whose lease is of now finds no room here, while the answer to an older question comes.
+    assert!(purse.begin(&requests(5), clock.elapsed(), clock.elapsed()).is_none());
+    let request = AllowanceRequest { need: Some(wire_amounts(&requests(5))), ..Default::default() };
+    let late = till.draw(&key(), request).await.unwrap_err();
+    purse.refuse(&late, asked, clock.elapsed());
+    assert!(purse.refused(&requests(5), clock.elapsed()).is_none());
+}
+
+#[tokio::test]
+async fn what_is_given_back_here_ends_a_refusal_at_once() {
+    let till = Script::with(5, 1);
+    let (purses, clock) = purses(&till);
+    purses.reserve(&key(), &requests(1), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
+    let held = purses.reserve(&key(), &requests(4), Duration::ZERO).await.unwrap();
+    purses.reserve(&key(), &requests(2), Duration::ZERO).await.unwrap_err();
+    let draws = till.draws();
+    held.end(&spent(), Source::Byok);
+    // Near a limit, what nobody wants is given back soon.
+    clock.advance(Duration::from_millis(200));
+    while purses.inner.tell().await.unwrap() {}
+    assert_eq!(till.left(), 3);
+    let held = purses.reserve(&key(), &requests(3), Duration::ZERO).await.unwrap();
+    assert_eq!(till.draws(), draws + 1);
+    held.release();
+}
+
 #[tokio::test]
 async fn what_is_told_is_told_again_until_it_is_taken() {
     let till = Script::with(100, 1);
     let (purses, clock) = purses(&till);
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     purses.note(UsageRecord { attempts: 9, ..UsageRecord::default() });
     till.loses_answers.store(true, Ordering::SeqCst);
     assert!(purses.inner.tell().await.is_err());
@@ -226,14 +331,14 @@ async fn a_slice_whose_grant_got_lost_is_found_and_given_back() {
 async fn nothing_begins_in_a_slice_of_older_rules() {
     let till = Script::with(100, 8);
     let (purses, clock) = purses(&till);
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     let drawn = till.draws();
     clock.advance(Duration::from_millis(5));
     let as_of = clock.elapsed();
     let held = purses.reserve(&key(), &one(), as_of).await.unwrap();
     assert_eq!(till.draws(), drawn + 1);
-    held.end(&spent());
+    held.end(&spent(), Source::Byok);
     while purses.inner.tell().await.unwrap() {}
     clock.advance(Duration::from_secs(3));
     while purses.inner.tell().await.unwrap() {}
@@ -248,13 +353,13 @@ async fn a_slice_that_has_ended_admits_nothing_and_is_given_back() {
     let lost = purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap();
     let drawn = till.draws();
     clock.advance(Duration::from_secs(295));
-    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent());
+    purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap().end(&spent(), Source::Byok);
     assert_eq!(till.draws(), drawn + 1);
     drop(lost);
-    late.end(&spent());
+    late.end(&spent(), Source::Byok);
     clock.advance(Duration::from_secs(3));
     while purses.inner.tell().await.unwrap() {}
-    // Two were spent, and of the third nobody knows.
+    // Whatever became of the lost one, it was a call.
     assert_eq!(till.left(), 97);
 }
 
@@ -287,7 +392,7 @@ async fn where_nothing_is_limited_nothing_is_held() {
     for _ in 0..5 {
         let held = purses.reserve(&key(), &one(), Duration::ZERO).await.unwrap();
         assert_eq!(held.allowance_id(), None);
-        held.end(&spent());
+        held.end(&spent(), Source::Byok);
     }
     assert_eq!(till.draws(), 1);
 }

@@ -4,6 +4,7 @@
 mod echo;
 mod peer;
 mod pki;
+mod reports;
 mod services;
 
 use std::{sync::Arc, time::Duration};
@@ -48,7 +49,7 @@ async fn world(on_stream_loss: OnStreamLoss) -> World {
 fn config(pki: &Pki, broker: String, broker_name: &str) -> ClientConfig {
     ClientConfig {
         broker,
-        tls: pki.identity("proxy"),
+        tls: pki.identity("proxy").into(),
         trust_domains: TrustDomains::new(["test.internal"]).unwrap(),
         broker_id: format!("spiffe://test.internal/{broker_name}").parse().unwrap(),
         log_key: None,

@@ -66,6 +66,8 @@ pub(crate) struct Script {
     pub(crate) echoed: Vec<String>,
     pub(crate) failed: Vec<v1::FailedAttempt>,
     pub(crate) reported: Vec<v1::FailureReport>,
+    /// What reports of failures are answered with instead.
+    pub(crate) deaf: VecDeque<Status>,
 }
 
 impl Peer {

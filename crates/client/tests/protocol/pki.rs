@@ -38,7 +38,7 @@ impl Pki {
         TlsFiles {
             certificate: at("cert.pem"),
             key: at("key.pem"),
-            ca: self.directory.path().join("ca.pem"),
+            ca: self.directory.path().join("ca.pem").into(),
             crl: None,
         }
     }

@@ -95,7 +95,11 @@ impl leases_server::Leases for Peer {
     ) -> Answer<v1::ReportFailuresResponse> {
         let request = request.into_inner();
         self.session(&request.session_id)?;
-        self.script().reported.extend(request.reports);
+        let mut script = self.script();
+        if let Some(status) = script.deaf.pop_front() {
+            return Err(status);
+        }
+        script.reported.extend(request.reports);
         Ok(Response::new(v1::ReportFailuresResponse {}))
     }
 

@@ -17,6 +17,10 @@ pub struct Account {
     pub mode: Mode,
     /// What is known to have been spent.
     pub spent: Quantity,
+    /// What of `spent` was spent on managed credentials; the rest was on the tenant's own.
+    pub managed: Quantity,
+    /// What a hard account would have refused of it.
+    pub over: Over,
     /// What may have been spent by calls of which nobody knows how they ended.
     pub unknown: u64,
     /// What calls under way, and slices, may yet spend.
@@ -26,7 +30,29 @@ pub struct Account {
     /// The highest percentage of which an alert was raised.
     pub alerted: u8,
     /// What was spent when: of rolling windows only. Each bucket's start, end of counting, and sum.
-    buckets: BTreeMap<Timestamp, (Timestamp, Quantity)>,
+    buckets: BTreeMap<Timestamp, (Timestamp, Sums)>,
+}
+
+/// What was spent, and what of it is told apart.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sums {
+    /// All of it.
+    pub spent: Quantity,
+    /// What of it was spent on managed credentials.
+    pub managed: Quantity,
+    /// What of it a hard account would have refused.
+    pub over: Over,
+}
+
+/// What a shadow account granted although the cap had no room for it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Over {
+    /// How many reservations.
+    pub reservations: u64,
+    /// How many calls were made in them.
+    pub calls: u64,
+    /// What these came to.
+    pub spent: Quantity,
 }
 
 /// Where a reservation's amount stands in an account.
@@ -46,19 +72,20 @@ impl Account {
         Self { cap, mode, ..Self::default() }
     }
 
-    /// The same with what was spent when, as it was kept: each bucket's start, end of counting and sum.
+    /// The same with what was spent when, as it was kept: each bucket's start, end of counting and
+    /// sums.
     #[must_use]
     pub fn with_buckets(
         self,
-        buckets: impl IntoIterator<Item = (Timestamp, Timestamp, Quantity)>,
+        buckets: impl IntoIterator<Item = (Timestamp, Timestamp, Sums)>,
     ) -> Self {
-        let buckets = buckets.into_iter().map(|(start, leaves, sum)| (start, (leaves, sum)));
+        let buckets = buckets.into_iter().map(|(start, leaves, sums)| (start, (leaves, sums)));
         Self { buckets: buckets.collect(), ..self }
     }
 
-    /// What was spent when, in a rolling window: each bucket's start, end of counting and sum.
-    pub fn buckets(&self) -> impl Iterator<Item = (Timestamp, Timestamp, Quantity)> {
-        self.buckets.iter().map(|(start, (leaves, sum))| (*start, *leaves, *sum))
+    /// What was spent when, in a rolling window: each bucket's start, end of counting and sums.
+    pub fn buckets(&self) -> impl Iterator<Item = (Timestamp, Timestamp, Sums)> {
+        self.buckets.iter().map(|(start, (leaves, sums))| (*start, *leaves, *sums))
     }
 
     /// All that counts against the cap.
@@ -76,6 +103,17 @@ impl Account {
         self.mode == Mode::Shadow || amount <= self.room()
     }
 
+    /// Whether this much is granted although the cap has no room for it.
+    pub fn is_over(&self, amount: u64) -> bool {
+        self.mode == Mode::Shadow && amount > self.room()
+    }
+
+    /// Counts a reservation that a hard account would have refused.
+    pub fn count_over(&mut self, at: Option<Bucket>) {
+        let over = Over { reservations: 1, ..Over::default() };
+        self.add(&Sums { over, ..Sums::default() }, at);
+    }
+
     /// Reserves, if there is room; says whether it did.
     #[must_use]
     pub fn reserve(&mut self, amount: u64) -> bool {
@@ -89,19 +127,19 @@ impl Account {
     /// Puts what was spent in the place of what was held for it.
     ///
     /// What was spent beyond `covered` is spent all the same: it takes what room there is, and the
-    /// rest is an overrun, so that the sum never exceeds the cap and the excess can be seen.
-    pub fn settle(&mut self, place: Place, covered: u64, spent: Quantity, at: Option<Bucket>) {
+    /// rest is an overrun, so that the sum never exceeds the cap and the excess can be seen. What of it
+    /// was on managed credentials is the last to be an overrun.
+    pub fn settle(&mut self, place: Place, covered: u64, came: &Sums, at: Option<Bucket>) {
         self.take(place, covered);
-        let held = spent.min(Quantity::whole(covered));
-        self.spent = self.spent.plus(held);
-        let beyond = spent.less(held).rounded_up();
-        let fits = if self.mode == Mode::Shadow { beyond } else { beyond.min(self.room()) };
-        self.spent = self.spent.plus(Quantity::whole(fits));
+        let held = came.spent.min(Quantity::whole(covered));
+        let beyond = came.spent.less(held).rounded_up();
+        let room = self.cap.saturating_sub(self.spent.plus(held).rounded_up());
+        let room = room.saturating_sub(self.unknown).saturating_sub(self.reserved);
+        let fits = if self.mode == Mode::Shadow { beyond } else { beyond.min(room) };
         self.overrun = self.overrun.saturating_add(beyond - fits);
-        if let Some(Bucket { start, leaves }) = at {
-            let (_, sum) = self.buckets.entry(start).or_insert((leaves, Quantity::default()));
-            *sum = sum.plus(held).plus(Quantity::whole(fits));
-        }
+        let spent = held.plus(Quantity::whole(fits));
+        let over = Over { spent: came.over.spent.min(spent), ..came.over };
+        self.add(&Sums { spent, managed: came.managed.min(spent), over }, at);
     }
 
     /// Gives back what was held and not spent.
@@ -120,8 +158,10 @@ impl Account {
         while let Some(oldest) = self.buckets.first_entry()
             && oldest.get().0 <= now
         {
-            let (_, sum) = oldest.remove();
-            self.spent = self.spent.less(sum);
+            let (_, sums) = oldest.remove();
+            self.spent = self.spent.less(sums.spent);
+            self.managed = self.managed.less(sums.managed);
+            self.over = self.over.less(&sums.over);
         }
         self.alerted = self.alerted.min(self.percent());
     }
@@ -148,11 +188,50 @@ impl Account {
         u8::try_from(percent).unwrap_or(u8::MAX)
     }
 
+    fn add(&mut self, sums: &Sums, at: Option<Bucket>) {
+        self.spent = self.spent.plus(sums.spent);
+        self.managed = self.managed.plus(sums.managed);
+        self.over = self.over.plus(&sums.over);
+        if let Some(Bucket { start, leaves }) = at {
+            let (_, all) = self.buckets.entry(start).or_insert((leaves, Sums::default()));
+            *all = Sums {
+                spent: all.spent.plus(sums.spent),
+                managed: all.managed.plus(sums.managed),
+                over: all.over.plus(&sums.over),
+            };
+        }
+    }
+
     fn take(&mut self, place: Place, amount: u64) {
         match place {
             Place::Reserved => self.reserved = self.reserved.saturating_sub(amount),
             Place::Unknown => self.unknown = self.unknown.saturating_sub(amount),
             Place::Gone => {}
+        }
+    }
+}
+
+impl Sums {
+    /// This much of a tenant's own, and nothing over.
+    pub fn own(spent: Quantity) -> Self {
+        Self { spent, ..Self::default() }
+    }
+}
+
+impl Over {
+    fn plus(&self, more: &Self) -> Self {
+        Self {
+            reservations: self.reservations.saturating_add(more.reservations),
+            calls: self.calls.saturating_add(more.calls),
+            spent: self.spent.plus(more.spent),
+        }
+    }
+
+    fn less(&self, gone: &Self) -> Self {
+        Self {
+            reservations: self.reservations.saturating_sub(gone.reservations),
+            calls: self.calls.saturating_sub(gone.calls),
+            spent: self.spent.less(gone.spent),
         }
     }
 }
@@ -185,7 +264,7 @@ mod tests {
     fn what_costs_more_than_its_worst_case_is_an_overrun_and_not_an_excess() {
         let mut account = Account::new(100, Mode::Hard);
         assert!(account.reserve(90));
-        account.settle(Place::Reserved, 90, Quantity::whole(115), None);
+        account.settle(Place::Reserved, 90, &Sums::own(Quantity::whole(115)), None);
         assert_eq!((account.used(), account.overrun), (100, 15));
         assert!(!account.reserve(1));
     }
@@ -195,11 +274,11 @@ mod tests {
         let mut account = Account::new(11, Mode::Hard);
         for _ in 0..25 {
             assert!(account.reserve(1));
-            account.settle(Place::Reserved, 1, Quantity::from_parts(0, 400_000), None);
+            account.settle(Place::Reserved, 1, &Sums::own(Quantity::from_parts(0, 400_000)), None);
         }
         assert_eq!((account.spent, account.room()), (Quantity::whole(10), 1));
         assert!(account.reserve(1));
-        account.settle(Place::Reserved, 1, Quantity::from_parts(0, 1), None);
+        account.settle(Place::Reserved, 1, &Sums::own(Quantity::from_parts(0, 1)), None);
         assert!(!account.reserve(1), "a millionth of the last unit is spent");
     }
 
@@ -207,8 +286,36 @@ mod tests {
     fn a_shadow_counts_and_refuses_nothing() {
         let mut account = Account::new(1, Mode::Shadow);
         assert!(account.reserve(5));
-        account.settle(Place::Reserved, 5, Quantity::whole(7), None);
+        account.settle(Place::Reserved, 5, &Sums::own(Quantity::whole(7)), None);
         assert_eq!((account.used(), account.overrun, account.room()), (7, 0, 0));
+    }
+
+    #[test]
+    fn what_a_hard_account_would_have_refused_is_counted_and_rolls_away() {
+        let minute = Duration::from_mins(1);
+        let bucket = Some(Bucket::of(minute, Timestamp::from_millis(5_000)));
+        let mut account = Account::new(10, Mode::Shadow);
+        assert!(!account.is_over(10) && account.is_over(11));
+        account.count_over(bucket);
+        let spent = Quantity::whole(11);
+        let over = Over { reservations: 0, calls: 2, spent };
+        let came = Sums { spent, managed: Quantity::whole(4), over };
+        account.settle(Place::Gone, 0, &came, bucket);
+        assert_eq!(account.over, Over { reservations: 1, calls: 2, spent });
+        assert_eq!((account.spent, account.managed), (spent, Quantity::whole(4)));
+        account.roll(Timestamp::from_millis(66_000));
+        assert_eq!(account, Account::new(10, Mode::Shadow));
+        assert!(!Account::new(10, Mode::Hard).is_over(11), "a hard one refuses");
+    }
+
+    #[test]
+    fn what_was_managed_is_never_more_than_what_was_spent() {
+        let mut account = Account::new(10, Mode::Hard);
+        assert!(account.reserve(10));
+        let (spent, managed) = (Quantity::whole(14), Quantity::whole(12));
+        account.settle(Place::Reserved, 10, &Sums { managed, ..Sums::own(spent) }, None);
+        assert_eq!((account.spent, account.managed), (Quantity::whole(10), Quantity::whole(10)));
+        assert_eq!(account.overrun, 4);
     }
 
     #[test]
@@ -217,7 +324,7 @@ mod tests {
         let alerts = [50, 80, 100];
         let mut spend = |amount| {
             assert!(account.reserve(amount));
-            account.settle(Place::Reserved, amount, Quantity::whole(amount), None);
+            account.settle(Place::Reserved, amount, &Sums::own(Quantity::whole(amount)), None);
             account.alert(&alerts)
         };
         assert_eq!(spend(99), None);
@@ -234,7 +341,12 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
         let mut account = Account::new(10, Mode::Hard);
         assert!(account.reserve(4));
-        account.settle(Place::Reserved, 4, Quantity::whole(4), Some(Bucket::of(minute, at(5))));
+        account.settle(
+            Place::Reserved,
+            4,
+            &Sums::own(Quantity::whole(4)),
+            Some(Bucket::of(minute, at(5))),
+        );
         account.roll(at(65));
         assert_eq!(account.room(), 6, "a call at 5.9 s is not a minute old");
         assert_eq!(account.next_room(), Some(at(66)));

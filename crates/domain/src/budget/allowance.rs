@@ -1,5 +1,5 @@
 use crate::{
-    Timestamp,
+    Source, Timestamp,
     budget::{Amounts, Settlement, Spending, Unit},
 };
 
@@ -14,6 +14,7 @@ pub struct Allowance {
     covered: Amounts,
     returned: Amounts,
     spent: Spending,
+    managed: Spending,
     sequence: u64,
     told: bool,
     ends_at: Timestamp,
@@ -35,6 +36,7 @@ impl Allowance {
             covered: Amounts::default(),
             returned: Amounts::default(),
             spent: Spending::default(),
+            managed: Spending::default(),
             sequence: 0,
             told: true,
             ends_at,
@@ -53,22 +55,35 @@ impl Allowance {
         Some(Ticket(need))
     }
 
-    /// Settles a call. What it took beyond its worst case comes out of what is free.
-    pub fn end(&mut self, Ticket(held): Ticket, spent: &Spending) {
+    /// Settles a call on a credential of this source. What it took beyond its worst case comes out of
+    /// what is free.
+    pub fn end(&mut self, Ticket(held): Ticket, spent: &Spending, source: Source) {
         let all = self.free.plus(&held);
         let covered = all.each(|unit, all| spent.of(unit).rounded_up().min(all));
         self.free = all.less(&covered);
         self.covered = self.covered.plus(&covered);
-        self.spent = self.spent.plus(spent);
+        self.count(spent, source);
         self.told = false;
     }
 
-    /// Leaves a call's amount held, since nobody knows what it took; only that it is not under way any
-    /// more is known. When the slice expires, that becomes what is unknown of it.
-    pub fn lose(&mut self, Ticket(held): Ticket) {
-        let concurrent = held.of(Unit::Concurrent);
-        let free = self.free.of(Unit::Concurrent).saturating_add(concurrent);
-        self.free = self.free.with(Unit::Concurrent, free);
+    /// Leaves a call's amount held, since nobody knows what it took; when the slice expires, that becomes
+    /// what is unknown of it. Of the units that are `known`, `spent` is what it took; that it is not
+    /// under way any more is always known.
+    pub fn lose(&mut self, Ticket(held): Ticket, known: &[Unit], spent: &Spending, source: Source) {
+        let is_known = |unit| unit == Unit::Concurrent || known.contains(&unit);
+        let settled = held.each(|unit, held| if is_known(unit) { held } else { 0 });
+        let covered = settled.each(|unit, held| spent.of(unit).rounded_up().min(held));
+        self.free = self.free.plus(&settled.less(&covered));
+        self.covered = self.covered.plus(&covered);
+        self.count(spent, source);
+        self.told &= *spent == Spending::default();
+    }
+
+    fn count(&mut self, spent: &Spending, source: Source) {
+        self.spent = self.spent.plus(spent);
+        if source.is_managed() {
+            self.managed = self.managed.plus(spent);
+        }
     }
 
     /// Gives back all that no call holds.
@@ -86,8 +101,8 @@ impl Allowance {
         }
         self.told = true;
         self.sequence += 1;
-        let Self { sequence, covered, returned, spent, .. } = *self;
-        Some(Settlement { sequence, covered, returned, spent })
+        let Self { sequence, covered, returned, spent, managed, .. } = *self;
+        Some(Settlement { sequence, covered, returned, spent, managed })
     }
 
     /// What no call holds.
@@ -128,18 +143,33 @@ mod tests {
         assert_eq!(allowance.begin(&call(5), now), None);
         let two = allowance.begin(&call(4), now).unwrap();
         assert_eq!(allowance.begin(&call(0), now), None, "two are under way");
-        allowance.end(one, &spent(1_500_000));
-        allowance.lose(two);
+        allowance.end(one, &spent(1_500_000), Source::Byok);
+        allowance.lose(two, &[], &Spending::default(), Source::Byok);
         assert_eq!(
             (allowance.free().of(Unit::Money), allowance.free().of(Unit::Concurrent)),
             (4, 2)
         );
         let report = allowance.report().unwrap();
         assert_eq!((report.sequence, report.covered.of(Unit::Money)), (1, 2));
-        assert_eq!(report.spent, spent(1_500_000));
+        assert_eq!((report.spent, report.managed), (spent(1_500_000), Spending::default()));
         assert_eq!(allowance.report(), None);
         allowance.give_back();
         assert_eq!(allowance.report().unwrap().returned.of(Unit::Money), 4);
+    }
+
+    #[test]
+    fn of_a_call_that_is_lost_what_is_known_is_settled() {
+        let granted = Amounts::default().with(Unit::Money, 10).with(Unit::Requests, 5);
+        let mut allowance = Allowance::new(&granted, &[Unit::Money, Unit::Requests], SOON);
+        let lost = allowance.begin(&call(6), Timestamp::from_millis(0)).unwrap();
+        let spent = Spending { requests: 1, ..Spending::default() };
+        allowance.lose(lost, &[Unit::Requests], &spent, Source::Byok);
+        allowance.give_back();
+        let report = allowance.report().unwrap();
+        assert_eq!((report.spent, report.covered.of(Unit::Requests)), (spent, 1));
+        assert_eq!(report.returned.of(Unit::Requests), 4);
+        // Of ten, six may have been spent.
+        assert_eq!((report.covered.of(Unit::Money), report.returned.of(Unit::Money)), (0, 4));
     }
 
     #[test]
@@ -152,7 +182,9 @@ mod tests {
         let mut allowance = allowance(10);
         let ticket = allowance.begin(&call(1), Timestamp::from_millis(0)).unwrap();
         assert_eq!(ticket.0.of(Unit::InputTokens), 0);
-        allowance.end(ticket, &spent(1));
-        assert_eq!(allowance.report().unwrap().covered.of(Unit::InputTokens), 0);
+        allowance.end(ticket, &spent(1), Source::Managed);
+        let report = allowance.report().unwrap();
+        assert_eq!(report.covered.of(Unit::InputTokens), 0);
+        assert_eq!(report.managed, spent(1));
     }
 }

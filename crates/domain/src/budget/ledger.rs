@@ -5,8 +5,8 @@ use thiserror::Error;
 use crate::{
     Timestamp, Uid,
     budget::{
-        Account, AccountKey, Amounts, Budget, Limit, Mode, Place, Reservation, ReservationState,
-        Settlement, Spending, Unit, account::Bucket,
+        Account, AccountKey, Amounts, Budget, Hold, Limit, Over, Place, Reservation,
+        ReservationState, Settlement, Spending, Sums, Unit, account::Bucket,
     },
 };
 
@@ -106,7 +106,7 @@ impl Ledger {
         }
         let Some(reservation) = self.reservations.remove(&id) else { return false };
         let rest = reservation.rest();
-        for (key, place) in &reservation.holds {
+        for Hold { key, place, .. } in &reservation.holds {
             if let Some(account) = self.accounts.get_mut(key) {
                 account.release(*place, rest.of(key.unit));
             }
@@ -121,8 +121,8 @@ impl Ledger {
         match (reservation.state, reservation.expired_at) {
             (ReservationState::Open, _) => Some(reservation.expires_at),
             (ReservationState::Unknown, Some(expired_at)) => {
-                let unknown = reservation.holds.iter().filter(|it| it.1 == Place::Unknown);
-                let lengths = unknown.filter_map(|(key, _)| rolling(&self.budgets, key));
+                let unknown = reservation.holds.iter().filter(|it| it.place == Place::Unknown);
+                let lengths = unknown.filter_map(|it| rolling(&self.budgets, &it.key));
                 lengths.map(|length| Bucket::of(length, expired_at).leaves()).min()
             }
             (ReservationState::Unknown | ReservationState::Closed, _) => None,
@@ -159,26 +159,34 @@ impl Ledger {
             let granted = need.each(|unit, need| {
                 let sizes = keys.iter().filter(|key| key.unit == unit);
                 let sizes = sizes.filter_map(|key| self.accounts.get(key)).map(|account| {
-                    let room = if account.mode == Mode::Shadow { u64::MAX } else { account.room() };
+                    let room = if account.is_over(need) { u64::MAX } else { account.room() };
                     slice_size(room, need, wanted.of(unit))
                 });
                 sizes.min().unwrap_or(0)
             });
-            for key in &keys {
-                let account = self.accounts.get_mut(key);
+            let mut holds = Vec::with_capacity(keys.len());
+            for key in keys {
+                let Some(account) = self.accounts.get_mut(&key) else { continue };
+                // A slice is within the room or was needed beyond it, never a part of both.
+                let over = account.is_over(need.of(key.unit));
+                if over {
+                    account.count_over(bucket(&self.budgets, &key, now));
+                }
                 // There is room: it was looked for above.
-                let _ = account.is_some_and(|account| account.reserve(granted.of(key.unit)));
+                let _ = account.reserve(granted.of(key.unit));
+                holds.push(Hold { key, place: Place::Reserved, over });
             }
             let reservation = Reservation {
                 granted,
                 covered: Amounts::default(),
                 returned: Amounts::default(),
                 spent: Spending::default(),
+                managed: Spending::default(),
                 sequence: 0,
                 expires_at,
                 expired_at: None,
                 state: ReservationState::Open,
-                holds: keys.into_iter().map(|key| (key, Place::Reserved)).collect(),
+                holds,
             };
             self.reservations.insert(id, reservation);
         }
@@ -200,27 +208,35 @@ impl Ledger {
         {
             return Ok(Settled::Before);
         }
-        let spent = settlement.spent.since(&reservation.spent).ok_or(LedgerError::Contradiction)?;
+        let managed = settlement.managed.since(&reservation.managed);
+        let grown = settlement.spent.since(&reservation.spent).zip(managed);
+        let (spent, managed) = grown.ok_or(LedgerError::Contradiction)?;
         let given = settlement.covered.plus(&settlement.returned);
         if !reservation.covered.is_within(&settlement.covered)
             || !reservation.returned.is_within(&settlement.returned)
             || !given.is_within(&reservation.granted)
+            || spent.since(&managed).is_none()
         {
             return Err(LedgerError::Contradiction);
         }
         let covered = settlement.covered.less(&reservation.covered);
         let returned = settlement.returned.less(&reservation.returned);
-        for (key, place) in &reservation.holds {
+        for Hold { key, place, over } in &reservation.holds {
             let Some(account) = self.accounts.get_mut(key) else { continue };
             if *place != Place::Gone {
                 let bucket = bucket(&self.budgets, key, now);
-                account.settle(*place, covered.of(key.unit), spent.of(key.unit), bucket);
-                account.release(*place, returned.of(key.unit));
+                let unit = key.unit;
+                let calls = Over { calls: spent.requests, spent: spent.of(unit), reservations: 0 };
+                let over = if *over { calls } else { Over::default() };
+                let came = Sums { spent: spent.of(unit), managed: managed.of(unit), over };
+                account.settle(*place, covered.of(unit), &came, bucket);
+                account.release(*place, returned.of(unit));
             }
         }
         reservation.covered = settlement.covered;
         reservation.returned = settlement.returned;
         reservation.spent = settlement.spent;
+        reservation.managed = settlement.managed;
         reservation.sequence = settlement.sequence;
         if reservation.is_spent_up() {
             reservation.state = ReservationState::Closed;
@@ -236,7 +252,7 @@ impl Ledger {
                 continue;
             }
             let rest = reservation.rest();
-            for (key, place) in &mut reservation.holds {
+            for Hold { key, place, .. } in &mut reservation.holds {
                 let Some(account) = self.accounts.get_mut(key) else { continue };
                 if key.unit == Unit::Concurrent {
                     account.release(*place, rest.of(key.unit));
@@ -255,12 +271,13 @@ impl Ledger {
         }
     }
 
-    /// Replaces what is unknown of a reservation by what it turned out to be, and gives back the
-    /// rest.
+    /// Replaces what is unknown of a reservation by what it turned out to be, and what of that was on
+    /// managed credentials, and gives back the rest.
     pub fn reconcile(
         &mut self,
         id: Uid,
         found: &Spending,
+        managed: &Spending,
         now: Timestamp,
     ) -> Result<Settled, LedgerError> {
         let reservation = self.reservations.get(&id).ok_or(LedgerError::NoSuchReservation)?;
@@ -276,6 +293,7 @@ impl Ledger {
             covered: reservation.covered.plus(&covered),
             returned: reservation.returned.plus(&rest.less(&covered)),
             spent: reservation.spent.plus(found),
+            managed: reservation.managed.plus(managed),
         };
         self.settle(id, &last, now)
     }
@@ -291,7 +309,7 @@ impl Ledger {
         for reservation in self.reservations.values_mut() {
             let Some(expired_at) = reservation.expired_at else { continue };
             let rest = reservation.rest();
-            for (key, place) in &mut reservation.holds {
+            for Hold { key, place, .. } in &mut reservation.holds {
                 let Some(length) = rolling(&self.budgets, key) else { continue };
                 if *place == Place::Unknown && Bucket::of(length, expired_at).leaves() <= now {
                     if let Some(account) = self.accounts.get_mut(key) {

@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    Cost, Timestamp, Uid,
+    Cost, Source, Timestamp, Uid,
     budget::{
-        Account, Allowance, Amounts, Budget, BudgetHolder, Ledger, LedgerError, Limit, Mode,
-        Period, Place, RateLimits, RateView, ReservationState, Settled, Settlement, Spending,
-        Ticket, Unit, Zone,
+        Account, Allowance, Amounts, Budget, BudgetHolder, Hold, Ledger, LedgerError, Limit, Mode,
+        Over, Period, Place, RateLimits, RateView, ReservationState, Settled, Settlement, Spending,
+        Sums, Ticket, Unit, Zone,
     },
 };
 
@@ -50,7 +50,7 @@ fn find_fault(ledger: &Ledger) -> Option<String> {
     let mut held: BTreeMap<_, (u64, u64)> = BTreeMap::new();
     for (_, reservation) in ledger.reservations() {
         let rest = reservation.rest();
-        for (key, place) in &reservation.holds {
+        for Hold { key, place, .. } in &reservation.holds {
             let sums = held.entry(*key).or_default();
             match place {
                 Place::Reserved => sums.0 += rest.of(key.unit),
@@ -63,7 +63,9 @@ fn find_fault(ledger: &Ledger) -> Option<String> {
         let (reserved, unknown) = held.get(key).copied().unwrap_or_default();
         let open = crate::Quantity::whole(account.unknown + account.reserved);
         let fits = account.spent.plus(open) <= crate::Quantity::whole(account.cap);
-        let sound = (account.mode == Mode::Shadow || fits)
+        let parts = account.managed.max(account.over.spent) <= account.spent;
+        let sound = parts
+            && (account.mode == Mode::Shadow || fits)
             && (account.reserved, account.unknown) == (reserved, unknown);
         (!sound).then(|| format!("{key:?} is {account:?}, held {reserved} and {unknown}"))
     })
@@ -117,7 +119,7 @@ fn a_ledger_whose_settlements_count_twice_is_caught() {
     let (_, account) = ledger.accounts().next().unwrap();
     let mut twice = account.clone();
     for _ in 0..3 {
-        twice.settle(Place::Reserved, 0, crate::Quantity::whole(30), None);
+        twice.settle(Place::Reserved, 0, &Sums::own(crate::Quantity::whole(30)), None);
     }
     assert_eq!(twice.overrun, 20, "even then the cap holds, and what is wrong can be seen");
     assert_eq!(ledger.settle(id(9), &again, at(2)), Ok(Settled::Before));
@@ -232,10 +234,10 @@ impl Run {
         let spent = spending(most * part / 1000);
         self.truth = self.truth.plus(spent.cost);
         if lost {
-            holder.allowance.lose(ticket);
+            holder.allowance.lose(ticket, &[], &Spending::default(), Source::Byok);
             holder.unsaid = holder.unsaid.plus(&spent);
         } else {
-            holder.allowance.end(ticket, &spent);
+            holder.allowance.end(ticket, &spent, Source::Managed);
         }
     }
 
@@ -285,9 +287,10 @@ impl Run {
         self.ledger.expire(at(self.now));
         self.ledger.roll(at(self.now));
         if self.forgetful {
+            let own = Spending::default();
             let dead: Vec<_> = self.lost.keys().copied().collect();
             for id in dead {
-                let _ = self.ledger.reconcile(id, &Spending::default(), at(self.now));
+                let _ = self.ledger.reconcile(id, &own, &own, at(self.now));
             }
         }
     }
@@ -295,7 +298,7 @@ impl Run {
     fn reconcile(&mut self) {
         let Some((&id, _)) = self.lost.iter().next() else { return };
         let found = self.lost[&id];
-        match self.ledger.reconcile(id, &found, at(self.now)) {
+        match self.ledger.reconcile(id, &found, &Spending::default(), at(self.now)) {
             Err(LedgerError::NotExpired) => {}
             settled => {
                 settled.unwrap();
@@ -309,7 +312,7 @@ impl Run {
         while let Some(mut holder) = self.holders.pop() {
             for (ticket, most) in std::mem::take(&mut holder.calls) {
                 self.truth = self.truth.plus(Cost::from_picos(most));
-                holder.allowance.end(ticket, &spending(most));
+                holder.allowance.end(ticket, &spending(most), Source::Byok);
             }
             holder.allowance.give_back();
             holder.sent.extend(holder.allowance.report());

@@ -25,6 +25,8 @@ pub struct Reservation {
     pub returned: Amounts,
     /// What has been spent.
     pub spent: Spending,
+    /// What of it was spent on managed credentials.
+    pub managed: Spending,
     /// The last settlement's number; 0 when there was none.
     pub sequence: u64,
     /// When it is unknown what became of it, unless it was settled.
@@ -33,8 +35,19 @@ pub struct Reservation {
     pub expired_at: Option<Timestamp>,
     /// How far it is.
     pub state: ReservationState,
-    /// The accounts, and where in them the rest stands.
-    pub holds: Vec<(AccountKey, Place)>,
+    /// What it holds of which accounts.
+    pub holds: Vec<Hold>,
+}
+
+/// A reservation's part in one account.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hold {
+    /// The account.
+    pub key: AccountKey,
+    /// Where in it the rest stands.
+    pub place: Place,
+    /// Whether it was granted although the cap had no room for it, as a shadow does.
+    pub over: bool,
 }
 
 /// How far a reservation is.
@@ -63,6 +76,8 @@ pub struct Settlement {
     pub returned: Amounts,
     /// What was spent.
     pub spent: Spending,
+    /// What of it was spent on managed credentials.
+    pub managed: Spending,
 }
 
 impl Reservation {
@@ -74,14 +89,15 @@ impl Reservation {
     /// Whether no account holds anything for it any more.
     pub(crate) fn is_spent_up(&self) -> bool {
         let rest = self.rest();
-        self.holds.iter().all(|(key, place)| *place == Place::Gone || rest.of(key.unit) == 0)
+        self.holds.iter().all(|hold| hold.place == Place::Gone || rest.of(hold.key.unit) == 0)
     }
 }
 
 impl Settlement {
-    /// The only settlement of a reservation that was made for one call.
+    /// The only settlement of a reservation that was made for one call with a tenant's own credential.
     pub fn of_call(granted: &Amounts, spent: Spending) -> Self {
         let covered = granted.each(|unit, held| spent.of(unit).rounded_up().min(held));
-        Self { sequence: 1, covered, returned: granted.less(&covered), spent }
+        let (returned, managed) = (granted.less(&covered), Spending::default());
+        Self { sequence: 1, covered, returned, spent, managed }
     }
 }

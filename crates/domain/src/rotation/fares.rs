@@ -33,7 +33,8 @@ impl Fare {
             | Failure::ProviderTrouble
             | Failure::TimedOut
             | Failure::Unreachable
-            | Failure::CallersFault => return,
+            | Failure::CallersFault
+            | Failure::SecretInAnswer => return,
         };
         *count = count.saturating_add(1);
     }

@@ -93,6 +93,21 @@ pub enum Step {
 }
 
 impl Because {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::CustomEndpoint,
+        Self::NamedByPath,
+        Self::NamedInModel,
+        Self::Detected,
+        Self::OnlyOneHeld,
+        Self::Preferred,
+        Self::FixedOrder,
+        Self::Managed,
+        Self::Keyless,
+        Self::Fallback,
+        Self::LastResort,
+    ];
+
     /// The word on responses, metrics and records.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,7 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    net::{Ipv6Addr, SocketAddrV6},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use tokio::net::TcpListener;
@@ -165,6 +168,55 @@ async fn a_service_does_not_call_its_own_listener() {
     let (connector, _) = connector(&origin, &["127.0.0.0/8"], &[&[own]]);
     connector.exit.rules.listening_on(own);
     assert_eq!(connect(&connector, &origin).await, Err("blocked_address"));
+}
+
+#[tokio::test]
+async fn a_connection_that_leads_back_here_is_not_used() {
+    for dialled in ["127.0.0.1", "127.0.0.2"] {
+        let listener = TcpListener::bind((dialled, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let origin = format!("http://{address}");
+        let (connector, _) = connector(&origin, &["127.0.0.0/8"], &[&[]]);
+        assert_eq!(connect(&connector, &origin).await, Ok(()));
+        // The service listens at every address, so none of them is the one that the rules know.
+        let everywhere = SocketAddr::new("0.0.0.0".parse().unwrap(), address.port());
+        connector.exit.rules.listening_on(everywhere);
+        assert!(connector.exit.rules.permits(address));
+        assert_eq!(connect(&connector, &origin).await, Err("loop"), "{dialled}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_someone_else_than_was_dialled_is_not_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let reached = listener.local_addr().unwrap();
+    let origin = format!("http://{reached}");
+    let (connector, _) = connector(&origin, &["127.0.0.0/8"], &[&[]]);
+    let other_port = SocketAddr::new(reached.ip(), reached.port().wrapping_add(1));
+    let other_host = SocketAddr::new("127.0.0.2".parse().unwrap(), reached.port());
+    for (dialled, expected) in [
+        (&[other_host, reached][..], Ok(())),
+        (&[other_host, other_port], Err("blocked_address")),
+        (&[], Err("blocked_address")),
+    ] {
+        let tcp = TcpStream::connect(reached).await.unwrap();
+        let checked = connector.checked(tcp, dialled).map(drop).map_err(|error| error.word());
+        assert_eq!(checked, expected, "{dialled:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_answers_is_compared_with_who_was_dialled_on_the_way_out() {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let origin = format!("http://six.example:{port}");
+    // A label that the connection itself does not have: the nearest thing to another end that a machine
+    // can be made to show without touching its network.
+    for (label, expected) in [(0, Ok(())), (7, Err("blocked_address"))] {
+        let dialled = SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, label, 0).into();
+        let (connector, _) = connector(&origin, &["::1/128"], &[&[dialled]]);
+        assert_eq!(connect(&connector, &origin).await, expected);
+    }
 }
 
 #[tokio::test]

@@ -85,8 +85,25 @@ fn between<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     Some(inside.trim()).filter(|inside| !inside.is_empty())
 }
 
+/// Whether it is the times of a signature that are refused, with the words that are used for a wrong
+/// secret too. AWS takes a signature that is at most a quarter of an hour off.
+pub(crate) fn blames_the_clock(answer: &Response<Bytes>) -> bool {
+    let text = String::from_utf8_lossy(answer.body());
+    let says = between(&text, "Message").unwrap_or_default();
+    match between(&text, "Code").unwrap_or_default() {
+        "RequestExpired" => true,
+        "SignatureDoesNotMatch" | "InvalidSignatureException" => {
+            says.starts_with("Signature expired") || says.starts_with("Signature not yet current")
+        }
+        _ => false,
+    }
+}
+
 fn refusal(answer: &Response<Bytes>, signs: Signs) -> ExchangeError {
     let status = answer.status().as_u16();
+    if blames_the_clock(answer) {
+        return ExchangeError::Clock;
+    }
     let text = String::from_utf8_lossy(answer.body());
     let code = between(&text, "Code").unwrap_or_default();
     let verdict = match code {
@@ -97,11 +114,8 @@ fn refusal(answer: &Response<Bytes>, signs: Signs) -> ExchangeError {
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
         | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "MissingAuthenticationToken"
         | "ExpiredToken"
-        | "ExpiredTokenException"
-        | "RequestExpired" => Verdict::Invalid,
+        | "ExpiredTokenException" => Verdict::Invalid,
         // The role is not there, or does not trust whoever asks, or not with this external id.
         "AccessDenied" | "AccessDeniedException" | "RegionDisabledException" => {
             Verdict::RegionOrPermission
@@ -136,14 +150,24 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, code: &str, signs: Signs, expected: &str) {
+        says(status, code, "", signs, expected);
+    }
+
+    #[track_caller]
+    fn says(status: u16, code: &str, message: &str, signs: Signs, expected: &str) {
         let body = format!(
             "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender\
-             </Type><Code>{code}</Code><Message>wJalr</Message></Error></ErrorResponse>"
+             </Type><Code>{code}</Code><Message>{message} wJalr</Message></Error></ErrorResponse>"
         );
         let answer = Response::builder().status(status).body(Bytes::from(body)).unwrap();
         let error = refusal(&answer, signs);
-        let own = matches!(error, ExchangeError::OwnIdentity { .. });
-        let found = if own { "own identity" } else { error.verdict().as_str() };
+        let found = if matches!(error, ExchangeError::OwnIdentity { .. }) {
+            "own identity"
+        } else if matches!(error, ExchangeError::Clock) {
+            "clock"
+        } else {
+            error.verdict().as_str()
+        };
         assert_eq!(found, expected, "{code}");
         assert!(!error.to_string().contains("wJalr"));
     }
@@ -161,6 +185,23 @@ mod tests {
         check(400, "Throttling", Signs::Customer, "unreachable");
         check(503, "ServiceUnavailable", Signs::Customer, "unreachable");
         check(403, "", Signs::Customer, "region_or_permission");
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_condemns_no_key() {
+        for signs in [Signs::Broker, Signs::Customer] {
+            for code in ["SignatureDoesNotMatch", "InvalidSignatureException"] {
+                let late =
+                    "Signature expired: 20260102T030405Z is now earlier than 20260102T040405Z";
+                let early = "Signature not yet current: 20260102T030405Z is still later than";
+                says(403, code, late, signs, "clock");
+                says(403, code, early, signs, "clock");
+            }
+            check(400, "RequestExpired", signs, "clock");
+        }
+        let wrong =
+            "The request signature we calculated does not match the signature you provided.";
+        says(403, "SignatureDoesNotMatch", wrong, Signs::Customer, "invalid");
     }
 
     #[test]

@@ -138,6 +138,46 @@ async fn callers_of_one_credential_wait_in_bounded_number() {
 }
 
 #[tokio::test]
+async fn a_token_service_that_hangs_for_many_keeps_nobody_from_another() {
+    let world = world();
+    let _gate = world.courier.hold();
+    let mut hanging = JoinSet::new();
+    for credential in 0..20u8 {
+        for _ in 0..100 {
+            let exchange = Arc::clone(&world.exchange);
+            let credential = Uid::from_bytes([credential; 16]);
+            let of = CredentialVersion { credential, version: 1 };
+            hanging.spawn(async move { exchange.token(&of, entra()).await.map(drop) });
+        }
+    }
+    while world.courier.seen().len() < 20 {
+        world.courier.arrived.notified().await;
+    }
+    world.settle().await;
+    // The control: there are more than may wait, and those were told so at once.
+    let mut refused = 0;
+    while let Some(told) = hanging.try_join_next() {
+        assert!(matches!(told.unwrap(), Err(ExchangeError::Busy)));
+        refused += 1;
+    }
+    assert_eq!(refused, 2000 - 20 - 128);
+
+    world.courier.let_go();
+    let admin = || order("openrouter", CredentialKind::AdminKey, "", "sk-or-v1-admin");
+    let mut others = JoinSet::new();
+    for _ in 0..50 {
+        let exchange = Arc::clone(&world.exchange);
+        others.spawn(async move { exchange.token(&version("acme", 1), admin()).await });
+    }
+    while let Some(token) = others.join_next().await {
+        assert_eq!(text(&token.unwrap().unwrap()), "key-1");
+    }
+    // Nor from the same one with another credential, once it answers that.
+    assert_eq!(world.token(&version("globex", 1)).await.unwrap(), "token-2");
+    assert!(hanging.try_join_next().is_none());
+}
+
+#[tokio::test]
 async fn the_next_token_is_made_before_the_last_ends_and_nobody_waits_for_it() {
     let world = world();
     let of = version("acme", 1);

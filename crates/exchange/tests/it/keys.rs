@@ -86,7 +86,7 @@ async fn a_key_is_deleted_by_its_name_where_the_provider_can() {
 #[tokio::test]
 async fn a_refusal_says_whose_fault_it_is() {
     for (status, verdict) in [
-        (401, "invalid"),
+        (401, "region_or_permission"),
         (402, "no_quota"),
         (403, "region_or_permission"),
         (404, "region_or_permission"),
@@ -99,6 +99,21 @@ async fn a_refusal_says_whose_fault_it_is() {
         });
         let error = mint(&courier, &credential("openrouter")).await.unwrap_err();
         assert_eq!(word(&error, &[ADMIN]), verdict, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn only_what_a_provider_says_of_the_key_condemns_it() {
+    for (slug, body, verdict) in [
+        ("openai", json!({ "error": { "code": "invalid_api_key" } }), "invalid"),
+        ("openrouter", json!({ "error": { "code": 401 } }), "invalid"),
+        ("openai", json!({ "error": { "code": "ip_not_authorized" } }), "region_or_permission"),
+        ("xai", json!("<html>no</html>"), "region_or_permission"),
+    ] {
+        let told = body.to_string();
+        let courier = Scripted::new(move |_| world::json(401, &body));
+        let error = mint(&courier, &credential(slug)).await.unwrap_err();
+        assert_eq!(word(&error, &[ADMIN]), verdict, "{slug} {told}");
     }
 }
 

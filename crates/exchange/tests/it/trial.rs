@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use domain::{Clock, Secret};
-use exchange::{Courier, Minter, Trial};
+use exchange::{Courier, Finding, Minter, Obstacle, Trial};
 use http::{Method, Request, header::AUTHORIZATION};
 use providers::{Catalogue, CredentialKind, Settings, Verdict};
 use serde_json::json;
@@ -17,6 +17,15 @@ async fn try_out(
     settings: &str,
     secret: &str,
 ) -> Verdict {
+    find_out(courier, (slug, kind), settings, secret).await.verdict
+}
+
+async fn find_out(
+    courier: &Arc<Scripted>,
+    (slug, kind): (&str, CredentialKind),
+    settings: &str,
+    secret: &str,
+) -> Finding {
     let catalogue = Catalogue::builtin().unwrap();
     let settings: Settings =
         settings.split_whitespace().map(|pair| pair.split_once('=').unwrap()).collect();
@@ -83,7 +92,9 @@ async fn what_is_exchanged_is_exchanged_first_and_the_token_is_tried() {
             "GET https://r.openai.azure.com/openai/v1/models",
         ]
     );
-    assert_eq!(try_out(&entra("bad"), kind, settings, "a-secret").await, Verdict::Invalid);
+    // The secret has made the token: that the resource does not take it is a matter of roles.
+    let found = try_out(&entra("bad"), kind, settings, "a-secret").await;
+    assert_eq!(found, Verdict::RegionOrPermission);
     let refuses = Scripted::new(|_| answer(401, json!({ "error": "invalid_client" })));
     assert_eq!(try_out(&refuses, kind, settings, "a-secret").await, Verdict::Invalid);
     let is_down = Scripted::new(|_| answer(503, ""));
@@ -106,6 +117,25 @@ async fn an_access_key_signs_a_question_who_it_is() {
     let found = try_out(&sts, kind, settings, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY").await;
     assert_eq!(found, Verdict::Invalid);
     assert_eq!(sts.seen(), ["POST https://sts.eu-west-1.amazonaws.com/"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_told_and_condemns_no_key() {
+    let kind = ("bedrock", CredentialKind::AwsAccessKey);
+    let settings = "region=eu-west-1 access_key_id=AKIAEXAMPLEEXAMPLE00";
+    for (says, expected) in [
+        ("Signature expired: 20260102T030405Z is now earlier than", Some(Obstacle::Clock)),
+        ("Signature not yet current: 20260102T050405Z is still later", Some(Obstacle::Clock)),
+        ("The request signature we calculated does not match", None),
+    ] {
+        let sts = Scripted::new(move |_| {
+            let error = format!("<Code>SignatureDoesNotMatch</Code><Message>{says}</Message>");
+            answer(403, format!("<ErrorResponse><Error>{error}</Error></ErrorResponse>"))
+        });
+        let found = find_out(&sts, kind, settings, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
+        let verdict = if expected.is_some() { Verdict::Unverifiable } else { Verdict::Invalid };
+        assert_eq!(found.await, Finding { verdict, obstacle: expected }, "{says}");
+    }
 }
 
 #[tokio::test]

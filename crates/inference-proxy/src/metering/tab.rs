@@ -2,13 +2,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use domain::{Cost, Dialect, Source, Spending, Timestamp, Tokens, Unit};
-use http::{HeaderMap, StatusCode, header::CONTENT_ENCODING, header::CONTENT_TYPE};
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use metering::{Basis, Ended, Framing, Meter, Metered, Priced, Prices, Reading, Usage};
 use strongroom_client::{Held, LimitState};
 use strongroom_proto::v1::{self, usage_record::Outcome};
 
 use super::{Metering, Plan, kind::Kind, prices::price};
-use crate::{Loan, route::Operation, upstream::Upstream};
+use crate::{Loan, encoding::is_encoded, route::Operation, upstream::Upstream};
 
 /// What is known of one call, from its beginning until its record is written. Nothing of what was
 /// asked or answered is in it.
@@ -100,6 +100,11 @@ impl Tab {
         self.attempt = Some(attempt);
     }
 
+    /// No attempt begins: a limit has no room, or nobody knows. This is how the limits stand.
+    pub(crate) fn refused(&mut self, limits: Vec<LimitState>) {
+        self.limits = limits;
+    }
+
     /// From now on the provider may know of it.
     pub(crate) fn sent(&mut self) {
         self.turn(Course::Sent);
@@ -133,7 +138,7 @@ impl Tab {
     pub(crate) fn meter(&self, head: &HeaderMap) -> Option<Meter> {
         let attempt = self.attempt.as_ref()?;
         let Kind::Read(format) = attempt.plan.kind else { return None };
-        if head.contains_key(CONTENT_ENCODING) {
+        if is_encoded(head) {
             return None;
         }
         let reading = Reading::of(attempt.loan.provider(), format).of_cache(attempt.plan.cache);
@@ -209,8 +214,8 @@ impl Tab {
         let Some(attempt) = &mut self.attempt else { return };
         let held = std::mem::replace(&mut attempt.held, Held::nothing());
         match spent {
-            Some(spent) => held.end(spent),
-            None if attempt.course == Course::Sent => held.lose(),
+            Some(spent) => held.end(spent, attempt.loan.source()),
+            None if attempt.course == Course::Sent => held.lose(attempt.loan.source()),
             None => held.release(),
         }
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use domain::Unit;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::harness::World;
 
@@ -80,6 +80,40 @@ async fn a_budget_without_room_is_told_in_the_words_of_each_sdk() {
     assert_eq!(body["error"]["type"], "billing_error");
 
     assert!(world.upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn one_that_is_refused_and_calls_on_does_not_load_the_broker() {
+    let world = limited(Unit::Money, 10).await;
+    let began = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(world.call(CHAT, BODY).await.0, StatusCode::PAYMENT_REQUIRED);
+    }
+    // One a second, however many seconds a busy machine takes for it.
+    let (draws, most) = (world.leases.till.draws(), began.elapsed().as_secs() + 1);
+    assert!(u64::try_from(draws).unwrap() <= most, "{draws} draws, {most} at the most");
+}
+
+#[tokio::test]
+async fn a_refusal_says_how_the_limits_stand_in_each_dialect() {
+    let world = limited(Unit::Requests, 1).await;
+    let wait = Duration::from_secs(50);
+    world.leases.till.refuse_with("RATE_LIMIT_REACHED", Some(wait));
+    assert_eq!(world.call(CHAT, BODY).await.0, StatusCode::OK);
+    let message = r#"{"model":"claude-opus-4-5","max_tokens":100,"messages":[]}"#;
+    for (path, body) in [(CHAT, BODY), (MESSAGES, message), ("/openai/v1/chat/completions", BODY)] {
+        let (status, headers, _) = world.call(path, body).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+        assert_eq!(headers["x-ratelimit-limit-requests"], "1", "{path}");
+        assert_eq!(headers["x-ratelimit-remaining-requests"], "0", "{path}");
+        let seconds = |name: &str| {
+            let text = headers[name].to_str().unwrap().trim_end_matches('s');
+            text.parse::<f64>().unwrap()
+        };
+        for name in ["retry-after", "x-ratelimit-reset-requests"] {
+            assert!((30.0..=50.0).contains(&seconds(name)), "{path}: {name}: {}", seconds(name));
+        }
+    }
 }
 
 #[tokio::test]
@@ -168,6 +202,33 @@ async fn an_outcome_that_nobody_knows_stays_held() {
     assert!(!record.usage_known);
     assert!(world.leases.till.reserved(Unit::Money) > 0);
     assert_eq!(world.leases.till.spent(Unit::Money), 0);
+}
+
+#[tokio::test]
+async fn in_a_rate_limit_an_unknown_outcome_counts_as_its_worst_case_at_once() {
+    let world = limited(Unit::Tokens, 1_000_000).await;
+    world.leases.till.refuse_with("RATE_LIMIT_REACHED", None);
+    let stream = world.upstream.stream(CHAT);
+    let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":100}"#;
+    let answer = world.send(world.post(CHAT), body).await;
+    assert!(stream.send("data: {\"choices\":[{}]}\n\n").await);
+    stream.cut().await;
+    assert!(answer.into_body().collect().await.is_err());
+    world.leases.till.until_quiet().await;
+    let spent = world.leases.till.spent(Unit::Tokens);
+    // The body with what is put into it, what providers add, and all of the output.
+    assert!((1024 + 49 + 100..2000).contains(&spent), "{spent}");
+    assert!(!world.leases.till.usage(1).await[0].usage_known);
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_in_time_is_a_call_and_holds_nothing() {
+    let world = World::with("[limits]\nfirst_byte = \"50ms\"").await;
+    world.leases.till.limit(Unit::Requests, 16);
+    world.upstream.stay_silent(CHAT);
+    assert_eq!(world.call(CHAT, BODY).await.0, StatusCode::GATEWAY_TIMEOUT);
+    world.leases.till.until_quiet().await;
+    assert_eq!(world.leases.till.spent(Unit::Requests), 1);
 }
 
 #[tokio::test]

@@ -38,6 +38,10 @@ async fn an_upstream_that_speaks_garbage_is_a_clear_error() {
         ("HTTP/1.1 9999 What\r\n\r\n", "upstream_garbled"),
         (&*huge, "upstream_garbled"),
         (&*many, "upstream_garbled"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nx",
+            "upstream_garbled",
+        ),
         ("", "upstream_failed"),
         ("HTTP/1.1 200 OK\r\nconte", "upstream_failed"),
     ] {
@@ -49,6 +53,17 @@ async fn an_upstream_that_speaks_garbage_is_a_clear_error() {
         assert_eq!(body["error"]["type"], "server_error");
         assert!(!body.to_string().contains(SECRET));
     }
+}
+
+#[tokio::test]
+async fn what_comes_before_an_answer_does_not_stand_for_it() {
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+    let bytes = format!("{early}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{{}}");
+    let (base, _tasks) = answering(bytes.into_bytes()).await;
+    let world = World::at(Upstream::start().await.unwrap(), base, "").await;
+    let (status, headers, body) = world.call(PATH, BODY).await;
+    assert_eq!((status, &*body.to_string()), (StatusCode::OK, "{}"));
+    assert!(!headers.contains_key("link"));
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ pub(crate) struct Script {
     pub(crate) refusal: Mutex<Option<LeaseError>>,
     pub(crate) forgotten: AtomicUsize,
     pub(crate) live: Arc<AtomicBool>,
+    /// Whether the leases that come next live, each by itself; then `live` says so.
+    pub(crate) lives: Mutex<VecDeque<Arc<AtomicBool>>>,
     /// Origins instead of that of the address.
     pub(crate) origins: Mutex<Option<Vec<Origin>>>,
     /// Whether leases say where the provider is.
@@ -121,6 +123,7 @@ impl World {
             refusal: Mutex::default(),
             forgotten: AtomicUsize::new(0),
             live: Arc::new(AtomicBool::new(true)),
+            lives: Mutex::default(),
             origins: Mutex::default(),
             has_address: AtomicBool::new(true),
             wrong_header: AtomicBool::new(false),
@@ -351,7 +354,7 @@ impl Script {
             provider: provider.id().clone(),
             credential: "tenants/acme/credentials/x".parse().unwrap(),
             model: String::new(),
-            live: Arc::clone(&self.live),
+            live: self.lives.lock().unwrap().pop_front().unwrap_or(Arc::clone(&self.live)),
             kind,
             settings,
             address: self.has_address.load(Ordering::SeqCst).then(|| base.to_owned()),

@@ -1,4 +1,10 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{StatusCode, Version};
 use http_body_util::BodyExt as _;
@@ -11,7 +17,7 @@ use tokio::time::timeout;
 use crate::{
     caller::Caller,
     certificates::Authority,
-    harness::{SECRET, World, read},
+    harness::{Next, SECRET, World, read},
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -137,4 +143,56 @@ async fn a_stream_that_the_provider_resets_does_not_end_cleanly() {
     stream.cut().await;
     assert!(next(&mut answer).await.unwrap().is_err());
     still_serves(&world, &mut caller).await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_any_of_the_leases_that_it_carried() {
+    let (world, mut caller) = encrypted().await;
+    let lives = [(); 2].map(|()| Arc::new(AtomicBool::new(true)));
+    world.leases.lives.lock().unwrap().extend(lives.iter().cloned());
+    for _ in 0..3 {
+        still_serves(&world, &mut caller).await;
+    }
+    assert_eq!(world.upstream.accepted(), 1);
+    // Not the last that was used, and others of the credential go on.
+    lives[0].store(false, Ordering::SeqCst);
+    timeout(SOON, world.upstream.until_idle()).await.unwrap();
+    still_serves(&world, &mut caller).await;
+    assert_eq!(world.upstream.accepted(), 2);
+}
+
+#[tokio::test]
+async fn what_is_in_hand_on_a_connection_outlives_the_lease_and_nothing_joins_it() {
+    let (world, mut caller) = encrypted().await;
+    let live = Arc::new(AtomicBool::new(true));
+    world.leases.lives.lock().unwrap().push_back(Arc::clone(&live));
+    let stream = world.upstream.stream(PATH);
+    let mut answer = caller.send(world.post(PATH), BODY).await.unwrap().into_body();
+    assert!(stream.send("data: 1\n\n").await);
+    assert_eq!(next(&mut answer).await.unwrap().unwrap(), "data: 1\n\n");
+    live.store(false, Ordering::SeqCst);
+    while world.upstream.accepted() == 1 {
+        still_serves(&world, &mut caller).await;
+    }
+    assert!(stream.send("data: 2\n\n").await);
+    assert_eq!(next(&mut answer).await.unwrap().unwrap(), "data: 2\n\n");
+    drop(stream);
+    ends(&mut answer).await;
+}
+
+#[tokio::test]
+async fn another_secret_of_the_same_name_does_not_share_a_connection() {
+    for (secret, connections) in [(SECRET, 1), ("sk-proj-Another9Secret8Of7The6Same5Name", 2)] {
+        let (world, mut caller) = encrypted().await;
+        world.upstream.answer(PATH, 429, &[], "{}");
+        world.then(Next::Lend {
+            credential: "openai-prod@2",
+            provider: "openai",
+            base: world.upstream.url(),
+            secret,
+        });
+        let answer = timeout(SOON, caller.send(world.post(PATH), BODY)).await.unwrap().unwrap();
+        assert_eq!(read(answer).await.0, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!((world.upstream.seen().len(), world.upstream.accepted()), (2, connections));
+    }
 }

@@ -141,8 +141,8 @@ impl Ledger {
             cap: *cap,
             left: cap - state.covered(*unit) - state.reserved(*unit),
             renews_after: Duration::from_secs(30).try_into().ok(),
-            budget: String::new(),
-            is_rate: true,
+            budget: state.budget(),
+            is_rate: state.budget().is_empty(),
         });
         Ok(Allowance {
             allowance_id: request.allowance_id.clone(),
@@ -217,6 +217,13 @@ impl State {
         each.sum()
     }
 
+    /// Whose limits they are: none's where they are the key's own rate limits.
+    fn budget(&self) -> String {
+        let reason = self.refuses_with.as_ref().map(|(reason, _)| &**reason);
+        let is_rate = reason == Some("RATE_LIMIT_REACHED");
+        if is_rate { String::new() } else { "tenants/acme/budgets/all".to_owned() }
+    }
+
     fn refusal(&self, unit: Unit, cap: u64, left: u64) -> LeaseError {
         let (reason, retry_after) =
             self.refuses_with.clone().unwrap_or_else(|| ("BUDGET_EXHAUSTED".to_owned(), None));
@@ -228,7 +235,7 @@ impl State {
                 ("unit".to_owned(), unit.as_str().to_owned()),
                 ("cap".to_owned(), cap.to_string()),
                 ("left".to_owned(), left.to_string()),
-                ("budget".to_owned(), "tenants/acme/budgets/all".to_owned()),
+                ("budget".to_owned(), self.budget()),
             ]),
             retry_after,
         }

@@ -119,10 +119,35 @@ async fn doubtful_heads_are_refused() {
         (format!("{post}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 400),
         (format!("{post}Content-Length: -1\r\n\r\n"), 400),
         (format!("{post}Transfer-Encoding: gzip\r\n\r\n"), 400),
+        (format!("{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n"), 400),
     ] {
         let answer = ends(&world, head.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head:.120}: {answer:.80}");
     }
+}
+
+#[tokio::test]
+async fn a_request_of_two_lengths_ends_its_connection_and_hides_nothing_behind_it() {
+    let world = World::start().await;
+    world.upstream.answer(PATH, 200, &[], "{}");
+    let body = r#"{"model":"gpt-4o"}"#;
+    let (key, length) = (world.key.expose(), body.len());
+    let head = format!("POST {PATH} HTTP/1.1\r\nHost: a\r\nx-api-key: {key}\r\n");
+    let plain = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+    let chunked =
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n");
+    let both = chunked.replace("\r\n\r\n12", "\r\nContent-Length: 9\r\n\r\n12");
+    assert!(both.contains("Content-Length"));
+    let answer = ends(&world, format!("{both}{plain}").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("ambiguous_length") && answer.contains("connection: close"));
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    assert!(world.leases.asked.lock().unwrap().is_empty());
+    // Either one by itself is a call, and one after the other is two.
+    let last = plain.replace("Host: a", "Host: a\r\nConnection: close");
+    let answer = ends(&world, format!("{chunked}{plain}{last}").as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ async fn of_a_callers_headers_only_the_list_goes_on() {
         names,
         [
             "accept",
+            "accept-encoding",
             "anthropic-beta",
             "anthropic-version",
             "content-length",
@@ -84,6 +85,7 @@ async fn of_a_callers_headers_only_the_list_goes_on() {
     assert_eq!(seen[0].headers["anthropic-version"], "2026-10-21");
     assert_eq!(seen[0].headers["x-api-key"], SECRET);
     assert_eq!(seen[0].headers["user-agent"], "strongroom");
+    assert_eq!(seen[0].headers["accept-encoding"], "identity");
     assert_eq!(seen[0].headers["host"], world.upstream.url().trim_start_matches("http://"));
     assert_eq!(last_dialect(&world), Dialect::Anthropic);
 }

@@ -79,7 +79,11 @@ async fn a_stream_that_echoes_the_secret_is_cut_before_it() {
     assert!(stream.send(&format!("data: {head}")).await);
     assert_eq!(next(&mut answer).await.unwrap().unwrap(), "data: ");
     stream.send(&format!("{tail}\n\n")).await;
-    assert!(next(&mut answer).await.unwrap().is_err());
+    let told = next(&mut answer).await.unwrap().unwrap();
+    let event = told.strip_prefix("\n\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+    let event: serde_json::Value = serde_json::from_str(event).unwrap();
+    assert_eq!(event["error"]["code"], "secret_in_answer");
+    assert!(next(&mut answer).await.is_none());
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ impl Pki {
         let files = TlsFiles {
             certificate: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),
-            ca: self.path("ca.pem"),
+            ca: self.path("ca.pem").into(),
             crl: None,
         };
         write_private(&files.key, &key.serialize_pem());

@@ -47,7 +47,7 @@ fn files_that_cannot_work_are_refused_at_the_start() {
     assert!(matches!(pki.server(other_key), Err(LoadError::Unusable(_))));
 
     let mut missing = broker.clone();
-    missing.ca = pki.path("missing.pem");
+    missing.ca = pki.path("missing.pem").into();
     assert!(matches!(pki.server(missing), Err(LoadError::Unreadable { .. })));
 
     let mut empty = broker.clone();

@@ -3,7 +3,7 @@
 use std::{env, fmt::Write as _, fs, path::Path};
 
 use domain::Dialect;
-use providers::{CredentialForm, Operation, Provider};
+use providers::{CredentialForm, Operation, Provider, Steer};
 
 use crate::catalogue;
 
@@ -26,6 +26,19 @@ asked for their figures of usage; a caller who did not ask for them does not see
 API the calls that its section lists are passed through, and no others. A model of the same provider that a
 tenant's policy puts in the place of a call's own stands in such a path, too; only calls whose body repeats
 the model in each item (`:batchEmbedContents`) are refused then, as `model_not_replaceable`.
+
+The address of a tenant's own endpoint (`custom`) is looked at when its credential is stored. One that
+could never be called is refused: a bare or private address whose network no operator has named in
+`egress.allow`, a host written as a number or with a dot at its end, plain HTTP. With
+`custom_endpoints.origins` in `broker.toml` only the origins of that list are taken.
+
+Some providers pass calls on to others and let a body say to which, with which key, or which models to try
+by turns. A virtual key's scope, the prices of a budget and the lease would then be about another call than
+the one that is made. So each section lists what is refused in a body, in every format, as
+`field_not_allowed`: the place, with `*` for each item of a list, and what may stand there all the same.
+
+Answers are searched for the secret that the call went out with, unless that is shorter than 12 bytes: so short
+a one would be found by chance. Give an endpoint of your own a longer one.
 
 This page is made from `crates/providers/data` by the test `the_manual_says_what_the_catalogue_says`; to
 write it anew after a change there: `PROVIDERS_MANUAL=write cargo test -p providers --test it manual`.
@@ -74,7 +87,16 @@ fn section(text: &mut String, provider: &Provider) -> std::fmt::Result {
     for quirk in provider.quirks() {
         writeln!(text, "- {}", quirk.sentence())?;
     }
+    if !provider.steers().is_empty() {
+        let all = provider.steers().iter().map(steer).collect::<Vec<_>>();
+        writeln!(text, "- Refused in a body: {}.", all.join("; "))?;
+    }
     Ok(())
+}
+
+fn steer(steer: &Steer) -> String {
+    let place = format!("`{}`", steer.at);
+    if steer.allows.is_empty() { place } else { format!("{place} but for {}", list(&steer.allows)) }
 }
 
 fn settings(form: &CredentialForm) -> String {

@@ -36,12 +36,20 @@ fn openai() {
             (KEY, "sk-", 200, "", r#"{"object":"list","data":[]}"#, Valid),
             (KEY, "sk-", 200, "", HTML, Unverifiable),
             (KEY, "sk-", 401, "", r#"{"error":{"code":"invalid_api_key"}}"#, Invalid),
-            (KEY, "sk-", 401, "", HTML, Invalid),
+            (KEY, "sk-", 401, "", r#"{"error":{"code":"ip_not_authorized"}}"#, RegionOrPermission),
+            (
+                KEY,
+                "sk-",
+                401,
+                "",
+                r#"{"error":{"code":null,"message":"You must be a member of an organization to use the API"}}"#,
+                RegionOrPermission,
+            ),
             (KEY, "sk-", 403, "", r#"{"error":{"code":"missing_scope"}}"#, RegionOrPermission),
             (KEY, "sk-", 429, "", r#"{"error":{"type":"insufficient_quota"}}"#, NoQuota),
             (KEY, "sk-", 429, "", r#"{"error":{"code":"rate_limit_exceeded"}}"#, Valid),
             (KEY, "sk-", 429, "", HTML, Unverifiable),
-            (Kind::AdminKey, "sk-admin-", 401, "", "{}", Invalid),
+            (Kind::AdminKey, "sk-admin-", 401, "", "{}", RegionOrPermission),
         ],
     );
 }
@@ -62,6 +70,14 @@ fn anthropic() {
                 Invalid,
             ),
             (KEY, "", 401, "", cors, Unverifiable),
+            (
+                KEY,
+                "",
+                401,
+                "",
+                r#"{"error":{"type":"authentication_error","message":"This organization has been disabled."}}"#,
+                RegionOrPermission,
+            ),
             (KEY, "", 402, "", r#"{"error":{"type":"billing_error"}}"#, NoQuota),
             (KEY, "", 403, "", r#"{"error":{"type":"permission_error"}}"#, RegionOrPermission),
             (KEY, "", 404, "", r#"{"error":{"type":"not_found_error"}}"#, Invalid),
@@ -85,6 +101,7 @@ fn google() {
             (KEY, "AIza", 200, "", r#"{"models":[]}"#, Valid),
             (KEY, "AIza", 400, "", API_KEY_INVALID, Invalid),
             (KEY, "AIza", 400, "", r#"{"error":{"status":"INVALID_ARGUMENT"}}"#, Unverifiable),
+            (KEY, "AQ.", 401, "", UNAUTHENTICATED, RegionOrPermission),
             (
                 KEY,
                 "AQ.",
@@ -114,15 +131,8 @@ fn vertex() {
         "vertex",
         &[
             (account, "{", 200, "", r#"{"totalTokens":1}"#, Valid),
-            (
-                account,
-                "{",
-                400,
-                "",
-                r#"{"error":"invalid_grant","error_description":"Invalid JWT"}"#,
-                Invalid,
-            ),
-            (account, "{", 401, "", r#"{"error":{"status":"UNAUTHENTICATED"}}"#, Invalid),
+            // Its key has made the token, so it is not the key that is refused.
+            (account, "{", 401, "", UNAUTHENTICATED, RegionOrPermission),
             (
                 account,
                 "{",
@@ -135,10 +145,13 @@ fn vertex() {
             (account, "{", 429, "", EXHAUSTED, Valid),
             (KEY, "AIza", 400, "", API_KEY_INVALID, Invalid),
             (KEY, "AIza", 404, "", r#"{"error":{"status":"NOT_FOUND"}}"#, NoModelAccess),
-            (Kind::AccessToken, "ya29.", 401, "", "{}", Invalid),
+            (KEY, "AIza", 401, "", UNAUTHENTICATED, RegionOrPermission),
+            (Kind::AccessToken, "ya29.", 401, "", UNAUTHENTICATED, Invalid),
         ],
     );
 }
+
+const UNAUTHENTICATED: &str = r#"{"error":{"code":401,"status":"UNAUTHENTICATED"}}"#;
 
 #[test]
 fn bedrock() {
@@ -147,6 +160,9 @@ fn bedrock() {
     let token = "<ErrorResponse><Error><Type>Sender</Type><Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error></ErrorResponse>";
     let signature =
         "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>";
+    let late = "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code><Message>Signature expired: 20260102T030405Z is now earlier than 20260102T040405Z</Message></Error></ErrorResponse>";
+    let early = "<ErrorResponse><Error><Code>InvalidSignatureException</Code><Message>Signature not yet current: 20260102T050405Z is still later than</Message></Error></ErrorResponse>";
+    let expired = "<ErrorResponse><Error><Code>RequestExpired</Code></Error></ErrorResponse>";
     let denied = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
     check(
         "bedrock",
@@ -155,6 +171,9 @@ fn bedrock() {
             (aws, "", 200, "", HTML, Unverifiable),
             (aws, "", 403, "", token, Invalid),
             (aws, "", 403, "", signature, Invalid),
+            (aws, "", 403, "", late, Unverifiable),
+            (aws, "", 403, "", early, Unverifiable),
+            (aws, "", 400, "", expired, Unverifiable),
             (aws, "", 403, "", denied, RegionOrPermission),
             (aws, "", 403, "x-amzn-errortype: UnrecognizedClientException", "{}", Invalid),
             (key, "ABSK", 200, "", r#"{"data":[]}"#, Valid),
@@ -212,19 +231,19 @@ fn azure() {
                 r#"{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}"#,
                 Invalid,
             ),
+            (KEY, "", 401, "", r#"{"error":{"code":"PermissionDenied"}}"#, RegionOrPermission),
             (KEY, "", 403, "", r#"{"error":{"code":"403"}}"#, RegionOrPermission),
             (KEY, "", 404, "", r#"{"error":{"code":"404"}}"#, Unverifiable),
             (KEY, "", 429, "", "{}", Unverifiable),
+            (entra, "", 200, "", r#"{"data":[]}"#, Valid),
             (
                 entra,
                 "",
                 401,
                 "",
-                r#"{"error":"invalid_client","error_description":"AADSTS7000215"}"#,
-                Invalid,
+                r#"{"error":{"code":"PermissionDenied","message":"The principal lacks the required data action"}}"#,
+                RegionOrPermission,
             ),
-            (entra, "", 400, "", r#"{"error":"unauthorized_client"}"#, RegionOrPermission),
-            (entra, "", 400, "", r#"{"error":"invalid_scope"}"#, RegionOrPermission),
         ],
     );
 }
@@ -282,7 +301,7 @@ fn xai() {
                 Invalid,
             ),
             (KEY, "", 400, "", r#"{"code":"x","error":"Bad header"}"#, Unverifiable),
-            (KEY, "", 401, "", "{}", Invalid),
+            (KEY, "", 401, "", "{}", Unverifiable),
             (KEY, "", 403, "", "{}", RegionOrPermission),
         ],
     );
@@ -329,7 +348,7 @@ fn deepseek() {
                 "",
                 401,
                 "",
-                r#"{"error":{"message":"Authentication Fails, Your api key: ****abcd is invalid"}}"#,
+                r#"{"error":{"message":"Authentication Fails, Your api key: ****abcd is invalid","type":"authentication_error"}}"#,
                 Invalid,
             ),
             (KEY, "", 402, "", r#"{"error":{"message":"Insufficient Balance"}}"#, NoQuota),
@@ -396,7 +415,10 @@ fn a_custom_endpoint_never_proves_that_it_looks_at_the_key() {
         "custom",
         &[
             (KEY, "", 200, "", r#"{"data":[]}"#, Unverifiable),
-            (KEY, "", 401, "", "{}", Invalid),
+            (KEY, "", 401, "", r#"{"error":{"message":"no such key"}}"#, Invalid),
+            (KEY, "", 401, "", r#"{"error":"Unauthorized"}"#, Invalid),
+            (KEY, "", 401, "", r#"{"detail":"Unauthorized"}"#, Invalid),
+            (KEY, "", 401, "", "{}", RegionOrPermission),
             (KEY, "", 404, "", "{}", Unverifiable),
             (KEY, "", 502, "", HTML, Unreachable),
         ],
@@ -418,9 +440,29 @@ fn what_nobody_knows_proves_nothing() {
     }
 }
 
+#[test]
+fn what_stands_in_front_of_a_provider_condemns_no_key() {
+    for known in catalogue().providers() {
+        let slug = known.id().as_str();
+        for form in known.credential_forms() {
+            for status in [200, 400, 401, 403, 404, 429] {
+                for body in [HTML, "", "{}", "Unauthorized"] {
+                    let found = said_of(slug, form.kind, status, body);
+                    assert!(!found.is_confirmed_bad(), "{slug} {} {status} {body}", form.kind);
+                }
+            }
+        }
+    }
+}
+
 fn verdict_of(slug: &str, kind: Kind, status: u16) -> Verdict {
+    said_of(slug, kind, status, "{}")
+}
+
+fn said_of(slug: &str, kind: Kind, status: u16, body: &str) -> Verdict {
     let headers = HeaderMap::new();
-    provider(slug).verdict(kind, b"", Answer { status, headers: &headers, body: b"{}" })
+    let answer = Answer { status, headers: &headers, body: body.as_bytes() };
+    provider(slug).verdict(kind, b"", answer)
 }
 
 #[test]

@@ -170,6 +170,11 @@ fn full(kind: Kind) -> Record {
             verdict: Verdict::NoQuota.into(),
             ..credential(by)
         },
+        Kind::SecretInAnswer => Record {
+            method: "Leases/ReportFailures".to_owned(),
+            virtual_key: "aaaaaaaaaaaaaaaa".to_owned(),
+            ..credential(by)
+        },
         Kind::VirtualKeyCreated
         | Kind::VirtualKeyRevoked
         | Kind::VirtualKeyBlocked
@@ -183,6 +188,7 @@ fn full(kind: Kind) -> Record {
         | Kind::BudgetUpdated
         | Kind::BudgetDeleted
         | Kind::BudgetAlert
+        | Kind::BudgetWouldRefuse
         | Kind::AllowanceSettled
         | Kind::AllowanceReconciled
         | Kind::AllowanceExpired
@@ -205,6 +211,7 @@ fn virtual_key(by: Record) -> Record {
 fn spending(kind: Kind, by: Record, itself: Record) -> Record {
     match kind {
         Kind::BudgetAlert => Record { unit: 1, percent: 80, ..budget(itself) },
+        Kind::BudgetWouldRefuse => Record { unit: 1, ..budget(itself) },
         Kind::AllowanceSettled | Kind::AllowanceReconciled => {
             Record { spent: Some(SPENT), ..allowance(itself) }
         }

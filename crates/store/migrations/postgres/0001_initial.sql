@@ -326,29 +326,38 @@ CREATE TABLE budget (
 
 -- What is known of one limit in one window, which is made when it is first needed and never reset. A
 -- virtual key's rate limits have accounts too, and no budget. `rolling` is the length of a rolling
--- window, 0 for others; `buckets` has what was spent in it and when. `told` is the percentage whose
--- alert is in the log.
+-- window, 0 for others; `buckets` has what was spent in it and when. Of what was spent, `managed` was
+-- on managed credentials, and `over_...` is what a hard account would have refused. `told` is the
+-- percentage whose alert is in the log, `over_told` whether the log says that something was over.
 CREATE TABLE budget_account (
-    budget           BYTEA   NOT NULL,
-    unit             TEXT    NOT NULL,
-    window_start     BIGINT  NOT NULL,
-    cap              BIGINT  NOT NULL,
-    mode             TEXT    NOT NULL,
-    rolling          BIGINT  NOT NULL,
-    alerts           TEXT    NOT NULL,
-    revision         BIGINT  NOT NULL,
-    spent            BIGINT  NOT NULL,
-    spent_millionths BIGINT  NOT NULL,
-    unknown          BIGINT  NOT NULL,
-    reserved         BIGINT  NOT NULL,
-    overrun          BIGINT  NOT NULL,
-    alerted          BIGINT  NOT NULL,
-    told             BIGINT  NOT NULL,
-    buckets          TEXT    NOT NULL,
+    budget                BYTEA   NOT NULL,
+    unit                  TEXT    NOT NULL,
+    window_start          BIGINT  NOT NULL,
+    cap                   BIGINT  NOT NULL,
+    mode                  TEXT    NOT NULL,
+    rolling               BIGINT  NOT NULL,
+    alerts                TEXT    NOT NULL,
+    revision              BIGINT  NOT NULL,
+    spent                 BIGINT  NOT NULL,
+    spent_millionths      BIGINT  NOT NULL,
+    managed               BIGINT  NOT NULL,
+    managed_millionths    BIGINT  NOT NULL,
+    over_reservations     BIGINT  NOT NULL,
+    over_calls            BIGINT  NOT NULL,
+    over_spent            BIGINT  NOT NULL,
+    over_spent_millionths BIGINT  NOT NULL,
+    unknown               BIGINT  NOT NULL,
+    reserved              BIGINT  NOT NULL,
+    overrun               BIGINT  NOT NULL,
+    alerted               BIGINT  NOT NULL,
+    told                  BIGINT  NOT NULL,
+    over_told             BOOLEAN NOT NULL,
+    buckets               TEXT    NOT NULL,
     PRIMARY KEY (budget, unit, window_start)
 );
 
-CREATE INDEX budget_account_untold ON budget_account (budget) WHERE alerted > told;
+CREATE INDEX budget_account_untold ON budget_account (budget)
+    WHERE alerted > told OR (over_reservations > 0 AND NOT over_told);
 
 -- What is held of several accounts at once, which `holds` names. Figures are by unit. `due_at` is when
 -- there is something to do for it next, if nobody settles it before.
@@ -362,6 +371,7 @@ CREATE TABLE allowance (
     covered     TEXT    NOT NULL,
     returned    TEXT    NOT NULL,
     spent       TEXT    NOT NULL,
+    managed     TEXT    NOT NULL,
     sequence    BIGINT  NOT NULL,
     state       TEXT    NOT NULL,
     holds       TEXT    NOT NULL,

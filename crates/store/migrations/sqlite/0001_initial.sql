@@ -326,29 +326,38 @@ CREATE TABLE budget (
 
 -- What is known of one limit in one window, which is made when it is first needed and never reset. A
 -- virtual key's rate limits have accounts too, and no budget. `rolling` is the length of a rolling
--- window, 0 for others; `buckets` has what was spent in it and when. `told` is the percentage whose
--- alert is in the log.
+-- window, 0 for others; `buckets` has what was spent in it and when. Of what was spent, `managed` was
+-- on managed credentials, and `over_...` is what a hard account would have refused. `told` is the
+-- percentage whose alert is in the log, `over_told` whether the log says that something was over.
 CREATE TABLE budget_account (
-    budget           BLOB    NOT NULL,
-    unit             TEXT    NOT NULL,
-    window_start     INTEGER NOT NULL,
-    cap              INTEGER NOT NULL,
-    mode             TEXT    NOT NULL,
-    rolling          INTEGER NOT NULL,
-    alerts           TEXT    NOT NULL,
-    revision         INTEGER NOT NULL,
-    spent            INTEGER NOT NULL,
-    spent_millionths INTEGER NOT NULL,
-    unknown          INTEGER NOT NULL,
-    reserved         INTEGER NOT NULL,
-    overrun          INTEGER NOT NULL,
-    alerted          INTEGER NOT NULL,
-    told             INTEGER NOT NULL,
-    buckets          TEXT    NOT NULL,
+    budget                BLOB    NOT NULL,
+    unit                  TEXT    NOT NULL,
+    window_start          INTEGER NOT NULL,
+    cap                   INTEGER NOT NULL,
+    mode                  TEXT    NOT NULL,
+    rolling               INTEGER NOT NULL,
+    alerts                TEXT    NOT NULL,
+    revision              INTEGER NOT NULL,
+    spent                 INTEGER NOT NULL,
+    spent_millionths      INTEGER NOT NULL,
+    managed               INTEGER NOT NULL,
+    managed_millionths    INTEGER NOT NULL,
+    over_reservations     INTEGER NOT NULL,
+    over_calls            INTEGER NOT NULL,
+    over_spent            INTEGER NOT NULL,
+    over_spent_millionths INTEGER NOT NULL,
+    unknown               INTEGER NOT NULL,
+    reserved              INTEGER NOT NULL,
+    overrun               INTEGER NOT NULL,
+    alerted               INTEGER NOT NULL,
+    told                  INTEGER NOT NULL,
+    over_told             INTEGER NOT NULL,
+    buckets               TEXT    NOT NULL,
     PRIMARY KEY (budget, unit, window_start)
 ) STRICT;
 
-CREATE INDEX budget_account_untold ON budget_account (budget) WHERE alerted > told;
+CREATE INDEX budget_account_untold ON budget_account (budget)
+    WHERE alerted > told OR (over_reservations > 0 AND NOT over_told);
 
 -- What is held of several accounts at once, which `holds` names. Figures are by unit. `due_at` is when
 -- there is something to do for it next, if nobody settles it before.
@@ -362,6 +371,7 @@ CREATE TABLE allowance (
     covered     TEXT    NOT NULL,
     returned    TEXT    NOT NULL,
     spent       TEXT    NOT NULL,
+    managed     TEXT    NOT NULL,
     sequence    INTEGER NOT NULL,
     state       TEXT    NOT NULL,
     holds       TEXT    NOT NULL,

@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::{Account, AccountKey, Ledger, LedgerError, Place, ReservationState, Timestamp, Uid};
+use domain::{
+    Account, AccountKey, Hold, Ledger, LedgerError, Place, ReservationState, Timestamp, Uid,
+};
 
 use crate::{
     AllowanceRow, StoreError,
@@ -102,7 +104,7 @@ impl Books {
             windows.iter().map(|window| (*window, None)).collect();
         for slip in self.allowances.values() {
             let holds = slip.row.reservation.holds.iter();
-            wanted.extend(holds.map(|(key, _)| ((key.budget, key.window), None)));
+            wanted.extend(holds.map(|hold| ((hold.key.budget, hold.key.window), None)));
         }
         for work in works {
             let BudgetWork::Draw(draw) = work else { continue };
@@ -114,6 +116,9 @@ impl Books {
                 }
             }
         }
+        // Before anything is done: what is told anew must not be taken for what was told long ago.
+        let begins = works.iter().filter_map(|work| work.at(now)).min();
+        let begins = begins.or_else(|| works.is_empty().then_some(now));
         for ((budget, window), counted) in wanted {
             let mut found = lock_accounts::<B>(connection, budget, window).await?;
             if let Some(counted) = counted
@@ -122,7 +127,11 @@ impl Books {
                 found = lock_accounts::<B>(connection, budget, window).await?;
             }
             for row in found {
-                self.accounts.insert(row.key, Page { kept: row.clone(), row });
+                let mut page = Page { kept: row.clone(), row };
+                if let Some(begins) = begins {
+                    page.row.roll(begins);
+                }
+                self.accounts.insert(page.row.key, page);
             }
         }
         for page in self.accounts.values() {
@@ -132,9 +141,9 @@ impl Books {
         for (id, slip) in &self.allowances {
             let mut reservation = slip.row.reservation.clone();
             // A budget that was deleted holds nothing any more.
-            let is_gone = |key: &AccountKey| self.ledger.account(key).is_none();
-            for (_, place) in reservation.holds.iter_mut().filter(|(key, _)| is_gone(key)) {
-                *place = Place::Gone;
+            let is_gone = |hold: &&mut Hold| self.ledger.account(&hold.key).is_none();
+            for hold in reservation.holds.iter_mut().filter(is_gone) {
+                hold.place = Place::Gone;
             }
             self.ledger.restore_reservation(*id, reservation);
         }
@@ -144,7 +153,7 @@ impl Books {
     fn draw(&mut self, draw: &Draw, now: Timestamp) -> Result<Drawn, StoreError> {
         if let Some(slip) = self.allowances.get(&draw.id).filter(|slip| !slip.gone) {
             let same = slip.row.holder == draw.holder && slip.row.virtual_key == draw.virtual_key;
-            return Ok(if same { self.granted(draw.id, now) } else { Drawn::Taken });
+            return Ok(if same { self.granted(draw.id, now, false) } else { Drawn::Taken });
         }
         for Counted { budget, revision } in &draw.budgets {
             let pages = self.accounts.values_mut().filter(|it| it.row.key.budget == budget.id);
@@ -177,21 +186,23 @@ impl Books {
                 };
                 let kept = self.allowances.remove(&draw.id).and_then(|slip| slip.kept);
                 self.allowances.insert(draw.id, Slip { row, kept, gone: false });
-                Ok(self.granted(draw.id, now))
+                Ok(self.granted(draw.id, now, true))
             }
             Err(LedgerError::Exhausted(exhausted)) => Ok(Drawn::Exhausted(exhausted)),
             Err(_) => Err(StoreError::Corrupt(format!("allowance {}", draw.id))),
         }
     }
 
-    fn granted(&self, id: Uid, now: Timestamp) -> Drawn {
+    fn granted(&self, id: Uid, now: Timestamp, is_new: bool) -> Drawn {
         let Some(reservation) = self.ledger.reservation(id) else { return Drawn::Taken };
         let account = |key: &AccountKey| Some((*key, self.ledger.account(key)?.clone()));
+        let over = reservation.holds.iter().filter(|hold| is_new && hold.over);
         Drawn::Granted(Box::new(Granted {
             granted: reservation.granted,
             now,
             expires_at: reservation.expires_at,
-            accounts: reservation.holds.iter().filter_map(|(key, _)| account(key)).collect(),
+            accounts: reservation.holds.iter().filter_map(|hold| account(&hold.key)).collect(),
+            over: over.map(|hold| hold.key).collect(),
         }))
     }
 
@@ -229,6 +240,7 @@ impl Books {
                 page.row.account = account.clone();
             }
             page.row.told = page.row.told.min(page.row.account.alerted);
+            page.row.over_told &= page.row.account.over.reservations > 0;
             if page.row != page.kept {
                 rows::update_account::<B>(connection, &page.row).await?;
             }
@@ -291,6 +303,7 @@ async fn made_missing<B: Backend>(
             rolling: budget.period.rolling(),
             alerts: budget.alerts.clone(),
             told: 0,
+            over_told: false,
         };
         rows::make_account::<B>(connection, &row).await?;
         made = true;

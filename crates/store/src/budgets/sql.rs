@@ -67,7 +67,7 @@ impl<B: Backend> BudgetStore for SqlStore<B> {
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Reported>, StoreError> {
         let mut reported = Vec::with_capacity(reports.len());
         for step in reports.chunks(STEP) {
-            let works = step.iter().cloned().map(BudgetWork::Report).collect();
+            let works = step.iter().cloned().map(Box::new).map(BudgetWork::Report).collect();
             for done in self.work(works).await? {
                 match done {
                     BudgetDone::Reported(it) => reported.push(it),

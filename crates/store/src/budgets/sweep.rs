@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{Kind, Record, RecordDraft, proto_amounts, proto_spent, proto_unit};
-use domain::{AccountKey, LedgerError, Place, ReservationState, Settled, Timestamp, Uid};
+use domain::{Amounts, Hold, LedgerError, Place, ReservationState, Settled, Timestamp, Uid};
 
 use crate::{
-    AllowanceRow, Reconcile, Reconciled, StoreError,
+    AllowanceRow, Found, Reconcile, Reconciled, StoreError,
     backend::{Backend, Value},
     budgets::{books::Books, rows},
 };
@@ -53,28 +53,29 @@ pub(crate) async fn reconcile<B: Backend>(
     now: Timestamp,
 ) -> Result<(Vec<Reconciled>, Vec<RecordDraft>), StoreError> {
     let mut books = Books::default();
-    let ids = reconcile.found.iter().map(|(id, _)| *id).collect();
+    let ids = reconcile.found.iter().map(|found| found.id).collect();
     books.load_allowances::<B>(connection, ids).await?;
     books.load_accounts::<B>(connection, &[], &BTreeSet::new(), now).await?;
     let (mut done, mut records) = (Vec::new(), Vec::new());
-    for (id, found) in &reconcile.found {
+    for Found { id, spent, managed } in &reconcile.found {
         let own = books.allowances.get_mut(id).filter(|slip| slip.row.tenant == reconcile.tenant);
         let Some(slip) = own else {
             done.push(Reconciled::NoSuchAllowance);
             continue;
         };
-        done.push(match books.ledger.reconcile(*id, found, now) {
+        done.push(match books.ledger.reconcile(*id, spent, managed, now) {
             Ok(Settled::Now) => {
                 slip.row.recorded = true;
                 records.push(draft(Record {
                     kind: Kind::AllowanceReconciled.into(),
-                    spent: Some(proto_spent(found)),
+                    spent: Some(proto_spent(spent)),
                     ..named(&slip.row, reconcile.record.clone())
                 })?);
                 Reconciled::Settled(Settled::Now)
             }
             Ok(settled) => Reconciled::Settled(settled),
             Err(LedgerError::NotExpired) => Reconciled::Open,
+            Err(LedgerError::Contradiction) => Reconciled::Contradiction,
             Err(_) => Reconciled::NoSuchAllowance,
         });
     }
@@ -94,9 +95,8 @@ impl Books {
                 ReservationState::Unknown if was_open => {
                     let rest = reservation.rest();
                     let lost = |unit| {
-                        let in_it = |(key, place): &(AccountKey, Place)| {
-                            key.unit == unit && *place == Place::Unknown
-                        };
+                        let in_it =
+                            |hold: &Hold| hold.key.unit == unit && hold.place == Place::Unknown;
                         reservation.holds.iter().any(in_it)
                     };
                     let unknown = rest.each(|unit, rest| if lost(unit) { rest } else { 0 });
@@ -124,24 +124,31 @@ impl Books {
         records
     }
 
-    /// The records of alerts that are not in the log yet.
+    /// The records of alerts that are not in the log yet, and of shadows that a hard budget would have
+    /// refused under for the first time in their window.
     fn alarms(&mut self, names: &BTreeMap<Uid, (String, String)>) -> Vec<Record> {
         let mut records = Vec::new();
         for (key, page) in &mut self.accounts {
             let Some(account) = self.ledger.account(key) else { continue };
-            if account.alerted <= page.row.told {
-                continue;
-            }
-            page.row.told = account.alerted;
+            let reached = account.alerted > page.row.told;
+            let is_over = account.over.reservations > 0 && !page.row.over_told;
+            page.row.told = page.row.told.max(account.alerted);
+            page.row.over_told |= is_over;
             let Some((tenant, budget)) = names.get(&key.budget) else { continue };
-            records.push(Record {
-                kind: Kind::BudgetAlert.into(),
+            let about = Record {
                 tenant: tenant.clone(),
                 budget: budget.clone(),
-                percent: account.alerted.into(),
                 unit: proto_unit(key.unit).into(),
+                amounts: Some(proto_amounts(&Amounts::default().with(key.unit, account.cap))),
                 ..Record::default()
-            });
+            };
+            if reached {
+                let (kind, percent) = (Kind::BudgetAlert.into(), account.alerted.into());
+                records.push(Record { kind, percent, ..about.clone() });
+            }
+            if is_over {
+                records.push(Record { kind: Kind::BudgetWouldRefuse.into(), ..about });
+            }
         }
         records
     }
@@ -160,8 +167,9 @@ async fn due_allowances<B: Backend>(
 async fn due_alerts<B: Backend>(
     connection: &mut B::Connection,
 ) -> Result<BTreeSet<(Uid, Timestamp)>, StoreError> {
-    const SQL: &str =
-        "SELECT budget, window_start FROM budget_account WHERE alerted > told LIMIT $1";
+    const SQL: &str = "\
+        SELECT budget, window_start FROM budget_account \
+        WHERE alerted > told OR (over_reservations > 0 AND NOT over_told) LIMIT $1";
     let found = B::fetch(connection, SQL, &[PAGE.into()]).await;
     found.map_err(StoreError::from_sqlx)?.iter().map(rows::window).collect()
 }

@@ -6,7 +6,7 @@ use domain::{
     Settled, Settlement, Spending, Timestamp, Uid, Unit,
 };
 use store::{
-    BudgetRow, Change, Counted, Draw, Drawn, Granted, Page, Reconcile, Reconciled, Report,
+    BudgetRow, Change, Counted, Draw, Drawn, Found, Granted, Page, Reconcile, Reconciled, Report,
     Reported, Store, StoreError,
 };
 use tokio::task::JoinSet;
@@ -79,6 +79,7 @@ fn report(draw: &Draw, sequence: u64, covered: u64, returned: u64) -> Report {
         covered: requests(covered),
         returned: requests(returned),
         spent: spent(covered),
+        managed: spent(covered / 2),
     };
     Report { id: draw.id, holder: draw.holder.clone(), settlement, at: draw.at }
 }
@@ -275,7 +276,7 @@ pub(crate) async fn what_expires_is_unknown_until_it_is_reconciled(place: &Place
     let record = Record { request_id: "r-9".to_owned(), ..Record::default() };
     let reconcile = |tenant: &str| Reconcile {
         tenant: tenant.parse().unwrap(),
-        found: ids.map(|id| (id, spent(4))).to_vec(),
+        found: ids.map(|id| Found { id, spent: spent(4), managed: spent(3) }).to_vec(),
         record: record.clone(),
         at: Some(at(400)),
     };
@@ -295,8 +296,100 @@ pub(crate) async fn what_expires_is_unknown_until_it_is_reconciled(place: &Place
     );
     assert_eq!(record.spent.unwrap().micro_usd, 6);
     assert_eq!(figures(&*store, &total, at(1)).await, (7, 1, 0));
+    let account = account(&*store, &total, Unit::Requests).await;
+    assert_eq!(account.managed.rounded_up(), 3 + 1, "of what was reconciled, and of the late one");
     let again = store.reconcile(reconcile("acme")).await.unwrap();
     assert_eq!(again[0], Reconciled::Settled(Settled::Before));
+}
+
+async fn account(store: &dyn Store, budget: &Budget, unit: Unit) -> domain::Account {
+    let window = budget.period.window(at(1)).start;
+    let accounts = store.accounts(budget.id, window).await.unwrap();
+    accounts.into_iter().find(|(key, _)| key.unit == unit).unwrap().1
+}
+
+pub(crate) async fn managed_spend_is_a_part_of_what_was_spent(place: &Place) {
+    let store = place.open().await;
+    acme(&*store).await;
+    let rolling = Period::Rolling(std::time::Duration::from_hours(1));
+    let limits = [(Unit::Requests, 100), (Unit::Money, 100)];
+    let budgets = [budget(3, Period::Total, &limits), budget(4, rolling, &limits)];
+    let drawn = draw(1, &budgets, requests(10).with(Unit::Money, 20), at(1));
+    granted(&*store, &drawn).await;
+    let told = report(&drawn, 1, 7, 0);
+    let more = Settlement { managed: spent(8), ..told.settlement };
+    let wrong = Report { settlement: more, ..told.clone() };
+    assert_eq!(reported(&*store, wrong).await, Reported::Contradiction);
+    assert_eq!(reported(&*store, told).await, Reported::Settled(Settled::Now));
+    for budget in &budgets {
+        let money = account(&*store, budget, Unit::Money).await;
+        // To the millionth of a micro-USD.
+        assert_eq!((money.spent.parts(), money.managed.parts()), ((11, 0), (4, 500_000)));
+        let requests = account(&*store, budget, Unit::Requests).await;
+        assert_eq!((requests.spent.parts(), requests.managed.parts()), ((7, 0), (3, 0)));
+    }
+    // What has left a rolling window has left both.
+    let later = at(2 * 3600);
+    granted(&*store, &draw(2, &budgets[1..], requests(1), later)).await;
+    let requests = account(&*store, &budgets[1], Unit::Requests).await;
+    assert_eq!((requests.spent.parts(), requests.managed.parts()), ((0, 0), (0, 0)));
+}
+
+pub(crate) async fn a_shadow_says_once_that_a_hard_budget_would_have_refused(place: &Place) {
+    let store = place.open().await;
+    let acme = acme(&*store).await;
+    let rolling = Period::Rolling(std::time::Duration::from_mins(1));
+    let shadow =
+        Budget { mode: Mode::Shadow, alerts: vec![], ..budget(3, rolling, &[(Unit::Requests, 3)]) };
+    store.apply(&Change::CreateBudget(row("ten", shadow.clone())), &changed()).await.unwrap();
+    let one = std::slice::from_ref(&shadow);
+    let fits = granted(&*store, &draw(1, one, requests(3), at(1))).await;
+    assert_eq!(fits.over, []);
+    assert_eq!(swept(&*store, at(1)).await, []);
+    for number in [2, 3] {
+        let wish = draw(number, one, requests(2), at(1));
+        let over = granted(&*store, &wish).await;
+        assert_eq!((over.granted, over.over.len()), (requests(2), 1));
+        // A lost answer is asked for again, and is not another refusal.
+        assert_eq!(granted(&*store, &wish).await.over, []);
+        let settled = reported(&*store, report(&wish, 1, 2, 0)).await;
+        assert_eq!(settled, Reported::Settled(Settled::Now));
+    }
+    let over = account(&*store, &shadow, Unit::Requests).await.over;
+    assert_eq!((over.reservations, over.calls, over.spent.parts()), (2, 4, (4, 0)));
+    let told = |records: Vec<Record>| {
+        let told = |it: &Record| it.kind() == Kind::BudgetWouldRefuse;
+        let told: Vec<Record> = records.into_iter().filter(told).collect();
+        told.into_iter().map(|it| (it.tenant, it.budget, it.unit)).collect::<Vec<_>>()
+    };
+    let expected = (acme.id.to_string(), "ten".to_owned(), 2);
+    assert_eq!(told(swept(&*store, at(2)).await), std::slice::from_ref(&expected));
+    // Once, until what was over has left the window.
+    granted(&*store, &draw(4, one, requests(2), at(3))).await;
+    assert_eq!(told(swept(&*store, at(3)).await), []);
+    granted(&*store, &draw(5, one, requests(9), at(600))).await;
+    assert_eq!(told(swept(&*store, at(600)).await), [expected]);
+}
+
+pub(crate) async fn an_alert_is_raised_again_when_its_window_had_emptied(place: &Place) {
+    let store = place.open().await;
+    acme(&*store).await;
+    let rolling = Period::Rolling(std::time::Duration::from_mins(1));
+    let minute = budget(3, rolling, &[(Unit::Requests, 10)]);
+    store.apply(&Change::CreateBudget(row("ten", minute.clone())), &changed()).await.unwrap();
+    let one = std::slice::from_ref(&minute);
+    // The second is drawn while the first counts, and settled when it does not any more.
+    let calls = [draw(1, one, requests(5), at(1)), draw(2, one, requests(5), at(2))];
+    for call in &calls {
+        granted(&*store, call).await;
+    }
+    for (call, when) in calls.iter().zip([3, 200]) {
+        let report = Report { at: Some(at(when)), ..report(call, 1, 5, 0) };
+        assert_eq!(reported(&*store, report).await, Reported::Settled(Settled::Now));
+        let records = swept(&*store, at(when)).await;
+        let alerts = records.iter().filter(|it| it.kind() == Kind::BudgetAlert);
+        assert_eq!(alerts.map(|it| it.percent).collect::<Vec<_>>(), [50]);
+    }
 }
 
 pub(crate) async fn what_has_ended_is_recorded_once_and_then_forgotten(place: &Place) {
@@ -315,6 +408,7 @@ pub(crate) async fn what_has_ended_is_recorded_once_and_then_forgotten(place: &P
         (records[1].budget.as_str(), records[1].tenant.as_str(), records[1].percent),
         ("ten", acme.id.as_str(), 50)
     );
+    assert_eq!(records[1].amounts.unwrap().requests, 10, "the cap");
     assert_eq!(records[1].broker, vec![8; 16]);
     assert_eq!(swept(&*store, now).await, []);
     // A repeated settlement is known as one for an hour.

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use audit::Record;
 use domain::{
-    Amounts, Budget, Cost, Ledger, LedgerError, Period, Reservation, Settlement, Spending,
+    Amounts, Budget, Cost, Ledger, LedgerError, Mode, Period, Reservation, Settlement, Spending,
     Timestamp, Uid, Unit,
 };
-use store::{Draw, Drawn, Reconcile, Reconciled, Report, Reported, Store};
+use store::{Draw, Drawn, Found, Reconcile, Reconciled, Report, Reported, Store};
 
 use crate::{
     budgets::{budget, draw, settled_accounts, swept},
@@ -26,6 +26,10 @@ pub(crate) async fn the_store_says_what_the_ledger_says(place: &Place) {
             run.compare(&*store, &format!("seed {seed}, step {step}")).await;
         }
     }
+}
+
+fn shadow(number: u8, period: Period, limits: &[(Unit, u64)]) -> Budget {
+    Budget { mode: Mode::Shadow, ..budget(number, period, limits) }
 }
 
 struct Run {
@@ -51,6 +55,12 @@ impl Run {
                 &[(Unit::Money, 700), (Unit::Requests, 90), (Unit::Concurrent, 9)],
             ),
             budget(number(3), Period::Total, &[(Unit::Money, 4_000)]),
+            shadow(number(4), Period::Total, &[(Unit::Money, 300)]),
+            shadow(
+                number(5),
+                Period::Rolling(Duration::from_mins(3)),
+                &[(Unit::Money, 90), (Unit::Concurrent, 2)],
+            ),
         ];
         let mut ledger = Ledger::default();
         for budget in &budgets {
@@ -86,8 +96,9 @@ impl Run {
         let cost = Cost::from_picos(u128::from(self.below(60_000_000)) + 1);
         let need = Amounts::of_call(cost, 5, 5);
         let number = self.seed * 1_000_000 + u64::try_from(self.drawn.len()).unwrap();
+        let first = usize::try_from(self.below(3)).unwrap();
         let count = usize::try_from(self.below(3)).unwrap() + 1;
-        let budgets = self.budgets[..count].to_vec();
+        let budgets = self.budgets[first..first + count].to_vec();
         let wish = Draw {
             wanted: need.each(|_, need| need * 8),
             ..draw(number, &budgets, need, self.time())
@@ -128,6 +139,7 @@ impl Run {
                 covered: reservation.granted,
                 returned: reservation.granted,
                 spent: reservation.spent,
+                managed: reservation.managed,
             },
             _ => self.next(&reservation),
         };
@@ -158,11 +170,13 @@ impl Run {
             requests: covered.of(Unit::Requests),
             ..Spending::default()
         };
+        let (is_managed, own) = (self.below(2) == 0, Spending::default());
         Settlement {
             sequence: reservation.sequence + 1,
             covered: reservation.covered.plus(&covered),
             returned: reservation.returned.plus(&returned),
             spent: reservation.spent.plus(&spent),
+            managed: reservation.managed.plus(if is_managed { &spent } else { &own }),
         }
     }
 
@@ -170,10 +184,11 @@ impl Run {
         let Some(wish) = self.pick() else { return };
         let found =
             Spending { cost: Cost::from_picos(777_777), requests: 1, ..Spending::default() };
-        let expected = self.ledger.reconcile(wish.id, &found, self.time());
+        let managed = if self.below(2) == 0 { found } else { Spending::default() };
+        let expected = self.ledger.reconcile(wish.id, &found, &managed, self.time());
         let reconcile = Reconcile {
             tenant: wish.tenant,
-            found: vec![(wish.id, found)],
+            found: vec![Found { id: wish.id, spent: found, managed }],
             record: Record::default(),
             at: Some(self.time()),
         };
@@ -216,7 +231,9 @@ impl Run {
             let (found, expected) = (settled_accounts(found, now), settled_accounts(expected, now));
             assert_eq!(found, expected, "{when}");
             for (key, account) in &found {
-                assert!(account.used() <= account.cap, "{when}: {key:?}");
+                let is_hard = budget.mode == Mode::Hard;
+                assert!(!is_hard || account.used() <= account.cap, "{when}: {key:?}");
+                assert!(account.managed <= account.spent && account.over.spent <= account.spent);
             }
         }
     }

@@ -27,6 +27,7 @@ mod sqlite_only;
 mod stale;
 mod tree;
 mod usage;
+mod windows;
 
 /// Each line becomes one test per back end.
 macro_rules! contract {
@@ -119,6 +120,12 @@ contract![
     budgets::what_expires_is_unknown_until_it_is_reconciled,
     budgets::what_has_ended_is_recorded_once_and_then_forgotten,
     budgets::a_race_for_a_cap_gives_out_all_of_it_and_no_more,
+    budgets::managed_spend_is_a_part_of_what_was_spent,
+    budgets::a_shadow_says_once_that_a_hard_budget_would_have_refused,
+    budgets::an_alert_is_raised_again_when_its_window_had_emptied,
+    windows::a_window_that_ends_under_load_loses_no_update,
+    windows::a_new_day_has_all_of_its_cap_whatever_is_open_of_the_old_one,
+    windows::what_a_dead_proxy_held_is_back_after_its_time_and_outlives_brokers,
     ledger::the_store_says_what_the_ledger_says,
     erasure::a_share_is_kept_until_it_is_destroyed_and_never_again,
     erasure::a_tenant_is_erased_with_all_that_it_owns_and_nothing_else,

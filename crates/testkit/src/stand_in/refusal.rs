@@ -46,7 +46,12 @@ pub(super) fn refuse(errors: Errors, format: Option<Format>, wrong: &Wrong) -> R
         Errors::DeepSeek if proof => {
             plain(status, &openai(&masked("Authentication Fails, Your api key", wrong), proof))
         }
-        Errors::OpenAi | Errors::DeepSeek => plain(status, &openai(&text, proof)),
+        Errors::Azure if proof => {
+            let says = "Access denied due to invalid subscription key or wrong API endpoint.";
+            plain(status, &json!({ "error": { "code": "401", "message": says } }))
+        }
+        Errors::OpenAi | Errors::Azure | Errors::DeepSeek => plain(status, &openai(&text, proof)),
+        Errors::Anthropic if proof => plain(status, &anthropic_error(status, "invalid x-api-key")),
         Errors::Anthropic => plain(status, &anthropic_error(status, &text)),
         Errors::AiStudio => google(if proof { 400 } else { status }, &text, proof),
         Errors::Vertex => google(status, &text, false),
@@ -55,6 +60,7 @@ pub(super) fn refuse(errors: Errors, format: Option<Format>, wrong: &Wrong) -> R
             plain(status, &json!({ "error": { "code": status, "message": text } }))
         }
         Errors::Xai => xai(status, &text, proof.then_some(wrong)),
+        Errors::Mistral if proof => plain(status, &mistral(status, "Unauthorized")),
         Errors::Mistral => plain(status, &mistral(status, &text)),
         Errors::Perplexity => perplexity(status, &text, proof),
         Errors::Cohere if proof => cohere(status, "invalid api token"),

@@ -66,6 +66,7 @@ pub(super) enum Errors {
     AiStudio,
     Anthropic,
     Aws,
+    Azure,
     Cloudflare,
     Cohere,
     DeepSeek,
@@ -150,6 +151,7 @@ pub(super) static PROVIDERS: &[Facts] = &[
     },
     Facts {
         settings: &[("resource", "stand-in")],
+        errors: Errors::Azure,
         ..facts("azure", "0f1e2d3c4b5a69788796a5b4c3d2e1f0", AZURE)
     },
     Facts {

@@ -94,6 +94,7 @@ impl Spending {
             covered: amounts(covered),
             returned: amounts(returned),
             spent: Some(v1::Spent { requests: covered, ..v1::Spent::default() }),
+            managed: Some(v1::Spent { requests: covered / 2, ..v1::Spent::default() }),
         };
         let keys = sealing::ClientKeys::generate().unwrap();
         // A session of its own: what drew the allowance may be gone.
@@ -110,11 +111,15 @@ impl Spending {
 
     /// Spent, reserved and unknown.
     async fn standing(&self) -> (u64, u64, u64) {
+        let account = self.account().await;
+        (account.spent, account.reserved, account.unknown)
+    }
+
+    async fn account(&self) -> v1::Account {
         let request = v1::ListBudgetsRequest { parent: ACME.to_owned(), ..Default::default() };
         let admin = caller("Budgets/ListBudgets");
         let listed = self.fixture.core.list_budgets(&admin, &request).await.unwrap();
-        let account = listed.budgets[0].accounts[0];
-        (account.spent, account.reserved, account.unknown)
+        listed.budgets[0].accounts[0]
     }
 
     async fn records(&self, kind: Kind) -> Vec<Record> {
@@ -240,14 +245,54 @@ async fn what_a_dead_holder_kept_counts_until_somebody_says_what_it_came_to() {
     let allowance_id = listed[0].allowance_id.clone();
     let request = v1::ReconcileAllowancesRequest {
         parent: ACME.to_owned(),
-        found: vec![v1::Found { allowance_id, spent }],
+        found: vec![v1::Found { allowance_id, spent, managed: spent }],
     };
     let admin = caller("Budgets/ReconcileAllowances");
     let refused = core.reconcile_allowances(&admin, &request).await.unwrap().not_accepted;
     assert!(refused.is_empty() && admin.is_on_record());
     assert_eq!(spending.standing().await, (1, 0, 0));
+    assert_eq!(spending.account().await.managed, 1);
     let record = &spending.records(Kind::AllowanceReconciled).await[0];
     assert_eq!(record.actor, "spiffe://a.b/w/service");
+}
+
+#[tokio::test]
+async fn managed_spend_is_visible_apart() {
+    let spending = Spending::new().await;
+    spending.allow(9).await;
+    spending.lend(Some(wish(1, 4))).await.unwrap();
+    assert_eq!(spending.settle(&caller("Leases/SettleUsage"), 1, 3, 1).await, [""; 0]);
+    let account = spending.account().await;
+    assert_eq!((account.spent, account.managed, account.would_refuse), (3, 1, None));
+}
+
+#[tokio::test]
+async fn a_shadow_lends_and_says_what_a_hard_budget_would_have_refused() {
+    let spending = Spending::new().await;
+    let made = spending.allow(3).await;
+    let core = &spending.fixture.core;
+    let shadow = v1::Budget { mode: v1::budget::Mode::Shadow.into(), ..made };
+    let request = v1::UpdateBudgetRequest { budget: Some(shadow) };
+    core.update_budget(&caller("Budgets/UpdateBudget"), request).await.unwrap();
+    spending.lend(Some(wish(1, 3))).await.unwrap();
+    core.sweep(None).await.unwrap();
+    assert_eq!(spending.records(Kind::BudgetWouldRefuse).await, []);
+    for number in [2, 3] {
+        spending.lend(Some(wish(number, 2))).await.unwrap();
+        let own = caller("Leases/SettleUsage");
+        assert_eq!(spending.settle(&own, number, 2, 0).await, [""; 0]);
+    }
+    let expected = v1::WouldRefuse { allowances: 2, calls: 4, spent: 4, spent_millionths: 0 };
+    assert_eq!(spending.account().await.would_refuse, Some(expected));
+    // Once, not for each call.
+    for _ in 0..2 {
+        core.sweep(None).await.unwrap();
+    }
+    let told = spending.records(Kind::BudgetWouldRefuse).await;
+    assert_eq!(
+        (told.len(), told[0].budget.as_str(), told[0].unit()),
+        (1, "once", v1::Unit::Requests)
+    );
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use crate::config::KeyTests;
 
 const KEY: &str = "sk-proj-0123456789abcdefghijklmnop";
 const REFUSED: &str = r#"{"error":{"code":"invalid_api_key","message":"sk-proj-0123"}}"#;
+const NOT_A_MEMBER: &str = r#"{"error":{"code":null,"message":"not a member"}}"#;
 const ACCEPTED: &str = r#"{"object":"list","data":[]}"#;
 const NO_MONEY: &str = r#"{"error":{"type":"insufficient_quota"}}"#;
 
@@ -103,6 +104,74 @@ async fn a_secret_that_looks_odd_is_stored_with_a_warning() {
     assert!(stored.warnings.is_empty());
 }
 
+fn endpoint(base_url: &str) -> v1::Credential {
+    v1::Credential {
+        provider: "custom".into(),
+        base_url: base_url.into(),
+        models: vec!["llama".into()],
+        ..v1::Credential::default()
+    }
+}
+
+#[tokio::test]
+async fn a_secret_too_short_to_be_searched_for_is_stored_with_a_warning() {
+    let fixture = Fixture::new().await;
+    let put = async |name: &str, spec, secret| {
+        fixture.put_as(&named(name), spec, secret, false).await.unwrap().warnings
+    };
+    let own = || endpoint("https://llm.acme.example/v1");
+    let warnings = put("short", own(), "elevenbytes").await;
+    assert!(matches!(&*warnings, [one] if one.contains("12 bytes")), "{warnings:?}");
+    assert!(put("long", own(), "twelve-bytes").await.is_empty());
+    // What goes on calls is what the broker makes of it.
+    let setting = |name: &str, value: &str| v1::Setting { name: name.into(), value: value.into() };
+    let role = v1::Credential {
+        provider: "bedrock".into(),
+        kind: "aws_role".into(),
+        settings: vec![
+            setting("region", "eu-west-1"),
+            setting("role_arn", "arn:aws:iam::123456789012:role/strongroom"),
+        ],
+        ..v1::Credential::default()
+    };
+    assert!(put("role", role, "customer-42").await.is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_can_never_be_called_is_not_stored() {
+    let fixture = Fixture::new().await;
+    let secret = "a-key-of-the-endpoint";
+    for (url, says) in [
+        ("https://10.0.0.1/v1", "egress.allow"),
+        ("https://127.1/v1", "the host is a number"),
+        ("https://2130706433", "the host is a number"),
+        ("https://llm.acme.example./v1", "ends with a dot"),
+        ("http://llm.acme.example/v1", "https"),
+    ] {
+        let refused = fixture.put_as(&named("own"), endpoint(url), secret, false).await;
+        let why = refused.unwrap_err().why;
+        assert_eq!(why.reason(), Reason::InvalidField, "{url}");
+        assert!(why.public().contains(says), "{url}: {}", why.public());
+    }
+    let good = endpoint("https://llm.acme.example:8443/v1");
+    fixture.put_as(&named("own"), good, secret, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_test_that_the_rules_of_the_way_out_forbid_says_what_to_change() {
+    let fixture = Fixture::new().await;
+    fixture.outside.block();
+    let spec = endpoint("https://llm.acme.example/v1");
+    let stored = fixture.put_as(&named("own"), spec, "a-key-of-the-endpoint", true).await.unwrap();
+    assert_eq!(verdict(&stored), Verdict::Unverifiable);
+    assert!(matches!(&*stored.warnings, [one] if one.contains("egress.allow")), "{stored:?}");
+    let tested = fixture.test("own").await;
+    assert!(matches!(&*tested.warnings, [one] if one.contains("egress.allow")), "{tested:?}");
+    // The control: nothing is said of it when the endpoint answers.
+    fixture.outside.answer(200, ACCEPTED);
+    assert!(fixture.test("own").await.warnings.is_empty());
+}
+
 #[tokio::test]
 async fn a_test_on_demand_tells_and_changes_nothing() {
     let fixture = Fixture::new().await;
@@ -137,6 +206,12 @@ async fn only_a_credential_that_is_refused_twice_is_disabled() {
         fixture.clock.advance(Duration::from_hours(27));
         fixture.look(true).await;
         assert_eq!(verdict(&fixture.shown("openai").await), Verdict::Unreachable);
+    }
+    for elsewhere in [NOT_A_MEMBER, "<html>Attention required</html>", ""] {
+        fixture.outside.answer(401, elsewhere);
+        fixture.clock.advance(Duration::from_hours(27));
+        fixture.look(true).await;
+        assert_eq!(verdict(&fixture.shown("openai").await), Verdict::RegionOrPermission);
     }
     fixture.outside.answer(401, REFUSED);
     fixture.clock.advance(Duration::from_hours(27));

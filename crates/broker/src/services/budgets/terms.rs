@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use audit::{proto_time, proto_unit};
-use domain::{Account, AccountKey, Budget, BudgetHolder, Limit, Mode, Period, Uid, Window, Zone};
+use domain::{
+    Account, AccountKey, Budget, BudgetHolder, Limit, Mode, Over, Period, Uid, Window, Zone,
+};
 use store::BudgetRow;
 use strongroom_proto::v1::{self, budget::Mode as ToldMode, period::Length};
 
@@ -141,6 +143,7 @@ pub(super) fn accounts(
         let known = found.iter().find(|(key, _)| key.unit == limit.unit);
         let known = known.map(|(_, account)| account.clone()).unwrap_or_default();
         let (spent, spent_millionths) = known.spent.parts();
+        let (managed, managed_millionths) = known.managed.parts();
         // Rolling and total windows begin with time itself.
         let start = Some(window.start).filter(|start| start.as_millis() != 0);
         v1::Account {
@@ -153,7 +156,16 @@ pub(super) fn accounts(
             overrun: known.overrun,
             window_start_time: start.map(proto_time),
             window_end_time: window.end.map(proto_time),
+            managed,
+            managed_millionths,
+            would_refuse: (known.over != Over::default()).then(|| would_refuse(&known.over)),
         }
     };
     budget.caps().map(account).collect()
+}
+
+fn would_refuse(over: &Over) -> v1::WouldRefuse {
+    let (spent, spent_millionths) = over.spent.parts();
+    let (allowances, calls) = (over.reservations, over.calls);
+    v1::WouldRefuse { allowances, calls, spent, spent_millionths }
 }

@@ -1,4 +1,4 @@
-use domain::{CredentialName, Origin, Permit, Uid};
+use domain::{CredentialName, Permit, Uid};
 use providers::{CredentialKind, Provider, Settings};
 use store::CredentialRow;
 use strongroom_proto::v1::{self, credential::State};
@@ -26,7 +26,7 @@ impl Core {
             return Err(self.access.refusal(caller));
         }
         let base_url = match (known.needs_base_url(), asked.base_url.is_empty()) {
-            (true, false) => Some(self.custom_url(&asked.base_url)?),
+            (true, false) => Some(self.endpoints.checked(&asked.base_url)?),
             (false, true) => None,
             (true, true) => {
                 return Err(Why::InvalidField("base_url is needed: an https address".into()));
@@ -74,20 +74,6 @@ impl Core {
             updated_at: now,
             row_mac: [0; 36],
         })
-    }
-
-    fn custom_url(&self, url: &str) -> Result<String, Why> {
-        let origin = Origin::of_url(url).map_err(|error| Why::InvalidField(error.to_string()))?;
-        let plain = url.starts_with("http://");
-        if plain && !self.plain_http_origins.iter().any(|allowed| allowed == origin.as_str()) {
-            return Err(Why::InvalidField("base_url must be https".into()));
-        }
-        let tidy = !url.contains(['?', '#', '%', '\\']) && !url.contains("/.");
-        if url.len() <= 1024 && tidy && url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(url.trim_end_matches('/').to_owned())
-        } else {
-            Err(Why::InvalidField("base_url is a plain address of 1024 bytes at most".into()))
-        }
     }
 }
 

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 
 use audit::proto_time;
 use domain::{CredentialName, Secret, Uid};
-use exchange::{Leftover, Order};
-use providers::{KeyHint, UnusableSecret, Verdict};
+use exchange::{Finding, Leftover, Order};
+use providers::{CredentialKind, KeyHint, UnusableSecret, Verdict};
 use store::{CredentialRow, TestRow};
 use strongroom_proto::v1;
 
@@ -50,12 +50,18 @@ impl Core {
                 Why::SecretUnusable(why.to_string())
             }
         })?;
-        let warnings = warning(provider.name(), form.check(bytes)).into_iter().collect();
-        let verdict = if test { Some(self.try_out(row, secret).await?) } else { None };
-        match verdict {
-            Some(verdict) if verdict.is_confirmed_bad() => Err(Why::SecretRefused(verdict)),
-            verdict => Ok(Looked { verdict, warnings }),
+        let looks = warning(provider.name(), form.check(bytes));
+        let found = if test { Some(self.try_out(row, secret).await?) } else { None };
+        let verdict = found.map(|found| found.verdict);
+        if let Some(verdict) = verdict.filter(|verdict| verdict.is_confirmed_bad()) {
+            return Err(Why::SecretRefused(verdict));
         }
+        // Of what is exchanged, something longer goes on calls.
+        let is_short = bytes.len() < Secret::SHORTEST_SEARCHED;
+        let is_lent = form.mint.is_none() && kind != CredentialKind::None;
+        let short = (is_short && is_lent).then(|| SHORT.to_owned());
+        let warnings = looks.into_iter().chain(short).chain(found.and_then(obstacle)).collect();
+        Ok(Looked { verdict, warnings })
     }
 
     /// The answer to whoever stored a version of a secret.
@@ -114,10 +120,11 @@ impl Core {
             let permit = self.access.permit(caller, &name.tenant)?;
             let version = self.custody.version(&row, row.current_version).await?;
             let (secret, _) = self.custody.open(&permit, &tenant.keys, &row, &version).await?;
-            let verdict = self.try_out(&row, &secret).await?;
+            let found = self.try_out(&row, &secret).await?;
             let tested = (&row, row.current_version);
-            let test = self.keep_test(Some(caller), &tenant, tested, verdict).await?;
-            Ok::<_, Why>(with(self.shown(&row), Some(&test)))
+            let test = self.keep_test(Some(caller), &tenant, tested, found.verdict).await?;
+            let warnings = obstacle(found).into_iter().collect();
+            Ok::<_, Why>(v1::Credential { warnings, ..with(self.shown(&row), Some(&test)) })
         };
         work.await.map_err(|why| Refused::about(why, &about))
     }
@@ -159,15 +166,22 @@ pub(super) fn with(credential: v1::Credential, test: Option<&TestRow>) -> v1::Cr
     v1::Credential { test, ..credential }
 }
 
+fn obstacle(found: Finding) -> Option<String> {
+    found.obstacle.map(|obstacle| obstacle.sentence().to_owned())
+}
+
 fn warning(provider: &str, hint: KeyHint<'_>) -> Option<String> {
     match hint {
         KeyHint::Plausible => None,
         KeyHint::Unusual { looks_like } => Some(format!(
-            "it does not look as keys of {provider} do today ({looks_like}): if it does not work, see \
+            "the secret does not look as keys of {provider} do today ({looks_like}): if it does not work, see \
              whether it was copied whole"
         )),
-        KeyHint::WrongKind { means } => {
-            Some(format!("it looks like {means}, which cannot work here: see which key it is"))
-        }
+        KeyHint::WrongKind { means } => Some(format!(
+            "the secret looks wrong: {means}, which cannot work here: see which key it is"
+        )),
     }
 }
+
+const SHORT: &str = "the secret is shorter than 12 bytes, so answers that repeat it are not found out \
+                     and cut: let the endpoint make a longer one";

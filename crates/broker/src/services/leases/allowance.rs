@@ -111,6 +111,7 @@ fn report(caller: &Caller, told: &v1::Settlement) -> Option<Report> {
         covered: read(told.covered.as_ref()),
         returned: read(told.returned.as_ref()),
         spent: audit::spending(&told.spent.unwrap_or_default())?,
+        managed: audit::spending(&told.managed.unwrap_or_default())?,
     };
     let id = allowance_id(&told.allowance_id).ok()?;
     Some(Report { id, holder: holder(caller), settlement, at: None })

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use domain::{Dialect, Failure, TenantId, Timestamp, VirtualKeyDigest, VirtualKeyId};
+use domain::{
+    Dialect, Failure, TenantId, Timestamp, VirtualKeyDigest, VirtualKeyId, is_model_name,
+};
 use strongroom_proto::v1::{self, acquire_lease_request};
 
 use crate::{
@@ -22,8 +24,9 @@ pub(super) fn ask(request: v1::AcquireLeaseRequest, now: Timestamp) -> Result<As
         Some(acquire_lease_request::Target::VirtualKey(target)) => {
             let (id, digest) = presented(&target.virtual_key_id, &target.key_sha256)?;
             let v1::VirtualKeyTarget { model, provider, .. } = target;
-            if model.len() > 256 || provider.len() > 63 {
-                return Err(Why::InvalidField("model or provider is too long".into()));
+            check_model(&model)?;
+            if provider.len() > 63 {
+                return Err(Why::InvalidField("provider is too long".into()));
             }
             Target::VirtualKey { id, digest, model, provider }
         }
@@ -68,6 +71,7 @@ pub(super) fn failed(attempt: &v1::FailedAttempt, now: Timestamp) -> Result<Fail
         Told::ProviderTrouble => Failure::ProviderTrouble,
         Told::TimedOut => Failure::TimedOut,
         Told::Unreachable => Failure::Unreachable,
+        Told::SecretInAnswer => Failure::SecretInAnswer,
     };
     let ago = ttl(attempt.began_ago)?.unwrap_or_default();
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
@@ -103,4 +107,12 @@ pub(in crate::services) fn duration(
 
 pub(super) fn parent(name: &str) -> Result<TenantId, Why> {
     TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
+}
+
+/// A call may name no model, but nothing else in the place of one.
+pub(super) fn check_model(model: &str) -> Result<(), Why> {
+    if model.is_empty() || is_model_name(model) {
+        return Ok(());
+    }
+    Err(Why::InvalidField("model is 1 to 256 of [A-Za-z0-9._:/@-]".into()))
 }

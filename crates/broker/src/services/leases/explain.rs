@@ -3,7 +3,7 @@ use std::sync::Arc;
 use domain::{Scope, VirtualKeyId};
 use strongroom_proto::v1::{self, explain_route_request::Target};
 
-use super::ask::{dialect, parent, presented};
+use super::ask::{check_model, dialect, parent, presented};
 use crate::{
     caller::Caller,
     core::Core,
@@ -29,6 +29,7 @@ impl Core {
                 caller.concerns(about(&key.row.tenant, Some(id)));
                 let tenant = self.tenant(caller, &key.row.tenant).await?;
                 let v1::VirtualKeyTarget { model, provider, .. } = &target;
+                check_model(model)?;
                 let wanted = Wanted { model, provider, dialect, scope: &key.row.terms.scope };
                 let explained = self.explain(&tenant, wanted).await?;
                 Ok(v1::ExplainRouteResponse { networks: key.places().1, ..explained })
@@ -38,6 +39,7 @@ impl Core {
                 caller.concerns(about(&id, None));
                 let tenant = self.tenant(caller, &id).await?;
                 let v1::TenantModel { model, provider, .. } = &target;
+                check_model(model)?;
                 let wanted = Wanted { model, provider, dialect, scope: &open };
                 Ok(self.explain(&tenant, wanted).await?)
             }
@@ -45,7 +47,8 @@ impl Core {
         }
     }
 
-    async fn explain(
+    /// What there is to say of one call.
+    pub(crate) async fn explain(
         &self,
         tenant: &Arc<Tenant>,
         wanted: Wanted<'_>,

@@ -1,4 +1,6 @@
-use domain::{OnMissing, Scope, Source, TenantId};
+use std::{collections::BTreeMap, sync::Arc};
+
+use domain::{Dialect, Scope};
 use strongroom_proto::v1;
 
 use super::ask::presented;
@@ -8,10 +10,11 @@ use crate::{
     directory::Tenant,
     lending::proto_source,
     refused::{About, Refused, Why},
+    route::{Holdings, Wanted, owner},
 };
 
 impl Core {
-    pub(super) async fn list_models(
+    pub(crate) async fn list_models(
         &self,
         caller: &Caller,
         request: &v1::ListModelsRequest,
@@ -24,69 +27,78 @@ impl Core {
         if tenant.row.suspended {
             return Err(Why::TenantSuspended.into());
         }
-        let managed = match tenant.row.on_missing {
-            OnMissing::Managed => self.directory.tenant(&TenantId::platform()).await?,
-            OnMissing::Refuse | OnMissing::Keyless => None,
-        };
-        let mut models = Vec::new();
-        let sources = [(Some(&tenant), Source::Byok), (managed.as_ref(), Source::Managed)];
-        for (owner, source) in sources {
-            for held in owner.iter().flat_map(|owner| &owner.credentials) {
-                self.add_models(&mut models, &held.row, source, &key.row.terms.scope);
-            }
-        }
-        models.extend(keyless(&tenant, &key.row.terms.scope));
-        models.sort_by(|a, b| a.model.cmp(&b.model));
-        models.dedup_by(|a, b| a.model == b.model);
+        let models = self.reachable(&tenant, &key.row.terms.scope).await?;
         let (endpoints, networks) = key.places();
         Ok(v1::ListModelsResponse { models, endpoints, networks })
     }
 
-    fn add_models(
+    /// The models that calls can name, as routing decides of each: by the names that are known here, and
+    /// with the provider in front where the bare name goes elsewhere or nowhere.
+    pub(crate) async fn reachable(
         &self,
-        models: &mut Vec<v1::ReachableModel>,
-        row: &store::CredentialRow,
-        source: Source,
+        tenant: &Arc<Tenant>,
         scope: &Scope,
-    ) {
-        let own_models = !row.models.is_empty();
-        if !row.enabled
-            || !scope.allows_provider(&row.provider)
-            || (own_models && source == Source::Managed)
-        {
-            return;
+    ) -> Result<Vec<v1::ReachableModel>, Why> {
+        let mut holdings = Vec::new();
+        for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
+            // What rests for a while is still the tenant's: a list does not flicker.
+            holdings.push((dialect, self.holdings(tenant, dialect, false).await?));
         }
-        let known = self.catalogue.provider(&row.provider).map_or(&[][..], |known| known.models());
-        let listed = if own_models { &*row.models } else { known };
-        let source = if own_models { Source::Custom } else { source };
-        // A key made for one model reaches it even if nobody here has heard of it.
-        let named = scope
-            .models
-            .iter()
-            .filter_map(|pattern| pattern.exact())
-            .filter(|model| !own_models && self.catalogue.detect(model) == Some(&row.provider));
-        let allowed = listed.iter().map(String::as_str).filter(|model| scope.allows_model(model));
-        models.extend(named.chain(allowed).map(|model| v1::ReachableModel {
-            model: model.to_owned(),
-            provider: row.provider.to_string(),
-            source: proto_source(source).into(),
-        }));
+        let served = |model: &str| {
+            let mut dialects = holdings.iter();
+            dialects.find_map(|(dialect, holds)| self.serves(tenant, holds, *dialect, model, scope))
+        };
+        let mut models = BTreeMap::new();
+        for name in self.names(tenant, scope) {
+            if let Some(found) = served(name) {
+                models.insert(name.to_owned(), found);
+            }
+        }
+        for provider in holdings.first().map(|(_, holds)| holds.providers()).unwrap_or_default() {
+            let known = self.catalogue.provider(provider);
+            for model in known.map(providers::Provider::models).unwrap_or_default() {
+                let by_name = |found: &v1::ReachableModel| found.provider == provider.as_str();
+                if models.get(model).is_some_and(by_name) {
+                    continue;
+                }
+                let name = format!("{provider}/{model}");
+                if let Some(found) = served(&name).filter(by_name) {
+                    models.insert(name, found);
+                }
+            }
+        }
+        Ok(models.into_values().collect())
     }
-}
 
-/// The models that a keyless tenant can ask for by name, served by others in their place.
-fn keyless<'a>(
-    tenant: &'a Tenant,
-    scope: &'a Scope,
-) -> impl Iterator<Item = v1::ReachableModel> + 'a {
-    let rules = Some(&tenant.row.rules.keyless);
-    let rules = rules.filter(|_| tenant.row.on_missing == OnMissing::Keyless);
-    rules.into_iter().flatten().filter_map(|rule| {
-        let model = rule.models.exact().filter(|model| scope.allows_model(model))?;
-        scope.allows_provider(&rule.provider).then(|| v1::ReachableModel {
+    /// The names of models that are known here, whoever serves them.
+    fn names<'a>(&'a self, tenant: &'a Tenant, scope: &'a Scope) -> impl Iterator<Item = &'a str> {
+        let rules = &tenant.row.rules;
+        let custom = rules.custom.iter().filter_map(|rule| rule.models.exact());
+        let keyless = rules.keyless.iter().filter_map(|rule| rule.models.exact());
+        let named = scope.models.iter().filter_map(|pattern| pattern.exact());
+        let own = tenant.credentials.iter().flat_map(|held| &held.row.models);
+        let known = self.catalogue.providers().iter().flat_map(providers::Provider::models);
+        custom.chain(keyless).chain(named).chain(own.chain(known).map(String::as_str))
+    }
+
+    /// Who would serve a model first.
+    fn serves(
+        &self,
+        tenant: &Arc<Tenant>,
+        holdings: &Holdings,
+        dialect: Dialect,
+        model: &str,
+        scope: &Scope,
+    ) -> Option<v1::ReachableModel> {
+        let wanted = Wanted { model, provider: "", dialect, scope };
+        let plan = self.plan_with(holdings, wanted).ok()?.outcome.ok()?;
+        let first = &plan.first;
+        let owner = owner(tenant, holdings.platform.as_ref(), first);
+        self.address(Arc::clone(owner), first, dialect).ok()?;
+        Some(v1::ReachableModel {
             model: model.to_owned(),
-            provider: rule.provider.to_string(),
-            source: proto_source(Source::Keyless).into(),
+            provider: first.provider.to_string(),
+            source: proto_source(first.source).into(),
         })
-    })
+    }
 }

@@ -28,7 +28,7 @@ pub(super) async fn change_key(calls: &mut Calls, running: &Running, name: &str)
     answered!(calls, admin, virtual_keys.revoke_virtual_key, method, request);
 }
 
-/// Rotates keys above the credentials, and waits until that is done.
+/// What is done to a tenant's key and to the root key, until it is done.
 pub(super) async fn rotate_keys(calls: &mut Calls, running: &Running) {
     let admin = &running.admin;
     let rotate = || v1::RotateKekRequest { tenant: "tenants/acme".into(), request_id: "r".into() };

@@ -40,14 +40,15 @@ fn an_unknown_outcome_stays_spent_until_it_is_reconciled() {
     let limits = [(Unit::Money, 100), (Unit::Concurrent, 1)];
     ledger.put_budget(budget(1, Period::Total, &limits));
     ledger.reserve(id(9), &[id(1)], &call(60_000_000), at(0), at(10)).unwrap();
-    assert_eq!(ledger.reconcile(id(9), &Spending::default(), at(9)), Err(LedgerError::NotExpired));
+    let own = Spending::default();
+    assert_eq!(ledger.reconcile(id(9), &own, &own, at(9)), Err(LedgerError::NotExpired));
     ledger.expire(at(10));
     assert_eq!(used(&ledger, 1, Unit::Money), (0, 60, 0));
     assert_eq!(used(&ledger, 1, Unit::Concurrent), (0, 0, 0), "a dead proxy's calls have ended");
     assert!(ledger.reserve(id(8), &[id(1)], &call(41_000_000), at(11), at(20)).is_err());
-    ledger.reconcile(id(9), &spending(1_500_000), at(11)).unwrap();
+    ledger.reconcile(id(9), &spending(1_500_000), &own, at(11)).unwrap();
     assert_eq!(used(&ledger, 1, Unit::Money), (2, 0, 0));
-    assert_eq!(ledger.reconcile(id(9), &spending(1_500_000), at(12)), Ok(Settled::Before));
+    assert_eq!(ledger.reconcile(id(9), &spending(1_500_000), &own, at(12)), Ok(Settled::Before));
     assert_eq!(used(&ledger, 1, Unit::Money), (2, 0, 0));
 }
 
@@ -73,6 +74,7 @@ fn a_settlement_that_takes_back_an_earlier_one_is_refused() {
         covered: Amounts::default().with(Unit::Money, covered),
         returned: Amounts::default().with(Unit::Money, returned),
         spent: Spending::default(),
+        managed: Spending::default(),
     };
     assert_eq!(ledger.settle(id(9), &said(1, 20, 20), at(1)), Ok(Settled::Now));
     assert_eq!(ledger.settle(id(9), &said(1, 30, 20), at(1)), Ok(Settled::Before));
@@ -114,6 +116,60 @@ fn another_cap_holds_at_once() {
 }
 
 #[test]
+fn what_is_spent_on_managed_credentials_is_told_apart() {
+    let mut ledger = Ledger::default();
+    ledger.put_budget(budget(1, Period::Total, &[(Unit::Money, 100), (Unit::Requests, 9)]));
+    let granted =
+        ledger.reserve(id(9), &[id(1)], &call(60_000_000), at(0), at(10)).unwrap().granted;
+    let mut allowance = Allowance::new(&granted, &[Unit::Money], at(10));
+    for (most, source) in
+        [(10_000_000, Source::Managed), (20_000_000, Source::Byok), (5_000_000, Source::Keyless)]
+    {
+        let ticket = allowance.begin(&call(most), at(1)).unwrap();
+        allowance.end(ticket, &spending(most), source);
+    }
+    let told = allowance.report().unwrap();
+    ledger.settle(id(9), &told, at(2)).unwrap();
+    let sums = |ledger: &Ledger, unit| {
+        let (_, account) = ledger.accounts().find(|(key, _)| key.unit == unit).unwrap();
+        (account.spent.rounded_up(), account.managed.rounded_up())
+    };
+    assert_eq!(sums(&ledger, Unit::Money), (35, 15));
+    assert_eq!(sums(&ledger, Unit::Requests), (3, 2));
+    // More managed than spent, or less than was said before, cannot be.
+    let more = Settlement { sequence: 2, managed: spending(16_000_000), ..told };
+    let less = Settlement { sequence: 2, managed: Spending::default(), ..told };
+    for wrong in [more, less] {
+        assert_eq!(ledger.settle(id(9), &wrong, at(3)), Err(LedgerError::Contradiction));
+    }
+}
+
+#[test]
+fn a_shadow_counts_what_a_hard_budget_would_have_refused() {
+    let mut ledger = Ledger::default();
+    let limits = [(Unit::Money, 100)];
+    ledger.put_budget(Budget { mode: Mode::Shadow, ..budget(1, Period::Total, &limits) });
+    let wanted = call(1_000_000_000);
+    let mut take = |number, micros: u128| {
+        let need = call(micros * 1_000_000);
+        let slice = ledger.slice(id(number), &[id(1)], &need, &wanted, at(0), at(10)).unwrap();
+        let (granted, over) = (slice.granted, slice.holds[0].over);
+        let spent = spending(micros * 1_000_000);
+        ledger.settle(id(number), &Settlement::of_call(&granted, spent), at(1)).unwrap();
+        (granted.of(Unit::Money), over)
+    };
+    // Within the room it gives what a hard one gives, so that the two come to the cap alike.
+    assert_eq!(take(11, 4), (6, false));
+    assert_eq!(take(12, 96), (96, false));
+    assert_eq!(take(13, 7), (1_000, true));
+    assert_eq!(take(14, 1), (1_000, true));
+    let (_, account) = ledger.accounts().next().unwrap();
+    assert_eq!(account.spent.rounded_up(), 108);
+    let expected = Over { reservations: 2, calls: 2, spent: crate::Quantity::whole(8) };
+    assert_eq!(account.over, expected);
+}
+
+#[test]
 fn alerts_are_raised_for_each_limit_once() {
     let mut ledger = Ledger::default();
     ledger.put_budget(budget(1, Period::Total, &[(Unit::Money, 10), (Unit::Requests, 100)]));
@@ -144,7 +200,7 @@ fn race(proxies: usize, cap: u64, most: u64, seed: u64) -> u64 {
         let held = open[proxy].as_mut();
         let ticket = held.and_then(|(_, allowance)| allowance.begin(&need, at(1)));
         if let (Some((_, allowance)), Some(ticket)) = (open[proxy].as_mut(), ticket) {
-            allowance.end(ticket, &spending(u128::from(cost) * 1_000_000));
+            allowance.end(ticket, &spending(u128::from(cost) * 1_000_000), Source::Byok);
             admitted += cost;
             refused.clear();
             continue;
@@ -229,7 +285,7 @@ fn no_minute_wherever_it_begins_has_more_than_the_limit() {
                     if let Some((_, allowance)) = random.pick(&mut held)
                         && let Some(ticket) = allowance.begin(&call(0), at(now))
                     {
-                        allowance.end(ticket, &spending(0));
+                        allowance.end(ticket, &spending(0), Source::Byok);
                         used.push(now);
                     }
                 }

@@ -106,7 +106,7 @@ async fn core(
         keep,
         keyring: KeyringSettings::default(),
         roots: Arc::new(Roots::only(Arc::clone(kms) as _)),
-        plain_http_origins: vec![],
+        endpoints: crate::endpoints::EndpointRules::default(),
         sessions: 10,
         shares: Arc::clone(shares) as _,
         share_backups: Duration::from_hours(168),
