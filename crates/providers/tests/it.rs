@@ -16,6 +16,8 @@ mod failures;
 mod manual;
 #[path = "it/models.rs"]
 mod models;
+#[path = "it/places.rs"]
+mod places;
 #[path = "it/replaced.rs"]
 mod replaced;
 #[path = "it/secrets.rs"]

@@ -431,11 +431,11 @@ fn what_nobody_knows_proves_nothing() {
         let slug = known.id().as_str();
         let kind = known.credential_forms()[0].kind;
         for status in [301, 302, 307, 404, 409, 418] {
-            let found = verdict_of(slug, kind, status);
+            let found = said_of(slug, kind, status, "{}");
             assert!(matches!(found, Unverifiable | NoModelAccess), "{slug} {status} {found:?}");
         }
         for status in [500, 502, 503, 504, 529] {
-            assert_eq!(verdict_of(slug, kind, status), Unreachable, "{slug} {status}");
+            assert_eq!(said_of(slug, kind, status, "{}"), Unreachable, "{slug} {status}");
         }
     }
 }
@@ -453,10 +453,6 @@ fn what_stands_in_front_of_a_provider_condemns_no_key() {
             }
         }
     }
-}
-
-fn verdict_of(slug: &str, kind: Kind, status: u16) -> Verdict {
-    said_of(slug, kind, status, "{}")
 }
 
 fn said_of(slug: &str, kind: Kind, status: u16, body: &str) -> Verdict {
