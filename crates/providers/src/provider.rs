@@ -330,10 +330,10 @@ impl Provider {
     }
 
     fn endpoint_of(&self, dialect: Dialect, base_url: Option<&str>) -> Option<Endpoint> {
-        let surface = self.surface(dialect)?;
         let form = self.credentials.first()?;
         // Without an account or project of its own a credential would follow the caller's.
         let settings = self.checked_settings(form, &Settings::default()).ok()?;
+        let surface = self.served_surface(dialect, &settings)?;
         let place = Place { provider: self, form, settings: &settings, base_url, model: "" };
         let root = place.root_in(surface).ok().filter(|root| !root.is_empty())?;
         let path = place.fill(&surface.path).ok()?;

@@ -106,7 +106,7 @@ impl Provider {
             Call::Native { .. } => Dialect::Native,
         };
         let surface = self.served_surface(dialect, &settings);
-        let surface = surface.ok_or_else(|| self.not_served(dialect))?;
+        let surface = surface.ok_or_else(|| self.not_served(dialect, &settings))?;
         // A deployment that is set takes the place of whatever model a call names.
         let model =
             settings.get("deployment").map_or_else(|| surface.model(ask.model), Cow::Borrowed);
@@ -165,7 +165,7 @@ impl Provider {
         let form = self.credential_form(kind)?;
         let settings = self.checked_settings(form, settings)?;
         let surface = self.served_surface(dialect, &settings);
-        let surface = surface.ok_or_else(|| self.not_served(dialect))?;
+        let surface = surface.ok_or_else(|| self.not_served(dialect, &settings))?;
         let model = settings.get("deployment").map_or_else(|| surface.model(model), Cow::Borrowed);
         let place = Place { provider: self, form, settings: &settings, base_url, model: &model };
         let root = place.root_in(surface)?;
@@ -301,8 +301,9 @@ impl Provider {
         }
     }
 
-    fn not_served(&self, dialect: Dialect) -> NoTarget {
-        let served = self.dialects().map(Dialect::as_str).collect::<Vec<_>>().join(", ");
+    fn not_served(&self, dialect: Dialect, settings: &Settings) -> NoTarget {
+        let served = self.dialects().filter(|one| self.served_surface(*one, settings).is_some());
+        let served = served.map(Dialect::as_str).collect::<Vec<_>>().join(", ");
         NoTarget::DialectNotServed { provider: self.slug(), dialect, served }
     }
 
@@ -385,7 +386,8 @@ impl Place<'_> {
             }
             Sends::Own => {
                 let surface = self.provider.surface(dialect);
-                let surface = surface.ok_or_else(|| self.provider.not_served(dialect))?;
+                let surface =
+                    surface.ok_or_else(|| self.provider.not_served(dialect, self.settings))?;
                 Proof::Header {
                     name: surface.header_name.clone(),
                     prefix: surface.header_prefix.clone(),

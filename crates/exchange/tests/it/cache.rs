@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Clock, ManualClock, Uid};
+use domain::{Clock, ManualClock, Secret, Uid};
 use exchange::{Courier, CredentialVersion, Exchange, ExchangeError, Minter, Order};
 use providers::CredentialKind;
 use serde_json::json;
@@ -142,12 +142,20 @@ async fn a_token_service_that_hangs_for_many_keeps_nobody_from_another() {
     let world = world();
     let _gate = world.courier.hold();
     let mut hanging = JoinSet::new();
+    // Reading the catalogue for each of so many would take most of the time.
+    let again = |first: &Order| Order {
+        minting: first.minting.clone(),
+        settings: first.settings.clone(),
+        secret: Secret::new(b"a-secret".to_vec()),
+        lifetime: first.lifetime,
+    };
+    let first = entra();
     for credential in 0..20u8 {
         for _ in 0..100 {
-            let exchange = Arc::clone(&world.exchange);
+            let (exchange, order) = (Arc::clone(&world.exchange), again(&first));
             let credential = Uid::from_bytes([credential; 16]);
             let of = CredentialVersion { credential, version: 1 };
-            hanging.spawn(async move { exchange.token(&of, entra()).await.map(drop) });
+            hanging.spawn(async move { exchange.token(&of, order).await.map(drop) });
         }
     }
     while world.courier.seen().len() < 20 {
@@ -163,11 +171,11 @@ async fn a_token_service_that_hangs_for_many_keeps_nobody_from_another() {
     assert_eq!(refused, 2000 - 20 - 128);
 
     world.courier.let_go();
-    let admin = || order("openrouter", CredentialKind::AdminKey, "", "sk-or-v1-admin");
+    let admin = order("openrouter", CredentialKind::AdminKey, "", "sk-or-v1-admin");
     let mut others = JoinSet::new();
     for _ in 0..50 {
-        let exchange = Arc::clone(&world.exchange);
-        others.spawn(async move { exchange.token(&version("acme", 1), admin()).await });
+        let (exchange, order) = (Arc::clone(&world.exchange), again(&admin));
+        others.spawn(async move { exchange.token(&version("acme", 1), order).await });
     }
     while let Some(token) = others.join_next().await {
         assert_eq!(text(&token.unwrap().unwrap()), "key-1");

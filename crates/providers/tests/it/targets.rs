@@ -362,9 +362,9 @@ fn what_is_missing_or_wrong_is_said_with_what_to_change() {
         "openai takes no credential of kind aws_access_key",
     );
     check_refused(
-        ("openai", KEY, "region=x"),
+        ("openai", KEY, "resource=x"),
         chat,
-        "a credential of kind api_key for openai has no setting `region`; it may have organization, project",
+        "a credential of kind api_key for openai has no setting `resource`; it may have organization, project, region",
     );
     check_refused(
         ("openai", KEY, ""),
@@ -416,7 +416,8 @@ fn every_template_is_filled_for_every_kind_of_credential() {
                     base_url: own,
                     streams: true,
                 };
-                let served = provider.operations(operation.dialect()).any(|one| one == operation);
+                let served = provider.operations(operation.dialect()).any(|one| one == operation)
+                    && provider.serves(operation.dialect(), form.kind, &settings);
                 let target = provider.target(&ask);
                 assert_eq!(target.is_ok(), served, "{} {operation:?}: {target:?}", provider.id());
                 let Ok(target) = target else { continue };
