@@ -70,7 +70,7 @@ impl Leases for LeaseService {
             self.core.hear(&request.checkpoint).await?;
             self.core.renew(&caller, &session, id, ask::ttl(request.ttl)?).await
         };
-        self.core.answer(&caller, work).await
+        self.core.answer(&caller, Box::pin(work)).await
     }
 
     async fn release_lease(

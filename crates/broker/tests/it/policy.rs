@@ -82,9 +82,9 @@ async fn leases_while_the_policy_changes_are_all_decided_by_the_rules_before_the
             // A cache of its own, so that each is asked for.
             let lease = cache(&running).lease(&key(&virtual_key, "gpt-4o")).await;
             if lease.is_ok() {
-                lent += 1
+                lent += 1;
             } else {
-                refused += 1
+                refused += 1;
             }
             if lease.is_err() == narrow {
                 break;
