@@ -218,8 +218,9 @@ impl Broker {
         let routes = Routes::new(health_service);
         let routes = if reflection { routes.add_service(reflection_service()?) } else { routes };
         let routes = add_services(routes, &core, &tls, &tasks).prepare();
-        let guard = Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls);
-        let front = Front::new(guard.layer(routes), &limits, stop.clone());
+        // It holds the core, whose log is closed when nobody does: no name of this function may.
+        let guarded = Guard::new(&core, Arc::clone(&tls), limits.concurrent_calls).layer(routes);
+        let front = Front::new(guarded, &limits, stop.clone());
 
         let draining = stop.clone();
         let asked = async move {
