@@ -15,7 +15,7 @@ pub struct Forms {
 }
 
 impl Forms {
-    /// Of a secret of 32 bytes at the least: whole, its middle, and encoded.
+    /// Of a secret of 20 bytes at the least: whole, its middle, and encoded.
     pub fn of(secret: &str) -> Self {
         Self::of_all(&[secret])
     }
@@ -56,7 +56,7 @@ impl Forms {
 
 fn forms_of(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = secret.as_bytes();
-    assert!(bytes.len() >= 32, "parts of a shorter one may stand somewhere by chance");
+    assert!(bytes.len() >= 20, "parts of a shorter one may stand somewhere by chance");
     let middle = bytes.len() / 2;
     let decimal = bytes.iter().map(u8::to_string).collect::<Vec<_>>();
     let quoted = serde_json::to_string(secret).unwrap();
