@@ -32,7 +32,7 @@ fn a_credential_that_cannot_work_is_refused_with_what_to_change() {
     let region = &["--provider", "bedrock", "--kind", "bedrock_api_key", "--set", "region=Bonn!"];
     check(&running, key, region, &["`region`", "eu-central-1"]);
     check(&running, key, &["--provider", "azure"], &["lacks the setting `resource`"]);
-    let other = &["--provider", "openai", "--set", "region=eu-west-1"];
+    let other = &["--provider", "xai", "--set", "region=eu-west-1"];
     check(&running, key, other, &["has no setting `region`"]);
     let place = ["--provider", "vertex", "--set", "project=my-project-123"];
     check(&running, "{}", &place, &["lacks the setting `location`"]);

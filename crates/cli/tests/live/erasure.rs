@@ -38,7 +38,7 @@ fn what_is_erased_has_a_receipt_that_is_verified_without_a_network() {
         thread::yield_now();
     };
     assert_eq!(&saved["index"], index);
-    assert_eq!(saved["record"]["kind"], "shares_destroyed");
+    assert_eq!(saved["record"]["kind"], "SHARES_DESTROYED");
     assert_eq!(saved["record"]["copies_until_time"], erased["copies_until_time"]);
     assert!(saved["statement"].as_str().unwrap().contains("Backups of the store of shares"));
     let key = running.layout.log_verifier.to_str().unwrap();

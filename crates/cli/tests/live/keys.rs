@@ -14,14 +14,15 @@ fn keys_are_rotated_and_rewrapped_until_it_is_done() {
     assert_eq!(status["roots"][0]["keys"], 3);
     assert_eq!(status["tenants"].as_array().map(Vec::len), Some(0));
 
+    // The tenant, the credential, its version, and what the test of it has shown.
     let rotate = ["kms", "rotate", "acme", "--request-id", "r-1"];
     let rotated = running.json(&rotate);
-    assert_eq!((&rotated["done"], &rotated["count"]), (&true.into(), &3.into()));
+    assert_eq!((&rotated["done"], &rotated["count"]), (&true.into(), &4.into()));
     let again = running.json(&[&rotate[..], &["--detach"]].concat());
     assert_eq!(again["log_index"], 0);
     let status = running.json(&["kms", "status", "acme"]);
     let versions = &status["tenants"][0]["versions"];
-    assert_eq!((&versions[0]["version"], &versions[0]["references"]), (&2.into(), &3.into()));
+    assert_eq!((&versions[0]["version"], &versions[0]["references"]), (&2.into(), &4.into()));
     assert_eq!((&versions[1]["version"], &versions[1]["references"]), (&1.into(), &0.into()));
 
     assert_eq!(running.json(&["kms", "rewrap"])["done"], true);

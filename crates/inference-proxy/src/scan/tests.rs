@@ -47,7 +47,7 @@ fn escapes_do_not_hide_a_model() {
     check(r#"{"\u006d\u006f\u0064\u0065\u006c":"m"}"#, Ok(Some("m")));
     check(r#"{"model":"gpt\u002d4o"}"#, Ok(Some("gpt-4o")));
     check(r#"{"model":"openai\/gpt-4o"}"#, Ok(Some("openai/gpt-4o")));
-    check(r#"{"model":"\ud83d\ude00"}"#, Ok(Some("\u{1f600}")));
+    check(r#"{"model":"\ud83d\ude00"}"#, Err(BodyError::ModelUnusable));
     check(r#"{"a":"m","mod\u0065l":"x","model":"y"}"#, Err(BodyError::Duplicate));
 }
 
@@ -130,7 +130,18 @@ impl Dice {
     }
 
     fn value(&mut self, depth: usize) -> Value {
-        let texts = ["", "a", "\"", "\\", "\\\"model\\\":", "é\u{1f600}\n", "{\"model\":1}", "}"];
+        let texts = [
+            "",
+            "a",
+            "gpt-4o",
+            "ft:m/1",
+            "\"",
+            "\\",
+            "\\\"model\\\":",
+            "é\u{1f600}\n",
+            "{\"model\":1}",
+            "}",
+        ];
         match self.roll(if depth == 0 { 4 } else { 6 }) {
             0 => Value::Null,
             1 => Value::from(self.roll(1000)),
@@ -153,7 +164,7 @@ impl Dice {
 fn what_serde_reads_the_scanner_reads_alike() {
     let mut dice = Dice(1);
     let mut found = 0;
-    for _ in 0..5000 {
+    for _ in 0..10_000 {
         let value = dice.object(4);
         let text = if dice.roll(2) == 0 {
             serde_json::to_string(&value).unwrap()

@@ -121,9 +121,10 @@ pub(crate) async fn only_whole_bundles_are_pruned_and_each_once(place: &Place) {
 
 pub(crate) async fn a_pruned_log_needs_a_fifth_of_the_storage(place: &Place) {
     let store = place.open().await;
-    fill(&*store, 10_240).await;
+    // Enough that what the empty tables take does not count.
+    fill(&*store, 20_480).await;
     let before = place.stored().await;
-    prune(&*store, 9216).await;
+    prune(&*store, 18_432).await;
     let after = place.stored().await;
     assert!(after * 5 <= before, "{after} of {before} bytes");
 }
