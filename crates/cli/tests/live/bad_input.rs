@@ -48,7 +48,7 @@ fn a_credential_that_cannot_work_is_refused_with_what_to_change() {
     let custom = ["--provider", "custom", "--models", "m"];
     check(&running, key, &custom, &["base_url"]);
     for (address, words) in [
-        ("http://llm.example", "base_url must be https"),
+        ("http://llm.example", "base_url: it must be https"),
         ("llm.example", "starts with https://"),
         ("ftp://llm.example", "starts with https://"),
         ("https://user:pass@llm.example", "must not name a user"),
