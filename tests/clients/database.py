@@ -7,7 +7,7 @@ A URL is `postgresql://…` or `sqlite:PATH`. Commands:
 
     {"do": "tables"}                                the columns of each table that has rows
     {"do": "change", "table": …, "column": …}       changes one cell of one row
-    {"do": "undo"}                                  puts the cell back
+    {"do": "undo"}                                  puts the cell back; says whether it was as changed
     {"do": "run", "sql": …}                         runs a statement
 """
 
@@ -126,9 +126,7 @@ class Database:
                 except (sqlite3.IntegrityError, pg8000.native.DatabaseError) as error:
                     return f"refused: {error}"
             case "undo":
-                table, column, value, where, key = self.undone
-                self.put(table, column, value, where, key)
-                return None
+                return self.put(*self.undone)
             case "run":
                 self.database.run(command["sql"])
                 return None
@@ -141,9 +139,10 @@ class Database:
         texts = {"tenant", "base_url", "preferred_provider", "owner", "key_group", "request_id"}
         new = other(column, value, column in texts)
         where = {name: row[name] for name in key}
-        self.put(table, column, new, where, key)
-        # Found again by the key as it is now.
-        self.undone = (table, column, value, where | {column: new} if column in key else where, key)
+        key_now = where | {column: new}
+        self.put(table, column, new, where)
+        # Only as it was changed: what the broker has written since then stays.
+        self.undone = (table, column, value, key_now)
         return f"{value!r} to {new!r}"
 
     def row(self, table: str, columns: list) -> list:
@@ -156,10 +155,10 @@ class Database:
             of = ""
         return self.database.run(f"SELECT {wanted} FROM {table}{of} ORDER BY 1 LIMIT 1")[0]
 
-    def put(self, table: str, column: str, value: object, where: dict, key: list) -> None:
-        found = " AND ".join(f"{name} = :v{place}" for place, name in enumerate(key, 2))
-        values = (value, *(where[name] for name in key))
-        self.database.run(f"UPDATE {table} SET {column} = :v1 WHERE {found}", values)
+    def put(self, table: str, column: str, value: object, where: dict) -> bool:
+        found = " AND ".join(f"{name} = :v{place}" for place, name in enumerate(where, 2))
+        changed = f"UPDATE {table} SET {column} = :v1 WHERE {found} RETURNING 1"
+        return bool(self.database.run(changed, (value, *where.values())))
 
 
 def copy(url: str, name: str) -> str:

@@ -57,9 +57,10 @@ impl Database {
         (!changed.starts_with("refused")).then_some(changed)
     }
 
-    /// Takes the last change back.
-    pub async fn undo(&mut self) {
-        self.ask(json!({ "do": "undo" })).await;
+    /// Takes the last change back. Says whether it stood until now: over what the broker has written
+    /// since, nothing is put.
+    pub async fn undo(&mut self) -> bool {
+        self.ask(json!({ "do": "undo" })).await.as_bool().unwrap()
     }
 
     /// Runs a statement.

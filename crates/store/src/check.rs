@@ -28,12 +28,12 @@ pub trait CheckStore {
 }
 
 /// What is stored once.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stored {
     /// The deployment's id.
     pub deployment: Uid,
-    /// The size that the newest checkpoint is kept under.
-    pub checkpoint_size: Option<u64>,
+    /// The newest checkpoint, and the size that it is kept under.
+    pub checkpoint: Option<(u64, String)>,
 }
 
 /// What was seen of a range of records.
@@ -54,9 +54,11 @@ impl<B: Backend> CheckStore for SqlStore<B> {
     async fn stored(&self) -> Result<Stored, StoreError> {
         let found = self.one("SELECT deployment FROM head", &[], mapping::deployment).await?;
         let deployment = found.ok_or_else(|| StoreError::Corrupt("head.deployment".to_owned()))?;
-        let size = |row: &Row| Columns { row, table: "checkpoint" }.number("size");
-        let checkpoint_size = self.one("SELECT size FROM checkpoint", &[], size).await?;
-        Ok(Stored { deployment, checkpoint_size })
+        let kept = |row: &Row| {
+            Ok((Columns { row, table: "checkpoint" }.number("size")?, mapping::note(row)?))
+        };
+        let checkpoint = self.one("SELECT size, note FROM checkpoint", &[], kept).await?;
+        Ok(Stored { deployment, checkpoint })
     }
 
     async fn strays(&self) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError> {

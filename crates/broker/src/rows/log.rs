@@ -89,16 +89,13 @@ impl RowCheck {
     /// The newest signed checkpoint, if the one that is kept is genuine.
     async fn signed(&self, found: &mut BTreeSet<RowFinding>) -> Result<Option<Checkpoint>, Why> {
         let changed = |column| RowFinding::of_log(Reason::RowChanged, column, 0);
-        // Read before the note: a checkpoint that is signed meanwhile is of a larger tree.
-        let kept = self.core.store.stored().await?.checkpoint_size;
-        let Some(note) = self.core.store.checkpoint().await? else { return Ok(None) };
+        let kept = self.core.store.stored().await?.checkpoint;
+        let Some((size, note)) = kept else { return Ok(None) };
         let key: Option<VerifierKey> = self.core.verifier_key.parse().ok();
         let checkpoint = key.and_then(|key| Checkpoint::verify(&note, &key).ok());
         match &checkpoint {
             None => found.insert(changed("checkpoint.note")),
-            Some(signed) if kept.is_some_and(|kept| kept > signed.size) => {
-                found.insert(changed("checkpoint.size"))
-            }
+            Some(signed) if signed.size != size => found.insert(changed("checkpoint.size")),
             Some(_) => false,
         };
         Ok(checkpoint)
