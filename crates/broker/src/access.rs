@@ -129,7 +129,7 @@ pub(crate) struct InForce {
 }
 
 /// What a caller lacks. It says nothing of tenants: whether one exists is not for everybody to know.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Missing {
     /// `Service/Method`.
     pub(crate) permission: String,

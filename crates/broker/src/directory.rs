@@ -15,6 +15,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::{
     barred::Barred,
     custody::{Custody, Holder, StoredVersion},
+    flights::Flights,
     prices::Prices,
     refused::Why,
     tokens::Tokens,
@@ -40,6 +41,10 @@ pub(crate) struct Directory {
     tenants: Cache<TenantId, Arc<Tenant>>,
     /// `None` for an id that nobody has, so that asking for it again costs no more than one that is.
     virtual_keys: Cache<VirtualKeyId, Option<Arc<VirtualKeyRow>>>,
+    /// What is being read, and the place in the log as of which: a read that began before a change
+    /// answers nobody who asks after it.
+    tenants_read: Flights<(TenantId, u64), Found<Tenant>>,
+    virtual_keys_read: Flights<(VirtualKeyId, u64), Found<VirtualKeyRow>>,
     /// The revision that the log says each row has, or had when it was deleted. A row that is older
     /// has been put back.
     revisions: Mutex<HashMap<Named, u64>>,
@@ -54,6 +59,8 @@ pub(crate) struct Directory {
     /// Calls that need a second person.
     approvals: Mutex<Approvals>,
 }
+
+type Found<T> = Result<Option<Arc<T>>, Why>;
 
 /// What has revisions.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -108,6 +115,8 @@ impl Directory {
             gate: Mutex::new(()),
             tenants: Cache::new(TENANTS),
             virtual_keys: Cache::new(VIRTUAL_KEYS),
+            tenants_read: Flights::default(),
+            virtual_keys_read: Flights::default(),
             ended_leases: Cache::builder().time_to_live(LONGEST_TTL).build(),
             barred: Arc::default(),
             prices: Arc::default(),
@@ -190,11 +199,19 @@ impl Directory {
     }
 
     /// A tenant by name.
-    pub(crate) async fn tenant(&self, id: &TenantId) -> Result<Option<Arc<Tenant>>, Why> {
+    pub(crate) async fn tenant(self: &Arc<Self>, id: &TenantId) -> Found<Tenant> {
         if let Some(tenant) = self.tenants.get(id) {
             return Ok(Some(tenant));
         }
         let as_of = self.as_of();
+        let read = || {
+            let (directory, id) = (Arc::clone(self), id.clone());
+            async move { directory.read_tenant(&id, as_of).await }
+        };
+        self.tenants_read.join((id.clone(), as_of), read).await
+    }
+
+    async fn read_tenant(&self, id: &TenantId, as_of: u64) -> Found<Tenant> {
         let Some(tenant) = self.load_tenant(id).await?.map(Arc::new) else { return Ok(None) };
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         if self.as_of() == as_of {
@@ -204,14 +221,23 @@ impl Directory {
     }
 
     /// A virtual key by the id inside it.
-    pub(crate) async fn virtual_key(
-        &self,
-        id: &VirtualKeyId,
-    ) -> Result<Option<Arc<VirtualKeyRow>>, Why> {
+    pub(crate) async fn virtual_key(self: &Arc<Self>, id: &VirtualKeyId) -> Found<VirtualKeyRow> {
         if let Some(known) = self.virtual_keys.get(id) {
             return Ok(known);
         }
         let as_of = self.as_of();
+        let read = || {
+            let (directory, id) = (Arc::clone(self), id.clone());
+            async move { directory.read_virtual_key(&id, as_of).await }
+        };
+        self.virtual_keys_read.join((id.clone(), as_of), read).await
+    }
+
+    async fn read_virtual_key(
+        self: &Arc<Self>,
+        id: &VirtualKeyId,
+        as_of: u64,
+    ) -> Found<VirtualKeyRow> {
         let row = self.load_virtual_key(id).await?.map(Arc::new);
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         if self.as_of() == as_of {
@@ -220,7 +246,10 @@ impl Directory {
         Ok(row)
     }
 
-    async fn load_virtual_key(&self, id: &VirtualKeyId) -> Result<Option<VirtualKeyRow>, Why> {
+    async fn load_virtual_key(
+        self: &Arc<Self>,
+        id: &VirtualKeyId,
+    ) -> Result<Option<VirtualKeyRow>, Why> {
         let Some(row) = self.store.virtual_key(id).await? else { return Ok(None) };
         let tenant = self.tenant(&row.tenant).await?.ok_or_else(|| orphan(&row))?;
         if tenant.row.uid != row.tenant_uid {

@@ -18,6 +18,7 @@ mod directory;
 mod endpoints;
 mod erasing;
 mod export;
+mod flights;
 mod follower;
 mod give_up;
 mod guard;

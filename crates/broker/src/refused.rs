@@ -22,7 +22,7 @@ pub(crate) struct Refused {
 }
 
 /// The reason, with what the caller may know of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Why {
     NotPermitted(Box<Missing>),
     Unidentified,
@@ -117,7 +117,7 @@ pub(crate) enum Why {
 }
 
 /// A limit that has no room for a call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reached {
     /// Of which budget; none for a virtual key's rate limits.
     pub(crate) budget: Option<BudgetName>,

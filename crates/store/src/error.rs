@@ -1,10 +1,10 @@
-use std::io;
+use std::{io, sync::Arc};
 
 use sqlx::{error::DatabaseError, migrate::MigrateError};
 use thiserror::Error;
 
 /// What went wrong, by what the caller can do about it.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// Something with this name exists already.
     #[error("`{0}` already exists")]
@@ -15,7 +15,7 @@ pub enum StoreError {
     /// The database did not answer, is locked, read-only or full. Nothing was changed; trying again
     /// may help.
     #[error("the database is unavailable")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Arc<sqlx::Error>),
     /// A number would become larger than a column holds; nothing was changed. Trying again does not
     /// help.
     #[error("a sum would be larger than the database can hold")]
@@ -52,7 +52,7 @@ impl StoreError {
             // SQLITE_CONSTRAINT_DATATYPE; numeric_value_out_of_range.
             Some("3091" | "22003") => Self::TooLarge,
             // What is left asks for another try: locked, read-only, full, gone, overloaded.
-            Some(_) | None => Self::Unavailable(error),
+            Some(_) | None => Self::unanswered(error),
         }
     }
 
@@ -76,7 +76,12 @@ impl StoreError {
 
     /// `Unavailable`, for stores that are not databases.
     pub fn unavailable(reason: io::Error) -> Self {
-        Self::Unavailable(sqlx::Error::Io(reason))
+        Self::unanswered(sqlx::Error::Io(reason))
+    }
+
+    /// `Unavailable`, whatever it says of the row that was meant.
+    pub(crate) fn unanswered(error: sqlx::Error) -> Self {
+        Self::Unavailable(Arc::new(error))
     }
 
     /// The writer did not take the work on.

@@ -211,7 +211,7 @@ impl<B: Backend> Writer<B> {
         match done {
             Ok(done) => {
                 // A connection whose commit has no answer is dropped.
-                B::commit(&mut connection).await.map_err(StoreError::Unavailable)?;
+                B::commit(&mut connection).await.map_err(StoreError::unanswered)?;
                 self.connection = Some(connection);
                 Ok(done)
             }
@@ -326,7 +326,7 @@ impl<B: Backend> Writer<B> {
         // What left no record is found by nothing, and is done again when it is due.
         if sequence.sealed.is_empty() {
             self.connection = None;
-            return Err(StoreError::Unavailable(lost));
+            return Err(StoreError::unanswered(lost));
         }
         tracing::warn!(error = &lost as &dyn std::error::Error, "a commit's answer was lost");
         self.connection = None;
@@ -337,7 +337,7 @@ impl<B: Backend> Writer<B> {
         self.give_up(connection).await;
         match found.map_err(StoreError::from_sqlx)?.first().map(mapping::count) {
             Some(Ok(found)) if found == end - sequence.first => Ok(()),
-            Some(Ok(_)) | None => Err(StoreError::Unavailable(lost)),
+            Some(Ok(_)) | None => Err(StoreError::unanswered(lost)),
             Some(Err(error)) => Err(error),
         }
     }

@@ -5,7 +5,10 @@ mod keys;
 use std::{
     io,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,7 @@ pub struct FailingStore {
     healed: watch::Sender<u64>,
     hanging: watch::Sender<usize>,
     deaf: Option<watch::Sender<u64>>,
+    reads: AtomicU64,
 }
 
 /// What can be made to fail.
@@ -81,12 +85,18 @@ impl FailingStore {
             healed: watch::Sender::new(0),
             hanging: watch::Sender::new(0),
             deaf: None,
+            reads: AtomicU64::new(0),
         }
     }
 
     /// A store that works, but never hears of other brokers' changes.
     pub fn deaf(inner: Arc<dyn Store>) -> Self {
         Self { deaf: Some(watch::Sender::new(0)), ..Self::new(inner) }
+    }
+
+    /// How often anything was only read.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Lets the operation fail from now on.
@@ -151,6 +161,7 @@ impl FailingStore {
         &self,
         done: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.pass(Operation::Read, done).await
     }
 }

@@ -37,20 +37,29 @@ async fn a_cold_key_and_no_kms_is_unavailable() {
 #[tokio::test]
 async fn five_hundred_first_leases_of_a_tenant_are_one_call() {
     let fixture = Fixture::new().await;
-    // The rows are in memory.
-    fixture.lend().await.unwrap();
-    // Cold again: what was unwrapped is past its time.
-    fixture.clock.advance(Duration::from_mins(6));
-    let before = fixture.kms.calls();
-    let leases: FuturesUnordered<_> = (0..500).map(|_| fixture.lend()).collect();
-    let leases: Vec<_> = leases.collect().await;
-    let failed: Vec<_> = leases.iter().filter_map(|lease| lease.as_ref().err()).collect();
-    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
-    assert_eq!(fixture.kms.calls() - before, 1);
-    for _ in 0..1_000 {
-        fixture.lend().await.unwrap();
+    let mut costs = Vec::new();
+    for at_once in [1, 500] {
+        // A broker that has just started knows neither key nor row.
+        let roots = Roots::only(Arc::clone(&fixture.kms) as _);
+        let keyring = KeyringSettings::default();
+        let core = core_keyed(fixture.stores(), roots, &fixture.clock, keyring).await;
+        let keys = sealing::ClientKeys::generate().unwrap();
+        let session = core.sessions.establish(&fixture.caller, &keys.public_key()).unwrap().0;
+        let session = core.sessions.keep(session);
+        let lend = || core.lend(&fixture.caller, &session, ask(), None);
+        let before = (fixture.kms.calls(), fixture.store.reads());
+        let leases: FuturesUnordered<_> = (0..at_once).map(|_| lend()).collect();
+        let leases: Vec<_> = leases.collect().await;
+        let failed: Vec<_> = leases.iter().filter_map(|lease| lease.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+        costs.push((fixture.kms.calls() - before.0, fixture.store.reads() - before.1));
+        for _ in 0..1_000 {
+            lend().await.unwrap();
+        }
+        assert_eq!(fixture.kms.calls() - before.0, 1, "a warm lease makes none");
     }
-    assert_eq!(fixture.kms.calls() - before, 1, "a warm lease makes none");
+    let [alone, together] = costs[..] else { unreachable!() };
+    assert_eq!((alone.0, together), (1, alone), "calls of the KMS and of the store");
 }
 
 #[tokio::test]
