@@ -1,9 +1,11 @@
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
-use domain::{Secret, VirtualKey};
-use strongroom_client::Broker;
+use domain::{CredentialId, Secret, TenantId, VirtualKey};
+use strongroom_client::{Broker, ClientError};
 use strongroom_proto::v1::{CreateTenantRequest, CreateVirtualKeyRequest, Credential, Tenant};
+use tokio::time::sleep;
+use tonic::Code;
 
 use crate::{fleet::Fleet, process::Server};
 
@@ -33,29 +35,53 @@ impl Deployment {
     }
 }
 
-/// Makes a tenant with a credential, `openai`, and a virtual key, which is given back.
+/// Makes a tenant with a credential, `openai`, and a virtual key, which is given back. On a machine that
+/// is busy with other things as well, the database of brokers that have just started may keep them waiting.
 pub(crate) async fn seed(admin: &Broker, tenant: &str, secret: &str) -> anyhow::Result<String> {
+    let names = (tenant.parse()?, "openai".parse()?);
+    let key = VirtualKey::generate()?;
+    let mut tries = 1;
+    loop {
+        match register(admin, &names, secret, &key).await {
+            Err(ClientError::Call(status))
+                if status.code() == Code::Unavailable && tries < TRIES =>
+            {
+                tries += 1;
+                sleep(PAUSE).await;
+            }
+            registered => return Ok(registered.map(|()| key.expose().to_owned())?),
+        }
+    }
+}
+
+/// Safe to repeat.
+async fn register(
+    admin: &Broker,
+    (tenant, credential): &(TenantId, CredentialId),
+    secret: &str,
+    key: &VirtualKey,
+) -> Result<(), ClientError> {
     let request = CreateTenantRequest {
-        tenant_id: tenant.to_owned(),
+        tenant_id: tenant.to_string(),
         tenant: Some(Tenant::default()),
-        request_id: String::new(),
+        request_id: "seed".to_owned(),
     };
     admin.tenants().create_tenant(request).await?;
     let secret = Secret::new(secret.as_bytes().to_vec());
     let spec = Credential { provider: "openai".to_owned(), ..Credential::default() };
-    admin.create_credential(&tenant.parse()?, &"openai".parse()?, spec, &secret, "").await?;
-    let key = VirtualKey::generate()?;
-    admin
-        .virtual_keys()
-        .create_virtual_key(CreateVirtualKeyRequest {
-            parent: format!("tenants/{tenant}"),
-            virtual_key_id: key.id().to_string(),
-            virtual_key: Some(strongroom_proto::v1::VirtualKey::default()),
-            key_sha256: key.digest().as_bytes().to_vec().into(),
-        })
-        .await?;
-    Ok(key.expose().to_owned())
+    admin.create_credential(tenant, credential, spec, &secret, "seed").await?;
+    let request = CreateVirtualKeyRequest {
+        parent: format!("tenants/{tenant}"),
+        virtual_key_id: key.id().to_string(),
+        virtual_key: Some(strongroom_proto::v1::VirtualKey::default()),
+        key_sha256: key.digest().as_bytes().to_vec().into(),
+    };
+    admin.virtual_keys().create_virtual_key(request).await?;
+    Ok(())
 }
+
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The credential's secret, by which the provider knows whose calls they are.
 pub(crate) const SECRET: &str = "sk-bench-0123456789abcdef";
