@@ -14,7 +14,6 @@ use domain::SystemClock;
 use e2e::Backing;
 use rustix::process::{Pid, Signal, kill_process};
 use setup::{Layout, Pki};
-use strongroom_client::ClientConfig;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -117,19 +116,7 @@ impl Apart {
 
     /// A connection to the broker with one of the deployment's identities.
     pub(crate) fn connect(&self, name: &str) -> strongroom_client::Broker {
-        let (pki, domain) = (self.layout.pki.display(), &self.layout.trust_domain);
-        let broker = self.broker.address;
-        let config = format!(
-            r#"
-            broker = "{broker}"
-            trust_domains = ["{domain}"]
-            broker_id = "spiffe://{domain}/broker"
-            timeout = "20s"
-            tls = {{ certificate = "{pki}/{name}.pem", key = "{pki}/{name}.key", ca = "{pki}/ca.pem" }}
-            "#
-        );
-        let config: ClientConfig = toml::from_str(&config).unwrap();
-        strongroom_client::Broker::connect(&config, Arc::new(SystemClock)).unwrap()
+        e2e::connect(&self.layout, self.broker.address, name, "20s")
     }
 
     /// Posts to the proxy on a connection of its own, and gives all that comes back.
