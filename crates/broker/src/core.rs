@@ -289,6 +289,11 @@ where
     text.parse().map_err(|error: T::Err| Why::InvalidField(error.to_string()))
 }
 
+/// Reads a request field that names a tenant.
+pub(crate) fn parse_tenant(name: &str) -> Result<TenantId, Why> {
+    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
+}
+
 /// Reads a request field that may be empty.
 pub(crate) fn parse_optional<T>(text: &str) -> Result<Option<T>, Why>
 where

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     caller::Caller,
-    core::{Core, check_etag, parse},
+    core::{Core, check_etag, parse, parse_tenant},
     directory::Tenant,
     refused::{About, Refused, Why},
     services::credentials::record,
@@ -66,8 +66,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ShredTenantRequest,
     ) -> Result<v1::Erasure, Refused> {
-        let id = TenantId::from_resource(&request.name)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let id = parse_tenant(&request.name)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let work = async {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use audit::{Kind, Record, proto_time};
-use domain::{CredentialName, RequestId, Secret, TenantId};
+use domain::{CredentialName, RequestId, Secret};
 use envelope::LONGEST_SECRET;
 use sealing::{BoxContext, BoxId, SessionId};
 use store::{Change, CredentialRow, VersionRow};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, check_etag, etag, page_size, parse, parse_optional},
+    core::{Core, accept, check_etag, etag, page_size, parse, parse_optional, parse_tenant},
     custody::Sealed as _,
     directory::Tenant,
     lending::settings,
@@ -145,8 +145,7 @@ impl Core {
         caller: &Caller,
         request: v1::CreateCredentialRequest,
     ) -> Result<v1::Credential, Refused> {
-        let tenant = TenantId::from_resource(&request.parent)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let tenant = parse_tenant(&request.parent)?;
         let name = CredentialName { tenant, credential: parse(&request.credential_id)? };
         let about = about(&name);
         caller.concerns(about.clone());
@@ -243,8 +242,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListCredentialsRequest,
     ) -> Result<v1::ListCredentialsResponse, Refused> {
-        let id = TenantId::from_resource(&request.parent)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let id = parse_tenant(&request.parent)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
         caller.concerns(about.clone());
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, parse_optional},
+    core::{Core, accept, parse_optional, parse_tenant},
     refused::{About, Refused, Why},
     rekeying::{Task, of_key},
 };
@@ -88,7 +88,7 @@ impl Core {
             }
             return Ok(status);
         }
-        let id = named(tenant)?;
+        let id = parse_tenant(tenant)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let found = async {
@@ -169,7 +169,7 @@ impl Core {
             let log_index = self.begin(call, &Task::RotateAll, request_id, record).await?;
             return Ok(v1::RotateKekResponse { tenant: None, log_index });
         }
-        let id = named(&request.tenant)?;
+        let id = parse_tenant(&request.tenant)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let rotated = self.rotate_one((caller, request), &id, request_id).await;
@@ -224,10 +224,6 @@ impl Core {
         self.directory.catch_up(entry.index + 1).await?;
         Ok(entry.index)
     }
-}
-
-fn named(tenant: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(tenant).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn work_message(work: &KeyWork) -> Option<v1::KeyWork> {

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, page_size, parse_optional},
+    core::{Core, accept, page_size, parse_optional, parse_tenant},
     live::Live,
     people::Called,
     refused::{Refused, Why},
@@ -238,7 +238,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListLeasesRequest,
     ) -> Result<v1::ListLeasesResponse, Refused> {
-        let tenant = ask::parent(&request.parent)?;
+        let tenant = parse_tenant(&request.parent)?;
         caller.concerns((&tenant).into());
         self.tenant(caller, &tenant).await?;
         let limit = page_size(request.page_size)?;
