@@ -1,12 +1,12 @@
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::Record;
+use audit::{Entry, Record};
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
 use envelope::{KeyringSettings, Roots};
 use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
-use store::{ShareStore, Store};
+use store::{Change, ShareStore, Store};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -219,6 +219,13 @@ impl Core {
     pub(crate) fn session(&self, caller: &Caller, id: &[u8]) -> Result<Arc<OpenSession>, Why> {
         let session = self.sessions.of(caller, id)?;
         if self.directory.barred().ends(&session) { Err(Why::NoSuchSession) } else { Ok(session) }
+    }
+
+    /// Makes a change and waits until every later decision of this broker knows of it.
+    pub(crate) async fn change(&self, change: &Change, record: Record) -> Result<Entry, Why> {
+        let entry = self.log.apply(change, record).await?;
+        self.directory.catch_up(entry.index + 1).await?;
+        Ok(entry)
     }
 
     /// A tenant that the caller may act for. One that is not there and one that is out of bounds

@@ -109,7 +109,8 @@ impl Core {
             erasure_id: row.uid.as_bytes().to_vec().into(),
             ..record(Kind::CredentialShredded, &row)
         };
-        let entry = self.begun(caller, Change::EraseCredential(row, erasure), told).await?;
+        let change = Change::EraseCredential(row, erasure);
+        let entry = self.change(&change, caller.stamp(told)).await?;
         if let Some((made, order)) = made {
             self.tokens.exchange.discard(made, order);
         }
@@ -146,7 +147,7 @@ impl Core {
         };
         let people = self.nameless(&tenant).await?;
         let change = Change::EraseTenant(row, people, erasure);
-        let entry = self.begun(caller, change, told).await?;
+        let entry = self.change(&change, caller.stamp(told)).await?;
         self.people.forget_names();
         Ok(entry)
     }
@@ -168,12 +169,6 @@ impl Core {
                 return Ok(people);
             }
         }
-    }
-
-    async fn begun(&self, caller: &Caller, change: Change, told: Record) -> Result<Entry, Why> {
-        let entry = self.log.apply(&change, caller.stamp(told)).await?;
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry)
     }
 
     /// The record by which something of this name was last erased.
@@ -243,10 +238,9 @@ impl Core {
             count: u32::try_from(erasure.shares.len()).unwrap_or(u32::MAX),
             ..Record::default()
         };
-        match self.log.apply(&Change::EndErasure(erasure.id), stamp(record)).await {
-            Ok(entry) => self.directory.catch_up(entry.index + 1).await,
+        match self.change(&Change::EndErasure(erasure.id), stamp(record)).await {
             // Another broker was first.
-            Err(Why::Store(StoreError::Changed(_))) => Ok(()),
+            Ok(_) | Err(Why::Store(StoreError::Changed(_))) => Ok(()),
             Err(why) => Err(why),
         }
     }

@@ -123,8 +123,7 @@ impl Core {
             Some(caller) => caller.stamp(record),
             None => record,
         };
-        let entry = self.log.apply(&change, record).await?;
-        self.directory.catch_up(entry.index + 1).await?;
+        self.change(&change, record).await?;
         Ok(row)
     }
 }

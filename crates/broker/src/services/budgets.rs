@@ -136,7 +136,7 @@ impl Core {
             };
             row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
             let change = Change::CreateBudget(row.clone());
-            self.change(caller, &change, record(Kind::BudgetCreated, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::BudgetCreated, &row))).await?;
             self.standing(&row).await
         };
         work.await.map_err(|why| Refused::about(why, &about))
@@ -181,7 +181,7 @@ impl Core {
             row.updated_at = self.clock.now();
             row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
             let change = Change::UpdateBudget(row.clone());
-            self.change(caller, &change, record(Kind::BudgetUpdated, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::BudgetUpdated, &row))).await?;
             self.standing(&row).await
         };
         work.await.map_err(|why| Refused::about(why, &about))
@@ -202,7 +202,7 @@ impl Core {
             check_etag(&request.etag, row.revision)?;
             row.revision += 1;
             let change = Change::DeleteBudget(row.clone());
-            self.change(caller, &change, record(Kind::BudgetDeleted, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::BudgetDeleted, &row))).await?;
             Ok::<_, Why>(v1::DeleteBudgetResponse {})
         };
         work.await.map_err(|why| Refused::about(why, &about))

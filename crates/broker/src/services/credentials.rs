@@ -190,7 +190,7 @@ impl Core {
         };
         row.row_mac = row.mac_under(&kek);
         let change = Change::CreateCredential(row.clone(), version);
-        self.change(caller, &change, record(Kind::CredentialCreated, &row)).await?;
+        self.change(&change, caller.stamp(record(Kind::CredentialCreated, &row))).await?;
         self.sessions.use_up(arrived.session, arrived.box_id);
         self.stored(caller, &tenant, (&row, 1), looked).await
     }
@@ -284,7 +284,7 @@ impl Core {
                 self.touch(&mut row, &kek);
                 let kind = if enabled { Kind::CredentialEnabled } else { Kind::CredentialDisabled };
                 let change = Change::UpdateCredential(row.clone(), None);
-                self.change(caller, &change, record(kind, &row)).await?;
+                self.change(&change, caller.stamp(record(kind, &row))).await?;
             }
             Ok::<_, Why>(self.shown(&row))
         };
@@ -307,24 +307,13 @@ impl Core {
             let made = self.made_of(&tenant, &row).await;
             row.revision += 1;
             let change = Change::DeleteCredential(row.clone());
-            self.change(caller, &change, record(Kind::CredentialDeleted, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::CredentialDeleted, &row))).await?;
             if let Some((made, order)) = made {
                 self.tokens.exchange.discard(made, order);
             }
             Ok::<_, Why>(v1::DeleteCredentialResponse {})
         };
         work.await.map_err(|why| Refused::about(why, &about))
-    }
-
-    /// Makes a change and waits until every later decision of this broker knows of it.
-    pub(crate) async fn change(
-        &self,
-        caller: &Caller,
-        change: &Change,
-        record: Record,
-    ) -> Result<(), Why> {
-        let entry = self.log.apply(change, caller.stamp(record)).await?;
-        self.directory.catch_up(entry.index + 1).await
     }
 
     /// Makes the row's next revision.

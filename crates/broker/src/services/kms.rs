@@ -194,12 +194,11 @@ impl Core {
             let of = TenantKey { tenant: id.clone(), key: newest };
             let key = self.custody.next_key(&of, request_id, self.store.now().await?).await?;
             let record = of_key(Kind::KekRotated, &of, &key);
-            log_index = match self.log.apply(&Change::AddKey(key), caller.stamp(record)).await {
+            log_index = match self.change(&Change::AddKey(key), caller.stamp(record)).await {
                 Ok(entry) => entry.index,
                 Err(Why::Store(StoreError::Exists(_))) => return Err(Why::EtagMismatch),
                 Err(why) => return Err(why),
             };
-            self.directory.catch_up(log_index + 1).await?;
         }
         Ok(v1::RotateKekResponse { tenant: Some(self.tenant_kek(id, uid).await?), log_index })
     }
@@ -220,9 +219,7 @@ impl Core {
         self.second_person(caller, request, None).await?;
         let begun_at = self.store.now().await?;
         let work = KeyWork { name, request_id, begun_at, done: false };
-        let entry = self.log.apply(&Change::BeginKeyWork(work), caller.stamp(record)).await?;
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry.index)
+        Ok(self.change(&Change::BeginKeyWork(work), caller.stamp(record)).await?.index)
     }
 }
 

@@ -204,14 +204,11 @@ impl Core {
             prices_sha256: row.sha256.to_vec().into(),
             ..Record::default()
         };
-        let applied = self.log.apply(&Change::SetPrices(row), caller.stamp(record)).await;
-        let entry = match applied {
+        match self.change(&Change::SetPrices(row), caller.stamp(record)).await {
             // Somebody else was first.
-            Err(Why::Store(StoreError::Exists(_))) => return Err(Why::EtagMismatch),
-            applied => applied?,
-        };
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry.index)
+            Err(Why::Store(StoreError::Exists(_))) => Err(Why::EtagMismatch),
+            changed => Ok(changed?.index),
+        }
     }
 
     /// From when on a change counts.

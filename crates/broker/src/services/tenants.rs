@@ -146,7 +146,8 @@ impl Core {
         let (key, key_row) = new_key.await?;
         let record = tenant_created(row, &key_row);
         row.row_mac = row.mac_under(&Custody::kek_of(key, &key_row));
-        self.change(caller, &Change::CreateTenant(row.clone(), vec![key_row]), record).await
+        let change = Change::CreateTenant(row.clone(), vec![key_row]);
+        self.change(&change, caller.stamp(record)).await.map(drop)
     }
 
     async fn list_tenants(
@@ -255,7 +256,7 @@ impl Core {
             revision: row.revision,
             ..Record::default()
         };
-        self.change(caller, &Change::UpdateTenant(row.clone()), record).await?;
+        self.change(&Change::UpdateTenant(row.clone()), caller.stamp(record)).await?;
         Ok(row)
     }
 

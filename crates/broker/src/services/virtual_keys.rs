@@ -157,7 +157,7 @@ impl Core {
         row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let change = Change::CreateVirtualKey(row.clone());
         let kind = Kind::VirtualKeyCreated.into();
-        self.change(caller, &change, Record { kind, ..record(&row) }).await?;
+        self.change(&change, caller.stamp(Record { kind, ..record(&row) })).await?;
         Ok(message(&row))
     }
 
