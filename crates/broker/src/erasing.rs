@@ -4,13 +4,14 @@ use audit::{Entry, Kind, Record, proto_time};
 use domain::{CredentialName, TenantId};
 use store::{Change, ErasureRow, PersonRow, StoreError};
 use strongroom_proto::v1;
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     caller::Caller,
     core::{Core, check_etag, parse, parse_tenant},
     directory::Tenant,
+    leadership,
     refused::{About, Refused, Why},
     services::credentials::record,
 };
@@ -18,13 +19,8 @@ use crate::{
 /// Finishes erasures that were begun, until `stop`: on whichever broker leads, from what is stored, so that
 /// one goes on that a crash or a store of shares that was away has interrupted.
 pub(crate) async fn go_on(core: Arc<Core>, leads: watch::Receiver<bool>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = time::sleep(LOOK) => {}
-        }
-        let leads = *leads.borrow();
-        if leads && let Err(why) = core.finish_erasures().await {
+    while leadership::next_turn(LOOK, &leads, &stop).await {
+        if let Err(why) = core.finish_erasures().await {
             metrics::counter!("strongroom_erasure_failures_total").increment(1);
             tracing::warn!(error = %Refused::from(why), "shares that are to be destroyed are not yet");
         }
