@@ -62,7 +62,7 @@ impl Apart {
         let telemetry = |ops: SocketAddr| {
             table([
                 ("metrics_listen", ops.to_string().into()),
-                ("otlp_endpoint", format!("http://{}", collector.address).into()),
+                ("otlp_endpoint", format!("http://{}", collector.address()).into()),
             ])
         };
         let mut egress = table([
@@ -72,8 +72,8 @@ impl Apart {
         ]);
         let origin = |url: String| table([("origin", url.into())]);
         let providers = table([
-            ("openai", origin(format!("http://{}", plain.address))),
-            ("anthropic", origin(format!("https://localhost:{}", secure.address.port()))),
+            ("openai", origin(format!("http://{}", plain.address()))),
+            ("anthropic", origin(format!("https://localhost:{}", secure.address().port()))),
         ]);
         let mut config = read(&layout.broker_config);
         config.extend([
