@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use crate::{
     caller::Caller,
     config::KeyTests,
-    core::Core,
+    core::{Core, next_page},
     custody::Sealed as _,
     directory::{Held, Tenant},
     leadership,
@@ -115,9 +115,9 @@ impl Core {
                     }
                 }
             }
-            match tenants.last() {
-                Some(last) if tenants.len() >= PAGE as usize => after = last.id.to_string(),
-                Some(_) | None => return Ok((due, all)),
+            after = next_page(&tenants, PAGE, |row| row.id.to_string());
+            if after.is_empty() {
+                return Ok((due, all));
             }
         }
     }
