@@ -95,7 +95,7 @@ impl Deployment {
         let broker = start_broker(&layout, LOOPBACK).await;
         configure_proxy(&layout, broker.address, tls);
         let proxy = start_proxy(&layout, LOOPBACK).await;
-        let admin = connect(&layout, broker.address, "admin");
+        let admin = connect(&layout, broker.address, "admin", TIMEOUT);
         Self { folder, layout, upstream, admin, broker, proxy, beside: None, others: Vec::new() }
     }
 
@@ -202,7 +202,7 @@ impl Deployment {
 
     /// Another workload's connection, with the files `<name>.pem` and `<name>.key` of the authority.
     pub fn connect(&self, name: &str) -> strongroom_client::Broker {
-        connect(&self.layout, self.broker.address, name)
+        connect(&self.layout, self.broker.address, name, TIMEOUT)
     }
 
     /// Ends the broker as SIGTERM would and starts it again on the same port.
@@ -379,7 +379,14 @@ async fn listen(address: SocketAddr) -> (TcpListener, oneshot::Sender<()>, onesh
     }
 }
 
-fn connect(layout: &Layout, broker: SocketAddr, name: &str) -> strongroom_client::Broker {
+/// A connection with the files `<name>.pem` and `<name>.key` of the authority, whose calls may take so
+/// long.
+pub fn connect(
+    layout: &Layout,
+    broker: SocketAddr,
+    name: &str,
+    timeout: &str,
+) -> strongroom_client::Broker {
     let pki = layout.pki.display();
     let domain = &layout.trust_domain;
     let config = format!(
@@ -387,7 +394,7 @@ fn connect(layout: &Layout, broker: SocketAddr, name: &str) -> strongroom_client
         broker = "{broker}"
         trust_domains = ["{domain}"]
         broker_id = "spiffe://{domain}/broker"
-        timeout = "10s"
+        timeout = "{timeout}"
         tls = {{ certificate = "{pki}/{name}.pem", key = "{pki}/{name}.key", ca = "{pki}/ca.pem" }}
         "#
     );
@@ -396,5 +403,6 @@ fn connect(layout: &Layout, broker: SocketAddr, name: &str) -> strongroom_client
 }
 
 const DAY: Duration = Duration::from_hours(24);
+const TIMEOUT: &str = "10s";
 const LOOPBACK: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0));

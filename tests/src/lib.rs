@@ -25,7 +25,7 @@ pub use admin::NewCredential;
 pub use application::Application;
 pub use backing::{Backing, server_files, strace};
 pub use database::{Backup, Database};
-pub use deployment::Deployment;
+pub use deployment::{Deployment, connect};
 pub use export::{Export, export};
 pub use logs::logs;
 pub use official::{PROMPT, Sdk, fails, refused, run};

@@ -1,6 +1,5 @@
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -11,22 +10,17 @@ use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
     header::{AUTHORIZATION, CONTENT_TYPE},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use testkit::Server;
+use tokio::sync::watch;
 
 /// A stand-in for `OpenAI` and Anthropic on loopback: answers in their formats, word by word when
 /// asked to stream, and remembers which keys it was shown.
 #[derive(Debug)]
 pub struct Upstream {
-    address: SocketAddr,
+    server: Server,
     state: Arc<State>,
-    _serving: JoinSet<()>,
 }
 
 /// What is known of all calls, and how the next ones are answered.
@@ -59,22 +53,20 @@ pub struct Seen {
 impl Upstream {
     /// Starts one on a free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             seen: Mutex::default(),
             refused: Mutex::default(),
             took: Mutex::new((3, 3)),
             streams: watch::channel(Flow::On).0,
         });
-        let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, Arc::clone(&state)));
-        Self { address, state, _serving: serving }
+        let asked = Arc::clone(&state);
+        let answer = move |request| answer(request, Arc::clone(&asked));
+        Self { server: Server::start(None, answer).await.unwrap(), state }
     }
 
     /// Where it is: `http://127.0.0.1:port`.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
     /// From now on, calls with this key are answered with 401.
@@ -105,20 +97,6 @@ impl Upstream {
     /// Streams break off behind their first event, those that were held too.
     pub fn cut_streams(&self) {
         self.state.streams.send_replace(Flow::Cut);
-    }
-}
-
-async fn serve(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    while let Ok((connection, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
-        connections.spawn(async move {
-            let answer = service_fn(|request| answer(request, Arc::clone(&state)));
-            // How a connection ends is the other side's business.
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(connection), answer)
-                .await;
-        });
     }
 }
 

@@ -1,12 +1,12 @@
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use audit::Record;
+use audit::{Entry, Record};
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
 use envelope::{KeyringSettings, Roots};
 use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
-use store::{ShareStore, Store};
+use store::{Change, ShareStore, Store};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -221,6 +221,13 @@ impl Core {
         if self.directory.barred().ends(&session) { Err(Why::NoSuchSession) } else { Ok(session) }
     }
 
+    /// Makes a change and waits until every later decision of this broker knows of it.
+    pub(crate) async fn change(&self, change: &Change, record: Record) -> Result<Entry, Why> {
+        let entry = self.log.apply(change, record).await?;
+        self.directory.catch_up(entry.index + 1).await?;
+        Ok(entry)
+    }
+
     /// A tenant that the caller may act for. One that is not there and one that is out of bounds
     /// look alike to who may not see all.
     pub(crate) async fn tenant(&self, caller: &Caller, id: &TenantId) -> Result<Arc<Tenant>, Why> {
@@ -287,6 +294,11 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error: T::Err| Why::InvalidField(error.to_string()))
+}
+
+/// Reads a request field that names a tenant.
+pub(crate) fn parse_tenant(name: &str) -> Result<TenantId, Why> {
+    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 /// Reads a request field that may be empty.

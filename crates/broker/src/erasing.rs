@@ -4,13 +4,14 @@ use audit::{Entry, Kind, Record, proto_time};
 use domain::{CredentialName, TenantId};
 use store::{Change, ErasureRow, PersonRow, StoreError};
 use strongroom_proto::v1;
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     caller::Caller,
-    core::{Core, check_etag, parse},
+    core::{Core, check_etag, parse, parse_tenant},
     directory::Tenant,
+    leadership,
     refused::{About, Refused, Why},
     services::credentials::record,
 };
@@ -18,13 +19,8 @@ use crate::{
 /// Finishes erasures that were begun, until `stop`: on whichever broker leads, from what is stored, so that
 /// one goes on that a crash or a store of shares that was away has interrupted.
 pub(crate) async fn go_on(core: Arc<Core>, leads: watch::Receiver<bool>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = time::sleep(LOOK) => {}
-        }
-        let leads = *leads.borrow();
-        if leads && let Err(why) = core.finish_erasures().await {
+    while leadership::next_turn(LOOK, &leads, &stop).await {
+        if let Err(why) = core.finish_erasures().await {
             metrics::counter!("strongroom_erasure_failures_total").increment(1);
             tracing::warn!(error = %Refused::from(why), "shares that are to be destroyed are not yet");
         }
@@ -66,8 +62,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ShredTenantRequest,
     ) -> Result<v1::Erasure, Refused> {
-        let id = TenantId::from_resource(&request.name)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let id = parse_tenant(&request.name)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let work = async {
@@ -110,7 +105,8 @@ impl Core {
             erasure_id: row.uid.as_bytes().to_vec().into(),
             ..record(Kind::CredentialShredded, &row)
         };
-        let entry = self.begun(caller, Change::EraseCredential(row, erasure), told).await?;
+        let change = Change::EraseCredential(row, erasure);
+        let entry = self.change(&change, caller.stamp(told)).await?;
         if let Some((made, order)) = made {
             self.tokens.exchange.discard(made, order);
         }
@@ -147,7 +143,7 @@ impl Core {
         };
         let people = self.nameless(&tenant).await?;
         let change = Change::EraseTenant(row, people, erasure);
-        let entry = self.begun(caller, change, told).await?;
+        let entry = self.change(&change, caller.stamp(told)).await?;
         self.people.forget_names();
         Ok(entry)
     }
@@ -169,12 +165,6 @@ impl Core {
                 return Ok(people);
             }
         }
-    }
-
-    async fn begun(&self, caller: &Caller, change: Change, told: Record) -> Result<Entry, Why> {
-        let entry = self.log.apply(&change, caller.stamp(told)).await?;
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry)
     }
 
     /// The record by which something of this name was last erased.
@@ -244,10 +234,9 @@ impl Core {
             count: u32::try_from(erasure.shares.len()).unwrap_or(u32::MAX),
             ..Record::default()
         };
-        match self.log.apply(&Change::EndErasure(erasure.id), stamp(record)).await {
-            Ok(entry) => self.directory.catch_up(entry.index + 1).await,
+        match self.change(&Change::EndErasure(erasure.id), stamp(record)).await {
             // Another broker was first.
-            Err(Why::Store(StoreError::Changed(_))) => Ok(()),
+            Ok(_) | Err(Why::Store(StoreError::Changed(_))) => Ok(()),
             Err(why) => Err(why),
         }
     }

@@ -6,16 +6,17 @@ use exchange::{Finding, Trial};
 use futures_util::{StreamExt as _, stream};
 use providers::Verdict;
 use store::{Change, CredentialRow, Page, TestRow};
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
     caller::Caller,
     config::KeyTests,
-    core::Core,
+    core::{Core, next_page},
     custody::Sealed as _,
     directory::{Held, Tenant},
+    leadership,
     refused::Why,
     services::credentials::record,
     tokens::Described,
@@ -114,9 +115,9 @@ impl Core {
                     }
                 }
             }
-            match tenants.last() {
-                Some(last) if tenants.len() >= PAGE as usize => after = last.id.to_string(),
-                Some(_) | None => return Ok((due, all)),
+            after = next_page(&tenants, PAGE, |row| row.id.to_string());
+            if after.is_empty() {
+                return Ok((due, all));
             }
         }
     }
@@ -202,19 +203,13 @@ pub(crate) async fn test_regularly(
     if settings.every.is_zero() {
         return;
     }
-    loop {
-        tokio::select! {
+    while leadership::next_turn(settings.look_every(), &leads, &stop).await {
+        let looked = tokio::select! {
             () = stop.cancelled() => return,
-            () = time::sleep(settings.look_every()) => {}
-        }
-        if *leads.borrow() {
-            let looked = tokio::select! {
-                () = stop.cancelled() => return,
-                looked = core.test_due(&settings, &leads) => looked,
-            };
-            if let Err(why) = looked {
-                tracing::warn!(?why, "credentials were not tested");
-            }
+            looked = core.test_due(&settings, &leads) => looked,
+        };
+        if let Err(why) = looked {
+            tracing::warn!(?why, "credentials were not tested");
         }
     }
 }

@@ -38,6 +38,24 @@ pub(crate) async fn stand(
     }
 }
 
+/// Waits for the next time to do what is the leader's: after so long, and again while another broker leads.
+/// False once it is to stop.
+pub(crate) async fn next_turn(
+    every: Duration,
+    leads: &watch::Receiver<bool>,
+    stop: &CancellationToken,
+) -> bool {
+    loop {
+        select! {
+            () = stop.cancelled() => return false,
+            () = time::sleep(every) => {}
+        }
+        if *leads.borrow() {
+            return true;
+        }
+    }
+}
+
 fn tell(leads: &watch::Sender<bool>, now: bool) {
     let changed = leads.send_if_modified(|leads| std::mem::replace(leads, now) != now);
     if changed {

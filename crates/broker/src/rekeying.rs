@@ -199,11 +199,11 @@ impl Rekeying {
                 let now = core.store.now().await?;
                 let key = core.custody.next_key(newest, work.request_id.clone(), now).await?;
                 let record = of_key(Kind::KekRotated, newest, &key);
-                core.change_by_itself(&Change::AddKey(key), record).await
+                core.change(&Change::AddKey(key), record).await
             };
             match added.await {
                 // Someone else was first.
-                Ok(()) | Err(Why::Store(StoreError::Exists(_))) => turn.worked = true,
+                Ok(_) | Err(Why::Store(StoreError::Exists(_))) => turn.worked = true,
                 Err(why) => failure = Err(why),
             }
             sleep(self.pace.between).await;
@@ -242,10 +242,10 @@ impl Rekeying {
                         ..of_key(Kind::KeyRewrapped, of, &key)
                     };
                     let change = Change::RewrapKey(key, of.key.wrapped.clone());
-                    core.change_by_itself(&change, record).await
+                    core.change(&change, record).await
                 };
                 match rewrapped.await {
-                    Ok(()) => {
+                    Ok(_) => {
                         turn.worked = true;
                         core.rekeyed.rewrapped.fetch_add(1, Ordering::Relaxed);
                         metrics::counter!("strongroom_keys_rewrapped_total").increment(1);
@@ -327,9 +327,9 @@ impl Rekeying {
         }
         let record = of_key(Kind::KekRetired, newest, &newest.key);
         let change = Change::RetireKeys(newest.key.clone());
-        match self.core.change_by_itself(&change, record).await {
+        match self.core.change(&change, record).await {
             // Something was written under an old version meanwhile: it is found the next time.
-            Ok(()) | Err(Why::Store(StoreError::Changed(_))) => {
+            Ok(_) | Err(Why::Store(StoreError::Changed(_))) => {
                 turn.worked = true;
                 Ok(())
             }
@@ -345,14 +345,6 @@ impl Rekeying {
             metrics::counter!("strongroom_rekeying_failures_total").increment(1);
             self.core.rekeyed.set_error(refused.to_string());
         }
-    }
-}
-
-impl Core {
-    /// Makes a change that nobody called for at this moment.
-    async fn change_by_itself(&self, change: &Change, record: Record) -> Result<(), Why> {
-        let entry = self.log.apply(change, record).await?;
-        self.directory.catch_up(entry.index + 1).await
     }
 }
 

@@ -3,23 +3,19 @@ use std::{sync::Arc, time::Duration};
 use audit::{Kind, Record};
 use domain::{CredentialName, Rotation, RotationState, SetBack};
 use store::{Change, CredentialRow, StoreError};
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    caller::Caller, core::Core, directory::Tenant, refused::Why, services::credentials::record,
+    caller::Caller, core::Core, directory::Tenant, leadership, refused::Why,
+    services::credentials::record,
 };
 
 /// Takes rotations on, step by step, until `stop`: on whichever broker leads, from what is stored, so
 /// that it goes on where another stopped.
 pub(crate) async fn go_on(core: Arc<Core>, leads: watch::Receiver<bool>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = time::sleep(LOOK) => {}
-        }
-        let leads = *leads.borrow();
-        if leads && let Err(why) = core.take_rotations_on().await {
+    while leadership::next_turn(LOOK, &leads, &stop).await {
+        if let Err(why) = core.take_rotations_on().await {
             tracing::warn!(?why, "rotations wait");
         }
     }
@@ -123,8 +119,7 @@ impl Core {
             Some(caller) => caller.stamp(record),
             None => record,
         };
-        let entry = self.log.apply(&change, record).await?;
-        self.directory.catch_up(entry.index + 1).await?;
+        self.change(&change, record).await?;
         Ok(row)
     }
 }

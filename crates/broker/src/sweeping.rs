@@ -2,10 +2,10 @@ use std::{sync::Arc, time::Duration};
 
 use audit::Kind;
 use domain::Timestamp;
-use tokio::{select, sync::watch, time};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::Core, refused::Why};
+use crate::{core::Core, leadership, refused::Why};
 
 /// How often to look for what time has made due.
 const EVERY: Duration = Duration::from_secs(1);
@@ -13,11 +13,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Gives allowances up whose time is over and raises alerts, as long as this broker leads. Nothing
 /// is wrong when two brokers do it: what one has done, the other does not find.
 pub(crate) async fn sweep(core: Arc<Core>, leads: watch::Receiver<bool>, stop: CancellationToken) {
-    loop {
-        select! {
-            () = stop.cancelled() => return,
-            () = time::sleep(EVERY) => {}
-        }
+    while leadership::next_turn(EVERY, &leads, &stop).await {
         while *leads.borrow() && !stop.is_cancelled() {
             match core.sweep(None).await {
                 Ok(true) => {}

@@ -5,7 +5,11 @@ use domain::{CredentialName, ProviderId, TenantId, Timestamp, Tokens, Uid, Virtu
 use store::{UsageKey, UsageRow, UsageSpent};
 use strongroom_proto::v1::{self, usage_record::Outcome};
 
-use crate::{caller::Caller, core::Core, refused::Why};
+use crate::{
+    caller::Caller,
+    core::{Core, parse_tenant},
+    refused::Why,
+};
 
 /// What became of a usage record.
 #[derive(Debug)]
@@ -80,8 +84,7 @@ impl Core {
         record: &v1::UsageRecord,
         now: Timestamp,
     ) -> Result<UsageRow, Why> {
-        let tenant = TenantId::from_resource(&record.tenant)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let tenant = parse_tenant(&record.tenant)?;
         self.access.permit_borrowing(caller, &tenant)?;
         let id = Uid::try_from(record.usage_id.as_ref())
             .map_err(|_| Why::InvalidField("usage_id has 16 bytes".into()))?;

@@ -49,6 +49,30 @@ pub struct CheckedRecords {
     pub last: Option<Timestamp>,
 }
 
+/// A table, and the query of its rows whose owner is not there.
+macro_rules! strays {
+    ($table:literal, $id:literal, $owner:literal $(, $also:literal)?) => {
+        (
+            $table,
+            concat!(
+                "SELECT ", $id, " AS id FROM ", $table, " AS it WHERE NOT EXISTS (SELECT 1 FROM ",
+                $owner, " AS owner WHERE owner.uid = it.", $owner, "_uid" $(, $also)?, ") LIMIT 100"
+            ),
+        )
+    };
+}
+
+/// Whom each row says that it belongs to, twice where it says so twice.
+const STRAYS: [(&str, &str); 7] = [
+    strays!("wrapped_key", "uid", "tenant"),
+    strays!("person", "commitment", "tenant"),
+    strays!("credential", "uid", "tenant", " AND owner.id = it.tenant"),
+    strays!("credential_version", "credential_uid", "credential"),
+    strays!("credential_test", "credential_uid", "credential"),
+    strays!("virtual_key", "tenant_uid", "tenant", " AND owner.id = it.tenant"),
+    strays!("budget", "uid", "tenant", " AND owner.id = it.tenant"),
+];
+
 #[async_trait]
 impl<B: Backend> CheckStore for SqlStore<B> {
     async fn stored(&self) -> Result<Stored, StoreError> {
@@ -62,44 +86,6 @@ impl<B: Backend> CheckStore for SqlStore<B> {
     }
 
     async fn strays(&self) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError> {
-        // Whom each row says that it belongs to, twice where it says so twice.
-        const STRAYS: [(&str, &str); 7] = [
-            (
-                "wrapped_key",
-                "SELECT uid AS id FROM wrapped_key AS it WHERE NOT EXISTS \
-                    (SELECT 1 FROM tenant AS t WHERE t.uid = it.tenant_uid) LIMIT 100",
-            ),
-            (
-                "person",
-                "SELECT commitment AS id FROM person AS it WHERE NOT EXISTS \
-                    (SELECT 1 FROM tenant AS t WHERE t.uid = it.tenant_uid) LIMIT 100",
-            ),
-            (
-                "credential",
-                "SELECT uid AS id FROM credential AS it WHERE NOT EXISTS (SELECT 1 FROM tenant AS t \
-                    WHERE t.uid = it.tenant_uid AND t.id = it.tenant) LIMIT 100",
-            ),
-            (
-                "credential_version",
-                "SELECT credential_uid AS id FROM credential_version AS it WHERE NOT EXISTS \
-                    (SELECT 1 FROM credential AS c WHERE c.uid = it.credential_uid) LIMIT 100",
-            ),
-            (
-                "credential_test",
-                "SELECT credential_uid AS id FROM credential_test AS it WHERE NOT EXISTS \
-                    (SELECT 1 FROM credential AS c WHERE c.uid = it.credential_uid) LIMIT 100",
-            ),
-            (
-                "virtual_key",
-                "SELECT tenant_uid AS id FROM virtual_key AS it WHERE NOT EXISTS (SELECT 1 FROM \
-                    tenant AS t WHERE t.uid = it.tenant_uid AND t.id = it.tenant) LIMIT 100",
-            ),
-            (
-                "budget",
-                "SELECT uid AS id FROM budget AS it WHERE NOT EXISTS (SELECT 1 FROM tenant AS t \
-                    WHERE t.uid = it.tenant_uid AND t.id = it.tenant) LIMIT 100",
-            ),
-        ];
         let mut strays = Vec::new();
         for (table, sql) in STRAYS {
             for row in self.fetch(sql, &[]).await? {

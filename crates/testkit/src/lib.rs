@@ -3,6 +3,7 @@
 
 mod kms;
 mod sdk;
+mod server;
 mod shares;
 mod stand_in;
 mod store;
@@ -11,6 +12,7 @@ mod upstream;
 
 pub use self::kms::{FailingKms, KmsFailure};
 pub use self::sdk::call_with_sdk;
+pub use self::server::Server;
 pub use self::shares::FailingShares;
 pub use self::stand_in::{Answered, SAID, StandIn};
 pub use self::store::{FailingStore, Fault, Operation};

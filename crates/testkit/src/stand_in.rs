@@ -2,7 +2,6 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -11,21 +10,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    task::JoinSet,
-};
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::rustls::ServerConfig;
 
 mod anthropic;
 mod bedrock;
@@ -41,6 +28,7 @@ use self::{
     check::Asked,
     table::{Facts, Format, PROVIDERS},
 };
+use crate::Server;
 
 /// A provider as its customers see it, on a port of its own: it answers only calls that come by its
 /// own way of proving them, to its own paths, in its own form, and everything else with its own kind
@@ -48,10 +36,8 @@ use self::{
 #[derive(Debug)]
 pub struct StandIn {
     facts: &'static Facts,
-    address: SocketAddr,
-    scheme: &'static str,
+    server: Server,
     calls: Arc<Mutex<Vec<Answered>>>,
-    _tasks: JoinSet<()>,
 }
 
 /// A call that a stand-in has answered.
@@ -90,19 +76,16 @@ impl StandIn {
 
     /// The same over TLS, with the certificate and the protocols of this configuration.
     pub async fn start_tls(slug: &str, config: ServerConfig) -> io::Result<Self> {
-        Self::listen(slug, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::listen(slug, Some(config)).await
     }
 
-    async fn listen(slug: &str, tls: Option<TlsAcceptor>) -> io::Result<Self> {
+    async fn listen(slug: &str, tls: Option<ServerConfig>) -> io::Result<Self> {
         let facts = PROVIDERS.iter().find(|facts| facts.slug == slug);
         let facts = facts.ok_or_else(|| io::Error::other(format!("no stand-in for `{slug}`")))?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let calls = Arc::<Mutex<Vec<Answered>>>::default();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, tls, facts, Arc::clone(&calls)));
-        Ok(Self { facts, address, scheme, calls, _tasks: tasks })
+        let answered = Arc::clone(&calls);
+        let answer = move |request| respond(request, facts, Arc::clone(&answered));
+        Ok(Self { facts, server: Server::start(tls, answer).await?, calls })
     }
 
     /// The provider's slug.
@@ -112,7 +95,7 @@ impl StandIn {
 
     /// Where it listens: `http://127.0.0.1:port`, or `https://` there.
     pub fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
+        self.server.url()
     }
 
     /// The kind of credential that it takes.
@@ -134,43 +117,6 @@ impl StandIn {
     pub fn calls(&self) -> Vec<Answered> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    facts: &'static Facts,
-    calls: Arc<Mutex<Vec<Answered>>>,
-) {
-    let mut connections = JoinSet::new();
-    while let Ok((tcp, _)) = listener.accept().await {
-        drop(tcp.set_nodelay(true));
-        let (tls, calls) = (tls.clone(), Arc::clone(&calls));
-        connections.spawn(async move {
-            match tls {
-                None => serve(tcp, facts, calls).await,
-                Some(tls) => {
-                    if let Ok(stream) = tls.accept(tcp).await {
-                        serve(stream, facts, calls).await;
-                    }
-                }
-            }
-        });
-    }
-}
-
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    facts: &'static Facts,
-    calls: Arc<Mutex<Vec<Answered>>>,
-) {
-    let service = service_fn(move |request| respond(request, facts, Arc::clone(&calls)));
-    // How a connection ends is the caller's business.
-    drop(
-        auto::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service)
-            .await,
-    );
 }
 
 async fn respond(

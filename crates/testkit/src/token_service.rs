@@ -2,7 +2,6 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -22,24 +21,18 @@ use bytes::Bytes;
 use domain::{Clock as _, SystemClock};
 use http::{Method, Request, Response, request::Parts};
 use http_body_util::{BodyExt as _, Collected, Full};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::StandIn;
+use crate::{Server, StandIn};
 
 /// The services of Google, Microsoft, `OpenAI`, `OpenRouter` and `xAI` that make short-lived tokens and
 /// keys, on one port. Whoever proves itself in the provider's way is given what that provider's
 /// stand-in takes; everybody else is refused in its form. It ends when it is dropped.
 #[derive(Debug)]
 pub struct TokenService {
-    address: SocketAddr,
+    server: Server,
     state: Arc<State>,
-    _tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -64,16 +57,14 @@ impl TokenService {
             down: AtomicBool::new(false),
             calls: Mutex::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&state)));
-        Ok(Self { address, state, _tasks: tasks })
+        let asked = Arc::clone(&state);
+        let answer = move |request| respond(request, Arc::clone(&asked));
+        Ok(Self { server: Server::start(None, answer).await?, state })
     }
 
     /// Where it listens: `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
     /// The file of the one service account that it knows.
@@ -110,19 +101,6 @@ impl TokenService {
     /// Method and path of each call so far.
     pub fn calls(&self) -> Vec<String> {
         self.state.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    while let Ok((tcp, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| respond(request, Arc::clone(&state)));
-        connections.spawn(async move {
-            let io = TokioIo::new(tcp);
-            // How a connection ends is the caller's business.
-            drop(auto::Builder::new(TokioExecutor::new()).serve_connection(io, service).await);
-        });
     }
 }
 

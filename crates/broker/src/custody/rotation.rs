@@ -29,25 +29,29 @@ impl Custody {
 
     /// A key wrapped under the current key of the root that it is under.
     pub(crate) async fn rewrapped(&self, of: &TenantKey) -> Result<KeyRow, Why> {
-        let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
-        self.roots.check(&of.tenant, &wrapped)?;
+        let wrapped = self.wrapped(of)?;
         let anew = self.roots.rewrap(&self.key_context(&of.key), &wrapped).await?;
         Ok(KeyRow { wrapped: anew.as_bytes().to_vec(), ..of.key.clone() })
     }
 
     /// Opens a key by the recovery root.
     pub(crate) async fn open_by_recovery(&self, of: &TenantKey) -> Result<Key, Why> {
-        let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
-        self.roots.check(&of.tenant, &wrapped)?;
+        let wrapped = self.wrapped(of)?;
         Ok(self.roots.open_by_recovery(&self.key_context(&of.key), &wrapped).await?)
     }
 
     /// A key opened by the recovery root, and wrapped under the root key that there is now.
     pub(crate) async fn recovered(&self, of: &TenantKey) -> Result<KeyRow, Why> {
-        let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
-        self.roots.check(&of.tenant, &wrapped)?;
+        let wrapped = self.wrapped(of)?;
         let anew = self.roots.recover(&self.key_context(&of.key), &wrapped).await?;
         Ok(KeyRow { wrapped: anew.as_bytes().to_vec(), ..of.key.clone() })
+    }
+
+    /// A key as it is stored, unless it is under a root that is not its tenant's.
+    fn wrapped(&self, of: &TenantKey) -> Result<WrappedKey, Why> {
+        let wrapped = WrappedKey::from_bytes(of.key.wrapped.clone());
+        self.roots.check(&of.tenant, &wrapped)?;
+        Ok(wrapped)
     }
 
     /// A row as it is under the newest version of its tenant's key. What it is under now is checked

@@ -228,22 +228,10 @@ async fn core_of(
     (courier, keyring): (Arc<dyn Courier>, KeyringSettings),
 ) -> Core {
     let (store, shares) = stores;
-    let methods = [
-        "Audit",
-        "Budgets",
-        "Credentials",
-        "Identities",
-        "Kms",
-        "Leases",
-        "Prices",
-        "Tenants",
-        "Usage",
-        "VirtualKeys",
-    ];
     let rule = AccessRule {
         role: String::new(),
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
-        methods: methods.iter().map(|service| format!("{service}/*")).collect(),
+        methods: strongroom_proto::methods(),
         tenants: vec!["acme".into(), "globex".into()],
         providers: vec!["*".into()],
         longest_lease_seconds: LONGEST_TTL,

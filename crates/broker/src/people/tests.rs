@@ -15,19 +15,6 @@ use crate::{
     rekeying::{Pace, Rekeying},
 };
 
-const METHODS: [&str; 10] = [
-    "Audit/*",
-    "Budgets/*",
-    "Credentials/*",
-    "Identities/*",
-    "Kms/*",
-    "Leases/*",
-    "Prices/*",
-    "Tenants/*",
-    "Usage/*",
-    "VirtualKeys/*",
-];
-
 struct Fixture {
     core: Core,
     kms: Arc<FailingKms>,
@@ -64,7 +51,7 @@ async fn core(
     let rule = AccessRule {
         role: String::new(),
         identities: vec!["spiffe://a.b/w/*".parse().unwrap()],
-        methods: METHODS.map(str::to_owned).to_vec(),
+        methods: strongroom_proto::methods(),
         tenants: vec!["*".into()],
         providers: vec!["*".into()],
         longest_lease_seconds: LONGEST_TTL,

@@ -2,7 +2,7 @@ use domain::{CredentialName, Uid};
 use store::{CredentialRow, KeyRow, Page};
 
 use super::{RowCheck, expected::ExpectedCredential, tenant::Look};
-use crate::{custody::Holder, refused::Why};
+use crate::{core::next_page, custody::Holder, refused::Why};
 
 /// Rows read at a time.
 const PAGE: u32 = 500;
@@ -29,9 +29,9 @@ impl RowCheck {
                     look.stranger("credential", &row.name().to_string());
                 }
             }
-            match rows.last() {
-                Some(last) if rows.len() == PAGE as usize => after = last.id.to_string(),
-                Some(_) | None => break,
+            after = next_page(&rows, PAGE, |row| row.id.to_string());
+            if after.is_empty() {
+                break;
             }
         }
         let tests = self.core.store.credential_tests(look.id).await;
@@ -109,9 +109,9 @@ impl RowCheck {
                     look.stranger("virtual_key", &row.name().to_string());
                 }
             }
-            match rows.last() {
-                Some(last) if rows.len() == PAGE as usize => after = last.id.to_string(),
-                Some(_) | None => return Ok(()),
+            after = next_page(&rows, PAGE, |row| row.id.to_string());
+            if after.is_empty() {
+                return Ok(());
             }
         }
     }
@@ -145,9 +145,9 @@ impl RowCheck {
                     look.stranger("budget", &row.name().to_string());
                 }
             }
-            match rows.last() {
-                Some(last) if rows.len() == PAGE as usize => after = last.id.to_string(),
-                Some(_) | None => return Ok(()),
+            after = next_page(&rows, PAGE, |row| row.id.to_string());
+            if after.is_empty() {
+                return Ok(());
             }
         }
     }

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 use store::{Page, StoreError};
 
 use super::{LOOKS, RowCheck, RowFinding};
-use crate::refused::Why;
+use crate::{core::next_page, refused::Why};
 
 /// Tenants read at a time.
 const PAGE: u32 = 500;
@@ -130,9 +130,9 @@ impl RowCheck {
                     found.push(RowFinding { reason, table, name, tenant, what });
                 }
             }
-            match rows.last() {
-                Some(last) if rows.len() == PAGE as usize => after = last.id.to_string(),
-                Some(_) | None => return Ok(found),
+            after = next_page(&rows, PAGE, |row| row.id.to_string());
+            if after.is_empty() {
+                return Ok(found);
             }
         }
     }

@@ -109,58 +109,51 @@ impl RowCheck {
         expected: &ExpectedTenant,
     ) -> Result<(Vec<RowFinding>, u64), Why> {
         let mut look = Look { id, expected, findings: Vec::new(), rows: 0 };
-        let name = id.resource();
+        self.look_through(&mut look).await?;
+        Ok((look.findings, look.rows))
+    }
+
+    async fn look_through(&mut self, look: &mut Look<'_>) -> Result<(), Why> {
+        let (id, name) = (look.id, look.id.resource());
         let row = match self.core.store.tenant(id).await {
             Ok(Some(row)) => row,
             Ok(None) => {
                 look.missing("tenant", [&name]);
-                return Ok((look.findings, look.rows));
+                return Ok(());
             }
-            Err(error) => {
-                look.take("tenant", &name, Err(error.into()))?;
-                return Ok((look.findings, look.rows));
-            }
+            Err(error) => return look.take("tenant", &name, Err(error.into())),
         };
         let uid = row.uid;
-        match self.core.custody.shares().share(uid).await? {
-            Share::Held(_) => {}
-            Share::Destroyed(_) => {
-                look.found(Reason::RowChanged, "tenant", &name, "it was erased, and put back");
-                return Ok((look.findings, look.rows));
-            }
-            Share::Unknown => {
-                look.found(
-                    Reason::RowChanged,
-                    "tenant",
-                    &name,
-                    "the share of its key is not there",
-                );
-                return Ok((look.findings, look.rows));
-            }
+        let without_share = match self.core.custody.shares().share(uid).await? {
+            Share::Held(_) => None,
+            Share::Destroyed(_) => Some("it was erased, and put back"),
+            Share::Unknown => Some("the share of its key is not there"),
+        };
+        if let Some(what) = without_share {
+            look.found(Reason::RowChanged, "tenant", &name, what);
+            return Ok(());
         }
-        let keys = self.core.store.keys(uid, KeyPurpose::Kek).await.map_err(Why::from);
-        let keys = match keys {
+        let keys = match self.core.store.keys(uid, KeyPurpose::Kek).await {
             Ok(keys) => keys,
-            Err(why) => {
-                look.take("wrapped_key", &name, Err(why))?;
+            Err(error) => {
+                look.take("wrapped_key", &name, Err(error.into()))?;
                 Vec::new()
             }
         };
-        self.look_at_keys(&mut look, &keys).await?;
+        self.look_at_keys(look, &keys).await?;
         let holder = Holder { tenant: id, uid, keys: &keys };
         if keys.is_empty() {
             // Nothing can be said of what is under them.
             look.found(Reason::RowChanged, "tenant", &name, "no key of its own is there");
-            return Ok((look.findings, look.rows));
+            return Ok(());
         }
-        if self.genuine(&mut look, holder, ("tenant", &row)).await? {
-            look.compare("tenant", &name, row.revision, expected.revision);
+        if self.genuine(look, holder, ("tenant", &row)).await? {
+            look.compare("tenant", &name, row.revision, look.expected.revision);
         }
-        self.look_at_credentials(&mut look, holder).await?;
-        self.look_at_virtual_keys(&mut look, holder).await?;
-        self.look_at_budgets(&mut look, holder).await?;
-        self.look_at_people(&mut look, &keys, uid).await?;
-        Ok((look.findings, look.rows))
+        self.look_at_credentials(look, holder).await?;
+        self.look_at_virtual_keys(look, holder).await?;
+        self.look_at_budgets(look, holder).await?;
+        self.look_at_people(look, &keys, uid).await
     }
 
     pub(super) async fn genuine(
@@ -176,7 +169,8 @@ impl RowCheck {
     }
 
     async fn look_at_keys(&mut self, look: &mut Look<'_>, keys: &[KeyRow]) -> Result<(), Why> {
-        let name = |version: u32| format!("{} key version {version}", look.id.resource());
+        let tenant = look.id.resource();
+        let name = |version: u32| format!("{tenant} key version {version}");
         let kept: BTreeSet<u32> = keys
             .iter()
             .filter(|key| key.uid.as_bytes()[..] == look.expected.kek_id[..])
@@ -186,7 +180,7 @@ impl RowCheck {
             look.expected.kek_versions.difference(&kept).map(|version| name(*version)).collect();
         look.missing("wrapped_key", &missing);
         for key in keys {
-            let name = format!("{} key version {}", look.id.resource(), key.version);
+            let name = name(key.version);
             if !look.expected.kek_versions.contains(&key.version) {
                 look.found(
                     Reason::RowNotOnRecord,

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept},
+    core::{Core, accept, parse_tenant},
     live::Live,
     refused::{Refused, Why},
     services::audit::search::Search,
@@ -161,8 +161,7 @@ impl Core {
             self.access.permit_all(caller)?;
             return Ok(Readable(None));
         }
-        let tenant = TenantId::from_resource(tenant)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let tenant = parse_tenant(tenant)?;
         caller.concerns((&tenant).into());
         self.access.permit(caller, &tenant)?;
         Ok(Readable(Some(tenant)))

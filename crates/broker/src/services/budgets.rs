@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use audit::{Kind, Record, proto_amounts, proto_spent};
-use domain::{BudgetHolder, BudgetName, RequestId, TenantId, Uid, VirtualKeyName};
+use domain::{BudgetHolder, BudgetName, RequestId, Uid, VirtualKeyName};
 use store::{AllowanceRow, BudgetRow, Change, Found, Page, Reconcile, Reconciled};
 use strongroom_proto::v1::{self, budgets_server::Budgets};
 use tonic::{Request, Response, Status};
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     allowances::allowance_id,
     caller::Caller,
-    core::{Core, accept, check_etag, next_page, page_size, parse, parse_optional},
+    core::{Core, accept, check_etag, next_page, page_size, parse, parse_optional, parse_tenant},
     custody::Sealed as _,
     directory::Tenant,
     refused::{About, Refused, Why},
@@ -96,7 +96,7 @@ impl Core {
         caller: &Caller,
         request: v1::CreateBudgetRequest,
     ) -> Result<v1::Budget, Refused> {
-        let tenant = parent(&request.parent)?;
+        let tenant = parse_tenant(&request.parent)?;
         let about = About::from(&tenant);
         caller.concerns(about.clone());
         let work = async {
@@ -136,7 +136,7 @@ impl Core {
             };
             row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
             let change = Change::CreateBudget(row.clone());
-            self.change(caller, &change, record(Kind::BudgetCreated, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::BudgetCreated, &row))).await?;
             self.standing(&row).await
         };
         work.await.map_err(|why| Refused::about(why, &about))
@@ -147,7 +147,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListBudgetsRequest,
     ) -> Result<v1::ListBudgetsResponse, Refused> {
-        let id = parent(&request.parent)?;
+        let id = parse_tenant(&request.parent)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
@@ -181,7 +181,7 @@ impl Core {
             row.updated_at = self.clock.now();
             row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
             let change = Change::UpdateBudget(row.clone());
-            self.change(caller, &change, record(Kind::BudgetUpdated, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::BudgetUpdated, &row))).await?;
             self.standing(&row).await
         };
         work.await.map_err(|why| Refused::about(why, &about))
@@ -202,7 +202,7 @@ impl Core {
             check_etag(&request.etag, row.revision)?;
             row.revision += 1;
             let change = Change::DeleteBudget(row.clone());
-            self.change(caller, &change, record(Kind::BudgetDeleted, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::BudgetDeleted, &row))).await?;
             Ok::<_, Why>(v1::DeleteBudgetResponse {})
         };
         work.await.map_err(|why| Refused::about(why, &about))
@@ -213,7 +213,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListUnknownAllowancesRequest,
     ) -> Result<v1::ListUnknownAllowancesResponse, Refused> {
-        let id = parent(&request.parent)?;
+        let id = parse_tenant(&request.parent)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
@@ -235,7 +235,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ReconcileAllowancesRequest,
     ) -> Result<v1::ReconcileAllowancesResponse, Refused> {
-        let tenant = parent(&request.parent)?;
+        let tenant = parse_tenant(&request.parent)?;
         let about = About::from(&tenant);
         caller.concerns(about.clone());
         let work = async {
@@ -277,10 +277,6 @@ impl Core {
         let found = self.store.accounts(row.budget.id, window.start).await?;
         Ok(v1::Budget { accounts: accounts(&row.budget, window, &found), ..message(row) })
     }
-}
-
-fn parent(name: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn named<'a>(tenant: &'a Tenant, name: &BudgetName) -> Result<&'a BudgetRow, Why> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use audit::{Kind, Record, proto_time};
-use domain::{CredentialName, RequestId, Secret, TenantId};
+use domain::{CredentialName, RequestId, Secret};
 use envelope::LONGEST_SECRET;
 use sealing::{BoxContext, BoxId, SessionId};
 use store::{Change, CredentialRow, VersionRow};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, check_etag, etag, page_size, parse, parse_optional},
+    core::{Core, accept, check_etag, etag, page_size, parse, parse_optional, parse_tenant},
     custody::Sealed as _,
     directory::Tenant,
     lending::settings,
@@ -145,8 +145,7 @@ impl Core {
         caller: &Caller,
         request: v1::CreateCredentialRequest,
     ) -> Result<v1::Credential, Refused> {
-        let tenant = TenantId::from_resource(&request.parent)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let tenant = parse_tenant(&request.parent)?;
         let name = CredentialName { tenant, credential: parse(&request.credential_id)? };
         let about = about(&name);
         caller.concerns(about.clone());
@@ -191,7 +190,7 @@ impl Core {
         };
         row.row_mac = row.mac_under(&kek);
         let change = Change::CreateCredential(row.clone(), version);
-        self.change(caller, &change, record(Kind::CredentialCreated, &row)).await?;
+        self.change(&change, caller.stamp(record(Kind::CredentialCreated, &row))).await?;
         self.sessions.use_up(arrived.session, arrived.box_id);
         self.stored(caller, &tenant, (&row, 1), looked).await
     }
@@ -243,8 +242,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListCredentialsRequest,
     ) -> Result<v1::ListCredentialsResponse, Refused> {
-        let id = TenantId::from_resource(&request.parent)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let id = parse_tenant(&request.parent)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
         caller.concerns(about.clone());
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
@@ -286,7 +284,7 @@ impl Core {
                 self.touch(&mut row, &kek);
                 let kind = if enabled { Kind::CredentialEnabled } else { Kind::CredentialDisabled };
                 let change = Change::UpdateCredential(row.clone(), None);
-                self.change(caller, &change, record(kind, &row)).await?;
+                self.change(&change, caller.stamp(record(kind, &row))).await?;
             }
             Ok::<_, Why>(self.shown(&row))
         };
@@ -309,24 +307,13 @@ impl Core {
             let made = self.made_of(&tenant, &row).await;
             row.revision += 1;
             let change = Change::DeleteCredential(row.clone());
-            self.change(caller, &change, record(Kind::CredentialDeleted, &row)).await?;
+            self.change(&change, caller.stamp(record(Kind::CredentialDeleted, &row))).await?;
             if let Some((made, order)) = made {
                 self.tokens.exchange.discard(made, order);
             }
             Ok::<_, Why>(v1::DeleteCredentialResponse {})
         };
         work.await.map_err(|why| Refused::about(why, &about))
-    }
-
-    /// Makes a change and waits until every later decision of this broker knows of it.
-    pub(crate) async fn change(
-        &self,
-        caller: &Caller,
-        change: &Change,
-        record: Record,
-    ) -> Result<(), Why> {
-        let entry = self.log.apply(change, caller.stamp(record)).await?;
-        self.directory.catch_up(entry.index + 1).await
     }
 
     /// Makes the row's next revision.

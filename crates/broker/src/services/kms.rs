@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, parse_optional},
+    core::{Core, accept, parse_optional, parse_tenant},
     refused::{About, Refused, Why},
     rekeying::{Task, of_key},
 };
@@ -88,7 +88,7 @@ impl Core {
             }
             return Ok(status);
         }
-        let id = named(tenant)?;
+        let id = parse_tenant(tenant)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let found = async {
@@ -169,7 +169,7 @@ impl Core {
             let log_index = self.begin(call, &Task::RotateAll, request_id, record).await?;
             return Ok(v1::RotateKekResponse { tenant: None, log_index });
         }
-        let id = named(&request.tenant)?;
+        let id = parse_tenant(&request.tenant)?;
         let about = About::from(&id);
         caller.concerns(about.clone());
         let rotated = self.rotate_one((caller, request), &id, request_id).await;
@@ -194,12 +194,11 @@ impl Core {
             let of = TenantKey { tenant: id.clone(), key: newest };
             let key = self.custody.next_key(&of, request_id, self.store.now().await?).await?;
             let record = of_key(Kind::KekRotated, &of, &key);
-            log_index = match self.log.apply(&Change::AddKey(key), caller.stamp(record)).await {
+            log_index = match self.change(&Change::AddKey(key), caller.stamp(record)).await {
                 Ok(entry) => entry.index,
                 Err(Why::Store(StoreError::Exists(_))) => return Err(Why::EtagMismatch),
                 Err(why) => return Err(why),
             };
-            self.directory.catch_up(log_index + 1).await?;
         }
         Ok(v1::RotateKekResponse { tenant: Some(self.tenant_kek(id, uid).await?), log_index })
     }
@@ -220,14 +219,8 @@ impl Core {
         self.second_person(caller, request, None).await?;
         let begun_at = self.store.now().await?;
         let work = KeyWork { name, request_id, begun_at, done: false };
-        let entry = self.log.apply(&Change::BeginKeyWork(work), caller.stamp(record)).await?;
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry.index)
+        Ok(self.change(&Change::BeginKeyWork(work), caller.stamp(record)).await?.index)
     }
-}
-
-fn named(tenant: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(tenant).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn work_message(work: &KeyWork) -> Option<v1::KeyWork> {

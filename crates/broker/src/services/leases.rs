@@ -4,7 +4,6 @@ use audit::{Kind, Record, revocation, timestamp};
 use domain::{LeaseId, TenantId, VirtualKeyName};
 use futures_util::Stream;
 use mtls::ServerTls;
-use store::Appended;
 use strongroom_proto::v1::{self, leases_server::Leases};
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, page_size, parse_optional},
+    core::{Core, accept, page_size, parse_optional, parse_tenant},
     live::Live,
     people::Called,
     refused::{Refused, Why},
@@ -224,13 +223,7 @@ impl Core {
             return Ok(v1::RevokeLeaseResponse { log_index: last.index });
         }
         let record = Record { kind: Kind::LeaseRevoked.into(), index: 0, time: None, ..last };
-        match self.log.append(caller.stamp(record), None).await? {
-            Appended::Recorded(entry) => {
-                self.directory.catch_up(entry.index + 1).await?;
-                Ok(v1::RevokeLeaseResponse { log_index: entry.index })
-            }
-            Appended::Stale { .. } => Err(Why::LogUnavailable.into()),
-        }
+        Ok(v1::RevokeLeaseResponse { log_index: self.bar(caller, record).await? })
     }
 
     async fn list_leases(
@@ -238,7 +231,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListLeasesRequest,
     ) -> Result<v1::ListLeasesResponse, Refused> {
-        let tenant = ask::parent(&request.parent)?;
+        let tenant = parse_tenant(&request.parent)?;
         caller.concerns((&tenant).into());
         self.tenant(caller, &tenant).await?;
         let limit = page_size(request.page_size)?;

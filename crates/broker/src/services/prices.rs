@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept},
+    core::{Core, accept, parse_tenant},
     prices::{Revision, Revisions, last},
     refused::{About, Refused, Why},
 };
@@ -81,7 +81,7 @@ impl Core {
     ) -> Result<v1::GetPricesResponse, Refused> {
         let tenant = match &*request.tenant {
             "" => None,
-            name => Some(named(name)?),
+            name => Some(parse_tenant(name)?),
         };
         if let Some(tenant) = &tenant {
             caller.concerns(tenant.into());
@@ -142,7 +142,7 @@ impl Core {
         caller: &Caller,
         request: &v1::SetTenantPricesRequest,
     ) -> Result<v1::ChangedPrices, Refused> {
-        let tenant = named(&request.tenant)?;
+        let tenant = parse_tenant(&request.tenant)?;
         let about = About::from(&tenant);
         caller.concerns(about.clone());
         let work = self.set_terms(caller, request, &tenant);
@@ -204,14 +204,11 @@ impl Core {
             prices_sha256: row.sha256.to_vec().into(),
             ..Record::default()
         };
-        let applied = self.log.apply(&Change::SetPrices(row), caller.stamp(record)).await;
-        let entry = match applied {
+        match self.change(&Change::SetPrices(row), caller.stamp(record)).await {
             // Somebody else was first.
-            Err(Why::Store(StoreError::Exists(_))) => return Err(Why::EtagMismatch),
-            applied => applied?,
-        };
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry.index)
+            Err(Why::Store(StoreError::Exists(_))) => Err(Why::EtagMismatch),
+            changed => Ok(changed?.index),
+        }
     }
 
     /// From when on a change counts.
@@ -272,10 +269,6 @@ impl Core {
         }
         serde_json::from_slice(&document).map_err(|_| corrupt(revision.number))
     }
-}
-
-fn named(name: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn table(bytes: &[u8]) -> Result<PriceTable, Why> {

@@ -11,7 +11,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     caller::Caller,
-    core::{Core, accept, check_etag, display_name, etag, page_size, parse, parse_optional},
+    core::{
+        Core, accept, check_etag, display_name, etag, page_size, parse, parse_optional,
+        parse_tenant,
+    },
     custody::{Custody, Sealed as _, tenant_created},
     directory::Tenant,
     refused::{About, Refused, Why},
@@ -43,7 +46,7 @@ impl Tenants for TenantService {
     ) -> Result<Response<v1::Tenant>, Status> {
         let (caller, request) = accept(request)?;
         let work = async {
-            let id = named(&request.name)?;
+            let id = parse_tenant(&request.name)?;
             let about = About { tenant: Some(id.clone()), ..About::default() };
             caller.concerns(about.clone());
             let tenant = self.0.tenant(&caller, &id).await;
@@ -143,7 +146,8 @@ impl Core {
         let (key, key_row) = new_key.await?;
         let record = tenant_created(row, &key_row);
         row.row_mac = row.mac_under(&Custody::kek_of(key, &key_row));
-        self.change(caller, &Change::CreateTenant(row.clone(), vec![key_row]), record).await
+        let change = Change::CreateTenant(row.clone(), vec![key_row]);
+        self.change(&change, caller.stamp(record)).await.map(drop)
     }
 
     async fn list_tenants(
@@ -181,7 +185,7 @@ impl Core {
         request: v1::UpdateTenantRequest,
     ) -> Result<v1::Tenant, Refused> {
         let asked = request.tenant.unwrap_or_default();
-        let id = named(&asked.name)?;
+        let id = parse_tenant(&asked.name)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
         caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
@@ -220,7 +224,7 @@ impl Core {
         name: &str,
         suspended: bool,
     ) -> Result<v1::Tenant, Refused> {
-        let id = named(name)?;
+        let id = parse_tenant(name)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
         caller.concerns(about.clone());
         let refused = |why: Why| Refused::about(why, &about);
@@ -252,7 +256,7 @@ impl Core {
             revision: row.revision,
             ..Record::default()
         };
-        self.change(caller, &Change::UpdateTenant(row.clone()), record).await?;
+        self.change(&Change::UpdateTenant(row.clone()), caller.stamp(record)).await?;
         Ok(row)
     }
 
@@ -299,10 +303,6 @@ impl Core {
         let unknown = || Why::InvalidField("preferred_provider is not a provider".into());
         known.map(|known| Some(known.id().clone())).ok_or_else(unknown)
     }
-}
-
-fn named(name: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn on_missing(asked: tenant::OnMissing) -> OnMissing {

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use self::stretches::{Run, runs};
 use crate::{
     caller::Caller,
-    core::{Core, accept, page_size, parse},
+    core::{Core, accept, page_size, parse, parse_tenant},
     refused::{About, Refused, Why},
 };
 
@@ -142,8 +142,7 @@ impl Core {
             self.access.permit_all(caller)?;
             return Ok((None, About::default()));
         }
-        let tenant = TenantId::from_resource(parent)
-            .map_err(|error| Why::InvalidField(error.to_string()))?;
+        let tenant = parse_tenant(parent)?;
         let about = About::from(&tenant);
         caller.concerns(about.clone());
         let found = self.tenant(caller, &tenant).await;

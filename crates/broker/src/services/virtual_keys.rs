@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use audit::{Kind, Record};
-use domain::{TenantId, VirtualKeyDigest, VirtualKeyId, VirtualKeyName};
+use domain::{VirtualKeyDigest, VirtualKeyId, VirtualKeyName};
 use store::{Change, Page, VirtualKeyRow};
 use strongroom_proto::v1::{self, virtual_keys_server::VirtualKeys};
 use tonic::{Request, Response, Status};
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use self::terms::{message, rates};
 use crate::{
     caller::Caller,
-    core::{Core, accept, display_name, next_page, page_size, parse, parse_optional},
+    core::{Core, accept, display_name, next_page, page_size, parse, parse_optional, parse_tenant},
     custody::Sealed as _,
     refused::{About, Refused, Why},
 };
@@ -110,7 +110,7 @@ impl Core {
         caller: &Caller,
         request: v1::CreateVirtualKeyRequest,
     ) -> Result<v1::VirtualKey, Refused> {
-        let tenant = parent(&request.parent)?;
+        let tenant = parse_tenant(&request.parent)?;
         let name = VirtualKeyName { tenant, id: parse(&request.virtual_key_id)? };
         let about = about(&name);
         caller.concerns(about.clone());
@@ -157,7 +157,7 @@ impl Core {
         row.row_mac = row.mac_under(&*self.custody.kek(&tenant.keys).await?);
         let change = Change::CreateVirtualKey(row.clone());
         let kind = Kind::VirtualKeyCreated.into();
-        self.change(caller, &change, Record { kind, ..record(&row) }).await?;
+        self.change(&change, caller.stamp(Record { kind, ..record(&row) })).await?;
         Ok(message(&row))
     }
 
@@ -183,7 +183,7 @@ impl Core {
         caller: &Caller,
         request: &v1::ListVirtualKeysRequest,
     ) -> Result<v1::ListVirtualKeysResponse, Refused> {
-        let id = parent(&request.parent)?;
+        let id = parse_tenant(&request.parent)?;
         let about = About { tenant: Some(id.clone()), ..About::default() };
         caller.concerns(about.clone());
         let tenant = self.tenant(caller, &id).await.map_err(|why| Refused::about(why, &about))?;
@@ -197,10 +197,6 @@ impl Core {
             virtual_keys: rows.iter().map(message).collect(),
         })
     }
-}
-
-fn parent(name: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 fn about(name: &VirtualKeyName) -> About {

@@ -55,7 +55,6 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
     let key_file = folder.path().join("kms.key");
     LocalKms::create_new(&key_file, None).unwrap();
     let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
-    let all: Vec<String> = crate::access::METHODS.iter().map(|it| it.0.to_owned()).collect();
     let rule = |name: &str, methods: Vec<String>, tenant: &str| AccessRule {
         role: String::new(),
         identities: vec![format!("spiffe://a.b/{name}").parse().unwrap()],
@@ -66,7 +65,7 @@ async fn core(store: &Arc<FailingStore>, clock: &Arc<ManualClock>) -> Core {
     };
     let reads = ["Usage/QueryUsage", "Usage/ListCalls", "Prices/GetPrices"].map(str::to_owned);
     let rules = vec![
-        rule("admin", all, "*"),
+        rule("admin", strongroom_proto::methods(), "*"),
         rule("proxy", vec!["Leases/AcquireLease".to_owned()], "acme"),
         rule("reader", reads.to_vec(), "acme"),
     ];

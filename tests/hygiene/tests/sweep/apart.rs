@@ -14,7 +14,6 @@ use domain::SystemClock;
 use e2e::Backing;
 use rustix::process::{Pid, Signal, kill_process};
 use setup::{Layout, Pki};
-use strongroom_client::ClientConfig;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -63,7 +62,7 @@ impl Apart {
         let telemetry = |ops: SocketAddr| {
             table([
                 ("metrics_listen", ops.to_string().into()),
-                ("otlp_endpoint", format!("http://{}", collector.address).into()),
+                ("otlp_endpoint", format!("http://{}", collector.address()).into()),
             ])
         };
         let mut egress = table([
@@ -73,8 +72,8 @@ impl Apart {
         ]);
         let origin = |url: String| table([("origin", url.into())]);
         let providers = table([
-            ("openai", origin(format!("http://{}", plain.address))),
-            ("anthropic", origin(format!("https://localhost:{}", secure.address.port()))),
+            ("openai", origin(format!("http://{}", plain.address()))),
+            ("anthropic", origin(format!("https://localhost:{}", secure.address().port()))),
         ]);
         let mut config = read(&layout.broker_config);
         config.extend([
@@ -117,19 +116,7 @@ impl Apart {
 
     /// A connection to the broker with one of the deployment's identities.
     pub(crate) fn connect(&self, name: &str) -> strongroom_client::Broker {
-        let (pki, domain) = (self.layout.pki.display(), &self.layout.trust_domain);
-        let broker = self.broker.address;
-        let config = format!(
-            r#"
-            broker = "{broker}"
-            trust_domains = ["{domain}"]
-            broker_id = "spiffe://{domain}/broker"
-            timeout = "20s"
-            tls = {{ certificate = "{pki}/{name}.pem", key = "{pki}/{name}.key", ca = "{pki}/ca.pem" }}
-            "#
-        );
-        let config: ClientConfig = toml::from_str(&config).unwrap();
-        strongroom_client::Broker::connect(&config, Arc::new(SystemClock)).unwrap()
+        e2e::connect(&self.layout, self.broker.address, name, "20s")
     }
 
     /// Posts to the proxy on a connection of its own, and gives all that comes back.

@@ -16,28 +16,18 @@ use hyper::{
     HeaderMap, Request, Response, Version,
     body::{Frame, Incoming},
     header::{AUTHORIZATION, CONTENT_TYPE},
-    service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    task::JoinSet,
-};
-use tokio_rustls::TlsAcceptor;
+use testkit::Server;
 
 type Body = BoxBody<Bytes, io::Error>;
 
 /// A server on loopback, until it is dropped.
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
+    server: Server,
     seen: Arc<Mutex<Seen>>,
-    _serving: JoinSet<()>,
 }
 
 /// What has reached a server.
@@ -65,14 +55,14 @@ impl Peer {
         let chain = CertificateDer::pem_file_iter(file("pem")).unwrap().map(Result::unwrap);
         let key = PrivateKeyDer::from_pem_file(file("key")).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(chain.collect(), key)
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Self::start(Role::Provider, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::start(Role::Provider, Some(config)).await
     }
 
     /// A collector of traces, over gRPC.
@@ -80,13 +70,15 @@ impl Peer {
         Self::start(Role::Collector, None).await
     }
 
-    async fn start(role: Role, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::default();
-        let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, role, tls, Arc::clone(&seen)));
-        Self { address, seen, _serving: serving }
+    async fn start(role: Role, tls: Option<ServerConfig>) -> Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let notes = Arc::clone(&seen);
+        let answer = move |request| answer(request, role, Arc::clone(&notes));
+        Self { server: Server::start(tls, answer).await.unwrap(), seen }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
     }
 
     /// How many calls with this key have come over this version of HTTP.
@@ -101,55 +93,24 @@ impl Peer {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    role: Role,
-    tls: Option<TlsAcceptor>,
-    seen: Arc<Mutex<Seen>>,
-) {
-    let mut connections = JoinSet::new();
-    while let Ok((tcp, _)) = listener.accept().await {
-        let (seen, tls) = (Arc::clone(&seen), tls.clone());
-        connections.spawn(async move {
-            match tls {
-                None => serve(tcp, role, seen).await,
-                Some(tls) => {
-                    if let Ok(connection) = tls.accept(tcp).await {
-                        serve(connection, role, seen).await;
-                    }
-                }
-            }
-        });
-    }
-}
-
-async fn serve(
-    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+async fn answer(
+    request: Request<Incoming>,
     role: Role,
     seen: Arc<Mutex<Seen>>,
-) {
-    let answer = service_fn(|request: Request<Incoming>| {
-        let seen = Arc::clone(&seen);
-        async move {
-            let key = shown(request.headers());
-            let version = request.version();
-            let posted = request.into_body().collect().await.map(Collected::to_bytes);
-            let posted = posted.unwrap_or_default();
-            let mut seen = seen.lock().unwrap();
-            seen.calls.push((key.clone(), version));
-            Ok::<_, Infallible>(match role {
-                Role::Provider => provide(&key, &posted),
-                Role::Collector => {
-                    seen.bodies.push(posted);
-                    collected()
-                }
-            })
+) -> Result<Response<Body>, Infallible> {
+    let key = shown(request.headers());
+    let version = request.version();
+    let posted = request.into_body().collect().await.map(Collected::to_bytes);
+    let posted = posted.unwrap_or_default();
+    let mut seen = seen.lock().unwrap();
+    seen.calls.push((key.clone(), version));
+    Ok(match role {
+        Role::Provider => provide(&key, &posted),
+        Role::Collector => {
+            seen.bodies.push(posted);
+            collected()
         }
-    });
-    // How a connection ends is the other side's business.
-    let _ = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(connection), answer)
-        .await;
+    })
 }
 
 /// The credential in a call's headers.

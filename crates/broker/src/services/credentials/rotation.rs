@@ -117,7 +117,7 @@ impl Core {
             created_at: row.updated_at,
         };
         let change = Change::UpdateCredential(row.clone(), Some(row_of_it));
-        self.change(caller, &change, record(&row)).await?;
+        self.change(&change, caller.stamp(record(&row))).await?;
         self.sessions.use_up(arrived.session, arrived.box_id);
         self.stored(caller, tenant, (&row, version), looked).await
     }

@@ -1,13 +1,11 @@
 use std::time::Duration;
 
-use domain::{
-    Dialect, Failure, TenantId, Timestamp, VirtualKeyDigest, VirtualKeyId, is_model_name,
-};
+use domain::{Dialect, Failure, Timestamp, VirtualKeyDigest, VirtualKeyId, is_model_name};
 use strongroom_proto::v1::{self, acquire_lease_request};
 
 use crate::{
     allowances::Wish,
-    core::{parse, parse_optional},
+    core::{parse, parse_optional, parse_tenant},
     lending::{Ask, Target},
     refused::Why,
     route::Failed,
@@ -33,9 +31,10 @@ pub(super) fn ask(request: v1::AcquireLeaseRequest, now: Timestamp) -> Result<As
         Some(acquire_lease_request::Target::Tenant(target)) => {
             match parse_optional(&target.credential)? {
                 Some(name) => Target::Credential(name),
-                None => {
-                    Target::Provider { tenant: parent(&target.tenant)?, provider: target.provider }
-                }
+                None => Target::Provider {
+                    tenant: parse_tenant(&target.tenant)?,
+                    provider: target.provider,
+                },
             }
         }
         None => return Err(Why::InvalidField("a lease needs virtual_key or tenant".into())),
@@ -103,10 +102,6 @@ pub(in crate::services) fn duration(
         Ok(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
     };
     asked.map(plain).transpose()
-}
-
-pub(super) fn parent(name: &str) -> Result<TenantId, Why> {
-    TenantId::from_resource(name).map_err(|error| Why::InvalidField(error.to_string()))
 }
 
 /// A call may name no model, but nothing else in the place of one.

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use domain::{Scope, VirtualKeyId};
 use strongroom_proto::v1::{self, explain_route_request::Target};
 
-use super::ask::{check_model, dialect, parent, presented};
+use super::ask::{check_model, dialect, presented};
 use crate::{
     caller::Caller,
-    core::Core,
+    core::{Core, parse_tenant},
     directory::Tenant,
     lending::proto_source,
     refused::{About, Refused, Why},
@@ -35,7 +35,7 @@ impl Core {
                 Ok(v1::ExplainRouteResponse { networks: key.places().1, ..explained })
             }
             Some(Target::Tenant(target)) => {
-                let id = parent(&target.tenant)?;
+                let id = parse_tenant(&target.tenant)?;
                 caller.concerns(about(&id, None));
                 let tenant = self.tenant(caller, &id).await?;
                 let v1::TenantModel { model, provider, .. } = &target;

@@ -180,7 +180,7 @@ impl Core {
                 previous_expire_time: last.map(proto_time),
                 ..record(&row)
             };
-            self.change(caller, &Change::UpdateVirtualKey(row.clone()), record).await?;
+            self.change(&Change::UpdateVirtualKey(row.clone()), caller.stamp(record)).await?;
             Ok::<_, Why>(message(&row))
         };
         work.await.map_err(|why| Refused::about(why, &about))

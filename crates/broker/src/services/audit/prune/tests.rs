@@ -76,20 +76,7 @@ async fn core(
     let rule = AccessRule {
         role: String::new(),
         identities: vec!["spiffe://a.b/keeper".parse().unwrap()],
-        methods: [
-            "Audit/*",
-            "Budgets/*",
-            "Credentials/*",
-            "Identities/*",
-            "Kms/*",
-            "Leases/*",
-            "Prices/*",
-            "Tenants/*",
-            "Usage/*",
-            "VirtualKeys/*",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+        methods: strongroom_proto::methods(),
         tenants: vec!["*".to_owned()],
         providers: vec!["*".to_owned()],
         longest_lease_seconds: domain::LONGEST_TTL,

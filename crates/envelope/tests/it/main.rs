@@ -1,4 +1,4 @@
-//! What every KMS promises, run over each of them.
+//! What every KMS promises, run over each of them, and what stands above a KMS: keyring and roots.
 //!
 //! A key file needs nothing. The others are played by what `tests/run` starts or installs, and are
 //! left out, with a line that says so, where that is missing: AWS KMS by whatever answers at
@@ -14,9 +14,12 @@
 mod aws;
 mod contract;
 mod gate;
+mod keyring;
 mod local;
 mod openbao;
 mod pkcs11;
+mod recovery;
+mod roots;
 mod softhsm;
 mod transit;
 
@@ -24,7 +27,7 @@ use std::{io::Write as _, sync::Arc};
 
 use async_trait::async_trait;
 use domain::Uid;
-use envelope::{KeyContext, KeyPurpose, Kms};
+use envelope::{KeyContext, KeyPurpose, Kms, LocalKms};
 
 /// A KMS with a root key of its own, and who has power over it.
 #[async_trait]
@@ -61,6 +64,14 @@ fn provided(variable: &str) -> Option<String> {
         );
     }
     value
+}
+
+/// One with a key file that it alone has read.
+fn kms() -> Arc<dyn Kms> {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("root.keyset");
+    LocalKms::create_new(&key_file, None).unwrap();
+    Arc::new(LocalKms::open(&key_file, None).unwrap())
 }
 
 fn context() -> KeyContext {

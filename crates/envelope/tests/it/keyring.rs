@@ -1,5 +1,4 @@
 //! What a keyring promises, over a KMS that answers when it is told to.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{
     collections::VecDeque,
@@ -12,10 +11,10 @@ use std::{
 
 use async_trait::async_trait;
 use domain::{Key, ManualClock, Timestamp, Uid};
-use envelope::{
-    KeyContext, KeyPurpose, Keyring, KeyringSettings, Kms, KmsError, KmsStatus, WrappedKey,
-};
+use envelope::{KeyContext, Keyring, KeyringSettings, Kms, KmsError, KmsStatus, WrappedKey};
 use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::context;
 
 #[tokio::test]
 async fn five_hundred_first_loads_are_one_call() {
@@ -434,17 +433,6 @@ impl Scene {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-    }
-}
-
-fn context() -> KeyContext {
-    let uid = |byte| Uid::from_bytes([byte; 16]);
-    KeyContext {
-        deployment: uid(1),
-        owner: uid(2),
-        key: uid(3),
-        version: 1,
-        purpose: KeyPurpose::Kek,
     }
 }
 

@@ -1,19 +1,11 @@
 //! Several roots: which one a key is under, and who may have keys there.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::{error::Error as _, sync::Arc};
+use std::error::Error as _;
 
-use domain::{RootName, TenantId, Uid};
-use envelope::{
-    KeyContext, KeyPurpose, Kms, KmsError, KmsOpenError, LocalKms, RootConfig, Roots, WrappedKey,
-};
+use domain::{RootName, TenantId};
+use envelope::{Kms as _, KmsError, KmsOpenError, RootConfig, Roots, WrappedKey};
 
-fn kms() -> Arc<dyn Kms> {
-    let folder = tempfile::tempdir().unwrap();
-    let key_file = folder.path().join("root.keyset");
-    LocalKms::create_new(&key_file, None).unwrap();
-    Arc::new(LocalKms::open(&key_file, None).unwrap())
-}
+use crate::{context, kms};
 
 fn root(name: &str) -> RootName {
     name.parse().unwrap()
@@ -21,17 +13,6 @@ fn root(name: &str) -> RootName {
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
-}
-
-fn context() -> KeyContext {
-    let uid = |byte| Uid::from_bytes([byte; 16]);
-    KeyContext {
-        deployment: uid(1),
-        owner: uid(2),
-        key: uid(3),
-        version: 1,
-        purpose: KeyPurpose::Kek,
-    }
 }
 
 fn roots() -> Roots {

@@ -1,28 +1,11 @@
 //! A second root, for the day on which the first is lost.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::sync::Arc;
 
 use domain::Uid;
-use envelope::{KeyContext, KeyPurpose, Kms, KmsError, LocalKms, Roots, WrappedKey};
+use envelope::{KeyContext, Kms, KmsError, Roots, WrappedKey};
 
-fn kms() -> Arc<dyn Kms> {
-    let folder = tempfile::tempdir().unwrap();
-    let key_file = folder.path().join("root.keyset");
-    LocalKms::create_new(&key_file, None).unwrap();
-    Arc::new(LocalKms::open(&key_file, None).unwrap())
-}
-
-fn context() -> KeyContext {
-    let uid = |byte| Uid::from_bytes([byte; 16]);
-    KeyContext {
-        deployment: uid(1),
-        owner: uid(2),
-        key: uid(3),
-        version: 1,
-        purpose: KeyPurpose::Kek,
-    }
-}
+use crate::{context, kms};
 
 fn roots(first: &Arc<dyn Kms>, recovery: Option<&Arc<dyn Kms>>) -> Roots {
     let roots = Roots::only(Arc::clone(first));
