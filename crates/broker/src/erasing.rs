@@ -95,7 +95,7 @@ impl Core {
     ) -> Result<Entry, Why> {
         let (tenant, mut row) = self.found(caller, name).await?;
         check_etag(&request.etag, row.revision)?;
-        self.second_person(caller, request, Some(&name.tenant)).await?;
+        let leave = self.second_person(caller, request, Some(&name.tenant)).await?;
         // Afterwards there is nothing left to delete them with.
         let made = self.made_of(&tenant, &row).await;
         row.revision += 1;
@@ -110,7 +110,8 @@ impl Core {
             erasure_id: row.uid.as_bytes().to_vec().into(),
             ..record(Kind::CredentialShredded, &row)
         };
-        let entry = self.begun(caller, Change::EraseCredential(row, erasure), told).await?;
+        let change = Change::EraseCredential(row, erasure);
+        let entry = self.carry_out(caller, leave, Some(&change), told).await?;
         if let Some((made, order)) = made {
             self.tokens.exchange.discard(made, order);
         }
@@ -125,7 +126,7 @@ impl Core {
     ) -> Result<Entry, Why> {
         let tenant = self.tenant(caller, id).await?;
         check_etag(&request.etag, tenant.row.revision)?;
-        self.second_person(caller, request, Some(id)).await?;
+        let leave = self.second_person(caller, request, Some(id)).await?;
         let mut row = tenant.row.clone();
         row.revision += 1;
         let credentials = tenant.credentials.iter().map(|held| held.row.uid);
@@ -147,7 +148,7 @@ impl Core {
         };
         let people = self.nameless(&tenant).await?;
         let change = Change::EraseTenant(row, people, erasure);
-        let entry = self.begun(caller, change, told).await?;
+        let entry = self.carry_out(caller, leave, Some(&change), told).await?;
         self.people.forget_names();
         Ok(entry)
     }
@@ -169,12 +170,6 @@ impl Core {
                 return Ok(people);
             }
         }
-    }
-
-    async fn begun(&self, caller: &Caller, change: Change, told: Record) -> Result<Entry, Why> {
-        let entry = self.log.apply(&change, caller.stamp(told)).await?;
-        self.directory.catch_up(entry.index + 1).await?;
-        Ok(entry)
     }
 
     /// The record by which something of this name was last erased.
