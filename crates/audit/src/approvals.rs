@@ -54,6 +54,9 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Misstep;
 
+/// Who may call this for what a proposed call concerns may approve it.
+pub const APPROVE: &str = "Approvals/Approve";
+
 /// From the proposal to the call, no more time than this passes.
 pub const APPROVAL_LASTS: Duration = Duration::from_hours(24);
 
@@ -107,17 +110,17 @@ impl Approvals {
         self.open.values()
     }
 
-    /// What somebody proposed with this very request, if it can still be decided on or made.
+    /// What somebody proposed with this very request, as far as it can still be decided on or made.
     pub fn proposed_by(
         &self,
-        proposer: &Hash,
-        request_sha256: &Hash,
+        proposer: Hash,
+        request_sha256: Hash,
         now: Timestamp,
-    ) -> Option<&Approval> {
-        self.open.values().find(|it| {
+    ) -> impl Iterator<Item = &Approval> {
+        self.open.values().filter(move |it| {
             it.is_open()
-                && it.proposer == *proposer
-                && it.request_sha256 == *request_sha256
+                && it.proposer == proposer
+                && it.request_sha256 == request_sha256
                 && !it.is_expired(now)
         })
     }

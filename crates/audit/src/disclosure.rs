@@ -83,6 +83,11 @@ impl Names {
         known.find(|name| name.value() == value).map(|name| *name.commitment())
     }
 
+    /// The SPIFFE ID behind a commitment, if it is known.
+    pub fn behind(&self, commitment: &Hash) -> Option<&str> {
+        self.0.get(commitment).map(Disclosure::value)
+    }
+
     /// The SPIFFE ID of who did what a record tells, if it is there or known.
     pub fn actor<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
         self.find(&record.actor, &record.actor_commitment)

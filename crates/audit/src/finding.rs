@@ -220,6 +220,13 @@ pub enum Finding {
         /// Where.
         index: u64,
     },
+    /// A call was made on the word of somebody who was blocked by then, or whom the access rules of the time
+    /// did not allow to make or to approve it.
+    #[error("entry {index} is a call that its proposer or its approver had no right to any more")]
+    ApprovalLapsed {
+        /// Where.
+        index: u64,
+    },
     /// The access rules of the time did not allow the lease, or not for so long.
     #[error("entry {index} lends what the access rules of entry {loaded_at} do not allow")]
     PolicyForbids {
@@ -261,6 +268,7 @@ impl Finding {
             | Self::BrokerNotRunning { index }
             | Self::SessionNotOpen { index }
             | Self::NotApproved { index }
+            | Self::ApprovalLapsed { index }
             | Self::SessionRevoked { index, .. }
             | Self::IdentityBlocked { index, .. }
             | Self::TenantSuspended { index, .. }
@@ -302,6 +310,7 @@ impl Finding {
             | Self::TenantSuspended { .. }
             | Self::PolicyNotOnRecord { .. }
             | Self::NotApproved { .. }
+            | Self::ApprovalLapsed { .. }
             | Self::PolicyForbids { .. } => true,
         }
     }

@@ -31,7 +31,7 @@ mod tlog_proof;
 mod verifier;
 mod witness;
 
-pub use approvals::{APPROVAL_LASTS, Approval, Approvals, Misstep, Step, request_sha256};
+pub use approvals::{APPROVAL_LASTS, APPROVE, Approval, Approvals, Misstep, Step, request_sha256};
 pub use bundle::{BUNDLE_WIDTH, Bundle, MalformedBundle, encode_bundle};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use cosigner::{CosignerKey, WitnessKey};

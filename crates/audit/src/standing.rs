@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use domain::{ProviderId, SpiffeId, TenantId, Uid};
 
 use crate::{
-    Approvals, Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record,
+    APPROVE, Approvals, Disclosure, Finding, Hash, Kind, Names, PolicyDocument, Record,
     custody::CLOCKS_APART, record::Checked, timestamp,
 };
 
@@ -15,7 +15,8 @@ pub(crate) struct Standing {
     /// Named by a record, and not given to the verifier: nothing is held against them.
     unknown_policies: BTreeSet<Hash>,
     names: Names,
-    /// Grants and renewals by people whose names were not given: no rules are held against them.
+    /// How often rules were not held against somebody, in a loan or an approved call, because it is a person
+    /// whose name was not given.
     unnamed: u64,
     /// Running brokers, with the latest rules of each.
     brokers: HashMap<Uid, Option<Loaded>>,
@@ -66,7 +67,7 @@ impl Standing {
         &self.unknown_policies
     }
 
-    /// How many grants and renewals are by people whose names nobody gave.
+    /// How often rules were not held against somebody whose name nobody gave.
     pub(crate) fn unnamed(&self) -> u64 {
         self.unnamed
     }
@@ -109,6 +110,9 @@ impl Standing {
                 // What was proposed in a part that was pruned is not known.
                 if self.approvals.apply(record).is_err() && !self.begins_late {
                     return Err(Finding::NotApproved { index: record.index });
+                }
+                if checked.kind == Kind::ApprovalUsed {
+                    return self.make_approved(record);
                 }
             }
             Kind::LeaseGranted | Kind::LeaseRenewed => {
@@ -163,6 +167,36 @@ impl Standing {
             | Kind::KeyRewrapBegun => {}
         }
         Ok(())
+    }
+
+    /// Whether who proposed and who approved a call could still do so when it was made.
+    fn make_approved(&mut self, record: &Record) -> Result<(), Finding> {
+        let id = Uid::try_from(record.approval_id.as_ref()).ok();
+        let Some(made) = id.and_then(|id| self.approvals.get(&id)).cloned() else { return Ok(()) };
+        let tenant = made.tenant.parse::<TenantId>().ok();
+        let loaded = broker(record).and_then(|broker| self.brokers.get(&broker).copied().flatten());
+        let rules = loaded.and_then(|loaded| self.policies.get(&loaded.policy));
+        let mut unnamed = 0;
+        let mut may = |person: &Hash, method: &str| {
+            let name = self.names.behind(person);
+            let is_blocked =
+                |name: &str| self.blocked.get(name).is_some_and(|(_, blocked)| *blocked);
+            if is_blocked(&hex::encode(person)) || name.is_some_and(is_blocked) {
+                return false;
+            }
+            let Some(rules) = rules else { return true };
+            unnamed += u64::from(name.is_none());
+            let Some(name) = name.and_then(|name| name.parse::<SpiffeId>().ok()) else {
+                return true;
+            };
+            rules.policy().allows(&name, method, tenant.as_ref())
+        };
+        let decider = made.decider.as_ref();
+        let is_allowed =
+            may(&made.proposer, &made.method) && decider.is_some_and(|it| may(it, APPROVE));
+        self.unnamed += unnamed;
+        let index = record.index;
+        if is_allowed { Ok(()) } else { Err(Finding::ApprovalLapsed { index }) }
     }
 
     fn load(&mut self, record: &Record) {

@@ -80,8 +80,8 @@ pub struct Report {
     /// Access rules, by SHA-256, that brokers decided by and that were not given: the leases of
     /// those brokers are not held against any.
     pub unknown_policies: BTreeSet<Hash>,
-    /// How many grants and renewals are by people whose names were not given, so that no rules are held
-    /// against them.
+    /// How many leases, and parts in approved calls, are of people whose names were not given, so that no
+    /// rules are held against them.
     pub unnamed: u64,
 }
 

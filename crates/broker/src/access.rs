@@ -206,6 +206,16 @@ impl InForce {
         Ok(Self { file, document })
     }
 
+    /// Whether an identity may call a method for a tenant, or if none is named, for every one.
+    pub(crate) fn allows(
+        &self,
+        identity: &SpiffeId,
+        method: &str,
+        tenant: Option<&TenantId>,
+    ) -> bool {
+        self.document.policy().allows(identity, method, tenant)
+    }
+
     /// The rules as the log names them.
     pub(crate) fn document(&self) -> &PolicyDocument {
         &self.document
@@ -345,8 +355,15 @@ pub(crate) fn method_of(path: &str) -> Option<Method> {
 impl Access {
     /// Rules without a file, for tests of what is done with them.
     pub(crate) fn of(rules: &[domain::AccessRule]) -> Self {
-        let document = PolicyDocument::of(&domain::AccessPolicy::new(rules.to_vec())).unwrap();
-        Self::new(InForce { file: PolicyFile::default(), document })
+        Self::new(InForce::of(&domain::AccessPolicy::new(rules.to_vec())))
+    }
+}
+
+#[cfg(test)]
+impl InForce {
+    /// A policy without a file.
+    pub(crate) fn of(policy: &domain::AccessPolicy) -> Self {
+        Self { file: PolicyFile::default(), document: PolicyDocument::of(policy).unwrap() }
     }
 }
 

@@ -1,10 +1,13 @@
-use audit::{APPROVAL_LASTS, Approval, Hash, Kind, Record, Step, request_sha256};
+use std::sync::Arc;
+
+use audit::{APPROVAL_LASTS, APPROVE, Approval, Entry, Hash, Kind, Record, Step, request_sha256};
 use domain::{TenantId, Uid};
 use prost::Message;
-use store::Appended;
+use store::{Appended, Change};
 
 use crate::{
-    caller::Caller,
+    access::InForce,
+    caller::{Actor, Caller},
     core::Core,
     log::Basis,
     people::Called,
@@ -14,54 +17,137 @@ use crate::{
 /// How often a step is tried while others change things.
 const TRIES: usize = 8;
 
+/// What lets a change be made, once all about it is checked: nothing more, or a second person's word.
+#[derive(Debug)]
+pub(crate) struct Leave(Option<Asked>);
+
+/// A call that needs a second person.
+#[derive(Debug)]
+struct Asked {
+    proposer: Hash,
+    request: Vec<u8>,
+    request_sha256: Hash,
+    tenant: Option<TenantId>,
+}
+
+/// An approval that counts, by what is known up to a place in the log and by a policy.
+struct Counts {
+    used: Record,
+    as_of: u64,
+    policy: Arc<InForce>,
+}
+
 impl Core {
     /// Lets a call go on for which the access policy asks nobody else, or that a second person has
-    /// approved just as it is; the approval is used up then. Any other is kept as proposed, and refused.
+    /// approved just as it is. Any other is kept as proposed, and refused.
     ///
-    /// To be asked when all else about the request has been checked, and before anything is done.
+    /// To be asked when all else about the request has been checked, and before anything is done. What is
+    /// approved is done by [`Self::carry_out`], which uses the approval up.
     pub(crate) async fn second_person(
         &self,
         caller: &Caller,
         request: &impl Message,
         tenant: Option<&TenantId>,
-    ) -> Result<(), Why> {
+    ) -> Result<Leave, Why> {
         if !self.access.needs_two_people(caller.method) {
-            return Ok(());
+            return Ok(Leave(None));
         }
         let Called::By(proposer) = caller.called else { return Err(Why::NotAPerson) };
         let request = request.encode_to_vec();
         let request_sha256 = request_sha256(caller.method, &request);
+        let asked = Asked { proposer, request, request_sha256, tenant: tenant.cloned() };
+        Box::pin(self.counts(caller, &asked)).await?;
+        Ok(Leave(Some(asked)))
+    }
+
+    /// Makes a change and appends the record of it, and between the two and the end of an approval nothing
+    /// can come: an approval is used up by what it was given for, and an attempt that fails leaves it as it
+    /// was. There is no change where the record is all that is kept. Applies it here before the answer.
+    pub(crate) async fn carry_out(
+        &self,
+        caller: &Caller,
+        leave: Leave,
+        change: Option<&Change>,
+        record: Record,
+    ) -> Result<Entry, Why> {
+        let entry = match (leave.0, change) {
+            (Some(asked), _) => {
+                Box::pin(self.make_approved(caller, &asked, change, record)).await?
+            }
+            (None, Some(change)) => self.log.apply(change, caller.stamp(record)).await?,
+            (None, None) => self.log.record(caller.stamp(record)).await?,
+        };
+        self.directory.catch_up(entry.index + 1).await?;
+        Ok(entry)
+    }
+
+    async fn make_approved(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        change: Option<&Change>,
+        record: Record,
+    ) -> Result<Entry, Why> {
         for _ in 0..TRIES {
-            self.catch_up().await?;
-            let as_of = self.directory.as_of();
-            let now = self.store.now().await?;
-            let known = self.directory.approvals(|approvals| {
-                approvals.proposed_by(&proposer, &request_sha256, now).cloned()
-            });
-            let (kind, id) = match known {
-                Some(known) if known.step == Step::Proposed => {
-                    return Err(Why::ApprovalNeeded(known.id));
-                }
-                Some(known) => {
-                    self.check_decider(&known)?;
-                    (Kind::ApprovalUsed, known.id)
-                }
-                None => {
-                    let until = now + APPROVAL_LASTS + APPROVAL_LASTS;
-                    self.store.put_proposal(&request_sha256, &request, until, now).await?;
-                    (Kind::ApprovalRequested, Uid::random()?)
-                }
-            };
-            let record = Record {
-                tenant: tenant.map(ToString::to_string).unwrap_or_default(),
-                ..step(kind, id, &request_sha256)
-            };
-            if self.record_step(caller, record, as_of).await? {
-                let is_approved = kind == Kind::ApprovalUsed;
-                return if is_approved { Ok(()) } else { Err(Why::ApprovalNeeded(id)) };
+            let Counts { used, as_of, policy } = self.counts(caller, asked).await?;
+            // Until it is recorded, no policy comes into force by which it would not count.
+            let Some(_policy) = self.access.hold(&policy).await else { continue };
+            let used = (caller.template(used), as_of);
+            let record = caller.template(record.clone());
+            if let Appended::Recorded(entry) = self.log.apply_approved(used, change, record).await?
+            {
+                caller.is_recorded();
+                return Ok(entry);
             }
         }
         Err(Why::LogUnavailable)
+    }
+
+    /// The approval by which a call may be made now. A call without one is kept as proposed, and refused.
+    async fn counts(&self, caller: &Caller, asked: &Asked) -> Result<Counts, Why> {
+        for _ in 0..TRIES {
+            self.catch_up().await?;
+            let (as_of, policy) = (self.directory.as_of(), self.access.in_force());
+            self.directory.barred().admit(&caller.actor)?;
+            if !policy.allows(&caller.identity, caller.method, asked.tenant.as_ref()) {
+                return Err(self.access.refusal(caller));
+            }
+            let now = self.store.now().await?;
+            let known: Vec<_> = self.directory.approvals(|approvals| {
+                let known = approvals.proposed_by(asked.proposer, asked.request_sha256, now);
+                known.cloned().collect()
+            });
+            let mut has_lapsed = false;
+            for approval in known.iter().filter(|it| it.step == Step::Approved) {
+                if self.stands(approval, &policy).await? {
+                    let used = asked.step(Kind::ApprovalUsed, approval.id);
+                    return Ok(Counts { used, as_of, policy });
+                }
+                has_lapsed = true;
+            }
+            if let Some(waits) = known.iter().find(|it| it.step == Step::Proposed) {
+                return Err(Why::ApprovalNeeded(waits.id));
+            }
+            let until = now + APPROVAL_LASTS + APPROVAL_LASTS;
+            self.store.put_proposal(&asked.request_sha256, &asked.request, until, now).await?;
+            let id = Uid::random()?;
+            let record = asked.step(Kind::ApprovalRequested, id);
+            if self.record_step(caller, record, as_of).await? {
+                let why = if has_lapsed { Why::ApprovalLapsed } else { Why::ApprovalNeeded };
+                return Err(why(id));
+            }
+        }
+        Err(Why::LogUnavailable)
+    }
+
+    /// Whether who approved a call would be let approve it now. Of who is forgotten nobody can tell.
+    async fn stands(&self, approval: &Approval, policy: &InForce) -> Result<bool, Why> {
+        let Some(decider) = approval.decider else { return Ok(false) };
+        let Some(identity) = self.people.identity(&decider).await? else { return Ok(false) };
+        let actor = Actor::of(&identity, Called::By(decider));
+        let tenant = approval.tenant.parse().ok();
+        Ok(!self.directory.barred().is_blocked(&actor)
+            && policy.allows(&identity, APPROVE, tenant.as_ref()))
     }
 
     /// Approves what another has proposed, or declines what anybody has.
@@ -113,10 +199,8 @@ impl Core {
 
     /// Whether the caller's method is allowed to it for what a proposed call concerns.
     pub(crate) fn may_decide(&self, caller: &Caller, approval: &Approval) -> bool {
-        match approval.tenant.parse() {
-            Ok(tenant) => self.access.permit(caller, &tenant).is_ok(),
-            Err(_) => self.access.permit_all(caller).is_ok(),
-        }
+        let (policy, tenant) = (self.access.in_force(), approval.tenant.parse().ok());
+        policy.allows(&caller.identity, caller.method, tenant.as_ref())
     }
 
     /// What was proposed, as it was; what is kept of it must be what the log names.
@@ -130,12 +214,6 @@ impl Core {
         })
     }
 
-    /// An approval by somebody who may not call any more counts for nothing.
-    fn check_decider(&self, approval: &Approval) -> Result<(), Why> {
-        let decider = approval.decider.map(hex::encode).unwrap_or_default();
-        if self.directory.barred().blocks(&decider) { Err(Why::ApprovalIsOver) } else { Ok(()) }
-    }
-
     /// Records a step, unless something has changed since: false then. Applies it here before the answer.
     async fn record_step(&self, caller: &Caller, record: Record, as_of: u64) -> Result<bool, Why> {
         let basis = Basis { as_of, tenants: Vec::new() };
@@ -147,6 +225,13 @@ impl Core {
             }
             Appended::Stale { .. } => Ok(false),
         }
+    }
+}
+
+impl Asked {
+    fn step(&self, kind: Kind, id: Uid) -> Record {
+        let tenant = self.tenant.as_ref().map(ToString::to_string).unwrap_or_default();
+        Record { tenant, ..step(kind, id, &self.request_sha256) }
     }
 }
 

@@ -61,11 +61,6 @@ impl Barred {
         self.blocked_by(actor).is_some()
     }
 
-    /// Whether whom records call so is blocked.
-    pub(crate) fn blocks(&self, name: &str) -> bool {
-        self.now.load().identities.get(name).is_some_and(|bar| bar.blocked)
-    }
-
     /// Refuses who is blocked.
     pub(crate) fn admit(&self, actor: &Actor) -> Result<(), Why> {
         if self.is_blocked(actor) { Err(Why::IdentityBlocked) } else { Ok(()) }

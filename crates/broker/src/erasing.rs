@@ -90,7 +90,7 @@ impl Core {
     ) -> Result<Entry, Why> {
         let (tenant, mut row) = self.found(caller, name).await?;
         check_etag(&request.etag, row.revision)?;
-        self.second_person(caller, request, Some(&name.tenant)).await?;
+        let leave = self.second_person(caller, request, Some(&name.tenant)).await?;
         // Afterwards there is nothing left to delete them with.
         let made = self.made_of(&tenant, &row).await;
         row.revision += 1;
@@ -106,7 +106,7 @@ impl Core {
             ..record(Kind::CredentialShredded, &row)
         };
         let change = Change::EraseCredential(row, erasure);
-        let entry = self.change(&change, caller.stamp(told)).await?;
+        let entry = self.carry_out(caller, leave, Some(&change), told).await?;
         if let Some((made, order)) = made {
             self.tokens.exchange.discard(made, order);
         }
@@ -121,7 +121,7 @@ impl Core {
     ) -> Result<Entry, Why> {
         let tenant = self.tenant(caller, id).await?;
         check_etag(&request.etag, tenant.row.revision)?;
-        self.second_person(caller, request, Some(id)).await?;
+        let leave = self.second_person(caller, request, Some(id)).await?;
         let mut row = tenant.row.clone();
         row.revision += 1;
         let credentials = tenant.credentials.iter().map(|held| held.row.uid);
@@ -143,7 +143,7 @@ impl Core {
         };
         let people = self.nameless(&tenant).await?;
         let change = Change::EraseTenant(row, people, erasure);
-        let entry = self.change(&change, caller.stamp(told)).await?;
+        let entry = self.carry_out(caller, leave, Some(&change), told).await?;
         self.people.forget_names();
         Ok(entry)
     }

@@ -170,6 +170,26 @@ impl Log {
         Ok(entry)
     }
 
+    /// As [`Self::apply`], with the record before it that an approval is used up by that, unless something
+    /// has changed since `used` was decided. There is no change where the record is all that is kept.
+    pub(crate) async fn apply_approved(
+        &self,
+        (used, as_of): (Record, u64),
+        change: Option<&Change>,
+        record: Record,
+    ) -> Result<Appended, Why> {
+        self.check_open()?;
+        let known = self.size();
+        let used = Pending { record: self.draft(used)?, as_of: Some(as_of), tenants: Vec::new() };
+        let done = self.store.apply_approved(&used, change, &self.draft(record)?).await?;
+        if let Appended::Recorded(entry) = &done {
+            self.state.check(known, entry.index);
+            self.check_open()?;
+            self.grew(entry.index + 1);
+        }
+        Ok(done)
+    }
+
     /// Takes old records out and appends the record of it, both or neither.
     pub(crate) async fn prune(&self, before: u64, record: Record) -> Result<Entry, Why> {
         self.check_open()?;

@@ -147,6 +147,14 @@ impl People {
         Ok(Some(name))
     }
 
+    /// The SPIFFE ID behind a commitment; nothing when that is forgotten.
+    pub(crate) async fn identity(&self, commitment: &Hash) -> Result<Option<SpiffeId>, Why> {
+        let name = self.name(commitment).await?;
+        let parse = |name: Arc<Disclosure>| name.value().parse::<SpiffeId>();
+        let identity = name.map(parse).transpose();
+        identity.map_err(|error| Why::Corrupt(format!("a person's name: {error}")))
+    }
+
     fn is_person(&self, identity: &SpiffeId) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(identity))
     }

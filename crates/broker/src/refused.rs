@@ -87,6 +87,8 @@ pub(crate) enum Why {
     NoSuchApproval,
     /// A second person is to approve what is kept under this id.
     ApprovalNeeded(Uid),
+    /// Who approved it may not any more; it is kept anew under this id.
+    ApprovalLapsed(Uid),
     ApprovalIsOver,
     SamePerson,
     NotAPerson,
@@ -231,6 +233,7 @@ impl Why {
             Self::NoSuchRotation => Reason::NoSuchRotation,
             Self::NoSuchApproval => Reason::NoSuchApproval,
             Self::ApprovalNeeded(_) => Reason::ApprovalNeeded,
+            Self::ApprovalLapsed(_) => Reason::ApprovalLapsed,
             Self::ApprovalIsOver => Reason::ApprovalIsOver,
             Self::SamePerson => Reason::SamePerson,
             Self::NotAPerson => Reason::NotAPerson,

@@ -51,6 +51,7 @@ impl Why {
             | Self::LeaseEnded
             | Self::NoSuchRotation
             | Self::ApprovalNeeded(_)
+            | Self::ApprovalLapsed(_)
             | Self::ApprovalIsOver
             | Self::RotationRunning(_)
             | Self::VirtualKeyRevoked
@@ -207,9 +208,17 @@ impl Why {
                     hex::encode(id)
                 );
             }
+            Self::ApprovalLapsed(id) => {
+                return format!(
+                    "who approved this may not any more, so it needs a new approval: have somebody else \
+                     approve `approvals/{0}`, with `strongroom approvals approve {0}`, then do it again as \
+                     it is, or with `strongroom approvals run {0}`; within a day",
+                    hex::encode(id)
+                );
+            }
             Self::ApprovalIsOver => {
-                "it is declined, used, expired, or approved by somebody who is blocked since; decline it \
-                 if it is not, and propose it anew"
+                "it is declined, used, expired, or approved already; propose it anew unless it waits to be \
+                 made"
             }
             Self::SamePerson => "who proposed it cannot approve it: somebody else must",
             Self::NotAPerson => {
@@ -286,7 +295,7 @@ impl Why {
                 pair("roles", &missing.roles.join(",")),
             ]),
             Self::SecretRefused(verdict) => HashMap::from([pair("verdict", verdict.as_str())]),
-            Self::ApprovalNeeded(id) => {
+            Self::ApprovalNeeded(id) | Self::ApprovalLapsed(id) => {
                 HashMap::from([pair("approval", &format!("approvals/{}", hex::encode(id)))])
             }
             Self::Pruned(first) => HashMap::from([pair("first_index", &first.to_string())]),

@@ -28,8 +28,11 @@ pub(crate) struct Webhook {
     origin: Origin,
     client: Client,
     clock: Arc<dyn Clock>,
-    /// The last record that the receiver took: when a later one fails, it is not sent again.
+    /// The last record that the receiver took, or that was given up: when a later one fails, it is not sent
+    /// again.
     taken: Option<u64>,
+    /// Since when no call was taken although one was made, by the clock's elapsed time.
+    failing_since: Option<Duration>,
 }
 
 /// How long the receiver may take over a call.
@@ -41,7 +44,13 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// A shorter secret can be guessed.
 const SHORTEST_SECRET: usize = 32;
 
-const LONGEST_SECRET: u64 = 1024;
+const LONGEST_SECRET: usize = 1024;
+
+/// Of one and the same secret two are in use at the most: the one that was, and the one that is to be.
+const MOST_SECRETS: usize = 2;
+
+/// However old a record is, so long its call is tried.
+const TRIED_FOR: Duration = Duration::from_mins(10);
 
 impl Webhook {
     /// Refuses what cannot be used. Nothing is connected.
@@ -52,16 +61,22 @@ impl Webhook {
     ) -> anyhow::Result<Self> {
         let origin = Origin::of_url(config.url.as_str()).context("its URL")?;
         let (client, config) = (Client::new(exit), config.clone());
-        let webhook = Self { config, origin, client, clock, taken: None };
+        let webhook = Self { config, origin, client, clock, taken: None, failing_since: None };
         webhook.secrets().await?;
         Ok(webhook)
     }
 
     async fn secrets(&self) -> Result<Vec<Zeroizing<Vec<u8>>>, SinkError> {
-        let mut secrets = Vec::with_capacity(self.config.secrets.len());
+        let mut secrets = Vec::with_capacity(MOST_SECRETS);
         for path in &self.config.secrets {
-            let secret = read_secret(path).await;
-            secrets.push(secret.map_err(|problem| bad(path, problem))?);
+            let read = read_secrets(path).await;
+            secrets.extend(read.map_err(|problem| bad(path, problem))?);
+            if secrets.len() > MOST_SECRETS {
+                return Err(bad(
+                    path,
+                    format!("with it there are more than {MOST_SECRETS} secrets"),
+                ));
+            }
         }
         Ok(secrets)
     }
@@ -98,6 +113,32 @@ impl Webhook {
     }
 }
 
+impl Webhook {
+    /// Whether a call that has failed just now is to hold up no other any more. Records' own times count, so
+    /// that neither a restart nor the calls before it put the end off; and for a while it is tried
+    /// in any case, as who was away for long may be back.
+    fn has_waited(&mut self, event: &Event) -> bool {
+        let now = self.clock.elapsed();
+        let failing = now.saturating_sub(*self.failing_since.get_or_insert(now));
+        let longest = self.config.give_up_after;
+        failing >= TRIED_FOR.min(longest) && self.clock.now().since(event.time()) >= longest
+    }
+
+    fn give_up(&self, event: &Event, error: &SinkError) {
+        let name = self.config.name.as_str();
+        metrics::counter!("strongroom_webhook_given_up_total", "sink" => name.to_owned())
+            .increment(1);
+        tracing::error!(
+            sink = name,
+            index = event.index(),
+            kind = event.kind().as_str_name(),
+            tenant = event.tenant(),
+            error = error as &dyn std::error::Error,
+            "a webhook's call is given up: its receiver has not heard of this record"
+        );
+    }
+}
+
 #[async_trait]
 impl Sink for Webhook {
     async fn send(&mut self, batch: &[Event]) -> Result<u64, SinkError> {
@@ -111,7 +152,11 @@ impl Sink for Webhook {
         }
         let secrets = self.secrets().await?;
         for event in due {
-            self.call(event, &secrets).await?;
+            match self.call(event, &secrets).await {
+                Ok(()) => self.failing_since = None,
+                Err(error) if self.has_waited(event) => self.give_up(event, &error),
+                Err(error) => return Err(error),
+            }
             self.taken = Some(event.index());
         }
         Ok(0)
@@ -136,24 +181,23 @@ fn signature(seconds: i64, body: &str, secrets: &[Zeroizing<Vec<u8>>]) -> String
     header
 }
 
-/// Reads a secret; the end of its line is not part of it.
-async fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+/// Reads the secrets of a file, one a line; the end of a line is not part of it.
+async fn read_secrets(path: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, String> {
     let metadata = fs::metadata(path).await.map_err(|error| error.to_string())?;
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err("others than its owner can reach this secret: chmod 0400 it".to_owned());
     }
-    if metadata.len() > LONGEST_SECRET {
+    let most = MOST_SECRETS * (LONGEST_SECRET + 1);
+    if metadata.len() > u64::try_from(most).unwrap_or(u64::MAX) {
         return Err(format!("a secret is {LONGEST_SECRET} bytes at most"));
     }
-    let bytes = fs::read(path).await.map_err(|error| error.to_string())?;
-    let mut secret = Zeroizing::new(bytes);
-    while secret.last().is_some_and(u8::is_ascii_whitespace) {
-        secret.pop();
-    }
-    if secret.len() < SHORTEST_SECRET {
+    let bytes = Zeroizing::new(fs::read(path).await.map_err(|error| error.to_string())?);
+    let lines = bytes.trim_ascii_end().split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let secrets: Vec<_> = lines.map(|line| Zeroizing::new(line.to_vec())).collect();
+    if secrets.iter().any(|secret| secret.len() < SHORTEST_SECRET) {
         return Err(format!("a secret is {SHORTEST_SECRET} bytes or more: openssl rand -hex 32"));
     }
-    Ok(secret)
+    Ok(secrets)
 }
 
 fn bad(path: &Path, problem: String) -> SinkError {
@@ -161,40 +205,4 @@ fn bad(path: &Path, problem: String) -> SinkError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signature_is_the_published_one() {
-        // By another implementation:
-        // printf '%s' '1700000000.{"index":9}' | openssl dgst -sha256 -hmac "$secret"
-        let secret = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
-        let one = secret("0123456789abcdef0123456789abcdef");
-        let expected = "158213ac3720aa83157416c5dc23865cb9ad38fa1f5630d647aa8dde5a9cb727";
-        let body = r#"{"index":9}"#;
-        let first = format!("t=1700000000,v1={expected}");
-        assert_eq!(signature(1_700_000_000, body, std::slice::from_ref(&one)), first);
-        let two = signature(1_700_000_000, body, &[one.clone(), secret("another one")]);
-        assert!(two.starts_with(&format!("{first},v1=")) && two.len() == first.len() + 68);
-        assert_ne!(signature(1_700_000_001, body, std::slice::from_ref(&one))[13..], first[13..]);
-        assert_ne!(signature(1_700_000_000, r#"{"index":8}"#, &[one]), first);
-    }
-
-    #[tokio::test]
-    async fn a_secret_is_long_and_its_owners_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
-        let write = |text: &str, mode| {
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        assert!(read_secret(&path).await.is_err());
-        let good = "0123456789abcdef0123456789abcdef";
-        write(good, 0o640);
-        assert!(read_secret(&path).await.unwrap_err().contains("chmod 0400"));
-        write("short", 0o600);
-        assert!(read_secret(&path).await.unwrap_err().contains("32 bytes"));
-        write(&format!("{good}\n"), 0o600);
-        assert_eq!(read_secret(&path).await.unwrap().as_slice(), good.as_bytes());
-    }
-}
+mod tests;

@@ -87,9 +87,9 @@ struct Verified {
     /// Access rules that records name and that are not in the export: their leases are not held
     /// against any.
     policies_not_given: Vec<String>,
-    /// Grants and renewals by people whose names are not in the export: they are not held against the
-    /// access rules.
-    leases_of_unnamed_people: u64,
+    /// Leases, and parts in approved calls, of people whose names are not in the export: they are not held
+    /// against the access rules.
+    acts_of_unnamed_people: u64,
     uses: Vec<Use>,
 }
 
@@ -204,7 +204,7 @@ impl Verified {
             }),
             kinds: report.kinds.iter().map(|(kind, n)| (kind.as_str_name(), *n)).collect(),
             policies_not_given: report.unknown_policies.iter().map(hex::encode).collect(),
-            leases_of_unnamed_people: report.unnamed,
+            acts_of_unnamed_people: report.unnamed,
             given_up: report.given_up.iter().map(given_up).collect(),
             uses: uses.collect(),
         }
@@ -364,11 +364,11 @@ fn human(report: &Verified) -> String {
         let words = "are not in the export: leases are not held against them";
         text.extend(["note: the access rules ", missing, " ", words, "\n"]);
     }
-    if report.leases_of_unnamed_people > 0 {
-        let leases = report.leases_of_unnamed_people;
-        let words = "leases are of people whose names are not in the export: the access rules are not \
-                     held against them";
-        text.extend(["note: ", &leases.to_string(), " ", words, "\n"]);
+    if report.acts_of_unnamed_people > 0 {
+        let acts = report.acts_of_unnamed_people;
+        let words = "leases, or parts in approved calls, are of people whose names are not in the export: \
+                     the access rules are not held against them";
+        text.extend(["note: ", &acts.to_string(), " ", words, "\n"]);
     }
     for lost in &report.given_up {
         text.extend(["note: ", lost, "\n"]);

@@ -105,6 +105,14 @@ impl AccessPolicy {
         self.naming(id, method).any(AccessRule::is_for_all)
     }
 
+    /// Whether the identity may call the method for a tenant, or if none is named, for every one.
+    pub fn allows(&self, id: &SpiffeId, method: &str, tenant: Option<&TenantId>) -> bool {
+        match tenant {
+            Some(tenant) => self.permit(id, method, tenant).is_some(),
+            None => self.may_call_for_all(id, method),
+        }
+    }
+
     fn naming(&self, id: &SpiffeId, method: &str) -> impl Iterator<Item = &AccessRule> {
         self.rules.iter().filter(move |rule| rule.names_identity(id) && rule.names_method(method))
     }

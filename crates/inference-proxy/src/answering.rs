@@ -178,7 +178,7 @@ async fn pass(
     sent: &Sent<'_>,
 ) -> Result<Response<Reply>, Leaked> {
     if is_in_headers(&stream.leak, head) {
-        stream.body.cut();
+        stream.body.withhold(Some(withheld().status));
         stream.reporter.secret_in("headers");
         return Err(Leaked);
     }

@@ -53,7 +53,7 @@ const REASONS: usize = Because::ALL.len() + 1;
 const KINDS: [&str; 5] = ["input", "cache_read", "cache_write", "output", "reasoning"];
 
 /// The outcomes of the contract, and the unspecified one.
-const OUTCOMES: usize = 6;
+const OUTCOMES: usize = 7;
 
 impl Series {
     pub(crate) fn new(provider: &ProviderId, source: Source) -> Self {
@@ -218,6 +218,12 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_outcome_has_its_counters() {
+        let outcome = |at: usize| Outcome::try_from(i32::try_from(at).unwrap());
+        assert!(outcome(OUTCOMES - 1).is_ok() && outcome(OUTCOMES).is_err());
+    }
 
     #[test]
     fn metrics_have_few_words_for_why_whatever_the_broker_says() {

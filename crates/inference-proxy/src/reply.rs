@@ -62,6 +62,8 @@ pub(crate) struct Stream {
 pub(crate) struct Ready {
     /// Pieces that were searched.
     pieces: VecDeque<Bytes>,
+    /// Nothing has gone out: the answer is held back until it is whole.
+    is_gathering: bool,
     /// How the answer ends after them, once that is known.
     end: Option<Result<(), CutShort>>,
 }
@@ -130,6 +132,7 @@ impl Stream {
     pub(crate) async fn gather(&mut self) -> Result<(), Leaked> {
         let until = Instant::now() + LONGEST_GATHERING;
         let mut length = 0;
+        self.ready.is_gathering = true;
         while length <= MOST_GATHERED && self.ready.end.is_none() {
             match timeout_at(until, poll_fn(|cx| self.poll_piece(cx))).await {
                 Ok(Some(Ok(piece))) => {
@@ -142,6 +145,7 @@ impl Stream {
                 Err(_) => break,
             }
         }
+        self.ready.is_gathering = false;
         Ok(())
     }
 
@@ -236,10 +240,11 @@ impl Stream {
     }
 
     fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Bytes, CutShort>>> {
-        self.body.cut();
         if why == CutShort::Leak {
+            self.body.withhold(self.ready.is_gathering.then(|| withheld().status));
             self.reporter.secret_in("body");
         } else {
+            self.body.cut();
             self.reporter.cut(why);
         }
         Poll::Ready(Some(Err(why)))

@@ -47,6 +47,11 @@ impl Event {
         self.index
     }
 
+    /// When it was recorded.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
     /// What happened.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -26,9 +26,9 @@ pub trait Store: BudgetStore + CheckStore + KeyStore + fmt::Debug + Send + Sync 
 
     /// Appends records, in this order, in one transaction. Of those for which `audit::mutates`, only
     /// `LEASE_REVOKED`, `SESSION_REVOKED`, `IDENTITY_BLOCKED`, `IDENTITY_UNBLOCKED`,
-    /// `CHECKPOINT_GIVEN_UP`, `POLICY_ADMITTED` and the `APPROVAL_` kinds may go in without a change of rows, because the record is all that is
-    /// kept of them; others are an
-    /// `InvalidRecord`.
+    /// `CHECKPOINT_GIVEN_UP`, `POLICY_ADMITTED`, `APPROVAL_REQUESTED`, `APPROVAL_GIVEN` and
+    /// `APPROVAL_DECLINED` may go in without a change of rows, because the record is all that is kept of
+    /// them; others are an `InvalidRecord`.
     ///
     /// On `Ok` every [`Appended::Recorded`] record is durable. A record with `as_of` is left out as
     /// [`Appended::Stale`] when the log, or this batch before it, holds a change of one of its
@@ -48,6 +48,17 @@ pub trait Store: BudgetStore + CheckStore + KeyStore + fmt::Debug + Send + Sync 
     /// A record for which `audit::mutates` is false is an `InvalidRecord`, but for that of a test: what it
     /// keeps is nothing that a lease rests on.
     async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError>;
+
+    /// As [`Store::apply`], with `APPROVAL_USED` right before the record: an approval is spent by what it
+    /// was given for, and by nothing else. [`Appended::Stale`], and nothing is done, when something has
+    /// changed since `used` was decided. There is no change where the record is all that is kept, as for
+    /// [`Store::append`]. What comes back is the entry of the record.
+    async fn apply_approved(
+        &self,
+        used: &Pending,
+        change: Option<&Change>,
+        record: &RecordDraft,
+    ) -> Result<Appended, StoreError>;
 
     /// A tenant by name.
     async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, StoreError>;

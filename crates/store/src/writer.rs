@@ -23,6 +23,7 @@ use crate::{
 pub(crate) enum Job {
     Append(Vec<Pending>, Answer<Vec<Appended>>),
     Apply(Box<(Change, RecordDraft)>, Answer<Entry>),
+    ApplyApproved(Box<Approved>, Answer<Appended>),
     Prune(Box<(u64, RecordDraft)>, Answer<Entry>),
     Budgets(Vec<BudgetWork>, Answer<Vec<BudgetDone>>),
     Reconcile(Box<Reconcile>, Answer<Vec<Reconciled>>),
@@ -44,6 +45,13 @@ pub(crate) enum Job {
     Close,
 }
 
+/// What a second person has approved, with the record that this is done.
+pub(crate) struct Approved {
+    pub(crate) used: Pending,
+    pub(crate) change: Option<Change>,
+    pub(crate) record: RecordDraft,
+}
+
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// How much work may wait. Its callers batch, so there is seldom more than one.
@@ -62,6 +70,7 @@ pub(crate) struct Writer<B: Backend> {
 enum Work {
     Append(Vec<Pending>),
     Apply(Box<(Change, RecordDraft)>),
+    ApplyApproved(Box<Approved>),
     Prune(Box<(u64, RecordDraft)>),
     Reconcile(Box<Reconcile>),
     Sweep(Uid, Option<Timestamp>),
@@ -93,6 +102,7 @@ impl<B: Backend> Writer<B> {
             let failed = match job {
                 Job::Append(batch, answer) => tell(answer, self.append(batch).await),
                 Job::Apply(change, answer) => tell(answer, self.apply(change).await),
+                Job::ApplyApproved(work, answer) => tell(answer, self.apply_approved(work).await),
                 Job::Prune(work, answer) => tell(answer, self.prune(work).await),
                 Job::Budgets(works, answer) => tell(answer, self.budgets(&works).await),
                 Job::Reconcile(work, answer) => tell(answer, self.reconcile(work).await),
@@ -155,6 +165,17 @@ impl<B: Backend> Writer<B> {
             return Err(StoreError::InvalidRecord(InvalidRecord::Field("kind")));
         }
         self.transact_one(Work::Apply(change)).await
+    }
+
+    async fn apply_approved(&mut self, work: Box<Approved>) -> Result<Appended, StoreError> {
+        let invalid = || StoreError::InvalidRecord(InvalidRecord::Field("kind"));
+        let kind = work.record.kind();
+        let fits = mutates(kind) && work.change.is_none() == is_its_own_state(kind);
+        if work.used.record.kind() != Kind::ApprovalUsed || !fits {
+            return Err(invalid());
+        }
+        let mut carried = self.transact(Work::ApplyApproved(work)).await?;
+        carried.appended.pop().ok_or_else(invalid)
     }
 
     async fn prune(&mut self, work: Box<(u64, RecordDraft)>) -> Result<Entry, StoreError> {
@@ -355,7 +376,6 @@ fn is_its_own_state(kind: Kind) -> bool {
             | Kind::ApprovalRequested
             | Kind::ApprovalGiven
             | Kind::ApprovalDeclined
-            | Kind::ApprovalUsed
             | Kind::PolicyAdmitted
     )
 }
@@ -376,6 +396,18 @@ async fn carry<B: Backend>(
             let (change, record) = *change;
             carry_out::<B>(connection, &change).await?;
             vec![Appended::Recorded(sequence.record(record))]
+        }
+        Work::ApplyApproved(work) => {
+            let Approved { used, change, record } = *work;
+            match sequence.append(used) {
+                stale @ Appended::Stale { .. } => vec![stale],
+                Appended::Recorded(_) => {
+                    if let Some(change) = change {
+                        carry_out::<B>(connection, &change).await?;
+                    }
+                    vec![Appended::Recorded(sequence.record(record))]
+                }
+            }
         }
         Work::Prune(work) => {
             let (before, record) = *work;

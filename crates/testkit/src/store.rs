@@ -204,6 +204,15 @@ impl Store for FailingStore {
         self.pass(Operation::Apply, self.inner.apply(change, record)).await
     }
 
+    async fn apply_approved(
+        &self,
+        used: &Pending,
+        change: Option<&Change>,
+        record: &RecordDraft,
+    ) -> Result<Appended, StoreError> {
+        self.pass(Operation::Apply, self.inner.apply_approved(used, change, record)).await
+    }
+
     async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, StoreError> {
         self.read(self.inner.tenant(id)).await
     }

@@ -17,6 +17,16 @@ pub(crate) fn check(records: Vec<Record>, expected: Option<Finding>) {
 /// What is found, in words: each index in it is one of the whole log.
 #[track_caller]
 fn found(policy: &PolicyDocument, records: Vec<Record>) -> Option<String> {
+    found_by(policy, &[], records)
+}
+
+/// As `found`, by who knows the names of these people.
+#[track_caller]
+fn found_by(
+    policy: &PolicyDocument,
+    names: &[&Disclosure],
+    records: Vec<Record>,
+) -> Option<String> {
     let records = beginning(policy).into_iter().chain(records);
     let bodies: Vec<_> = (0..)
         .zip(records)
@@ -27,6 +37,9 @@ fn found(policy: &PolicyDocument, records: Vec<Record>) -> Option<String> {
         .collect();
     let mut verifier = Verifier::open(key().verifier(), &sign(&bodies)).unwrap();
     verifier.know_policy(policy.clone());
+    for &name in names {
+        verifier.know_name(name.clone());
+    }
     for body in &bodies {
         verifier.push(body).unwrap();
     }
@@ -67,6 +80,51 @@ fn what_needs_a_second_person_was_approved_by_another() {
     check(vec![asked(), given(2), used(), used()], Some(Finding::NotApproved { index: 3 }));
     let declined = step(Kind::ApprovalDeclined, 1);
     check(vec![asked(), given(2), declined, used()], Some(Finding::NotApproved { index: 3 }));
+}
+
+#[test]
+fn an_approved_call_is_made_while_both_people_may_still_do_their_part() {
+    let person = |name: &str| Disclosure::new([1; 32], &format!("spiffe://acme.internal/{name}"));
+    let (olga, paul) = (person("olga"), person("paul"));
+    let by = |who: &Disclosure, kind| Record {
+        actor_commitment: who.commitment().to_vec().into(),
+        broker: vec![6; 16].into(),
+        ..step(kind, 1)
+    };
+    let before = || vec![by(&olga, Kind::ApprovalRequested), by(&paul, Kind::ApprovalGiven)];
+    let made = || [before(), vec![by(&olga, Kind::ApprovalUsed)]].concat();
+    let rules = |proposing: &str, approving: &str, tenant: &str| {
+        let rule = |who: &str, method: &str, tenant: &str| {
+            format!(
+                r#"{{"identities":["spiffe://acme.internal/{who}"],"methods":["{method}"],
+                "tenants":["{tenant}"],"providers":["*"]}}"#
+            )
+        };
+        let rules = [rule("olga", proposing, "*"), rule("paul", approving, tenant)].join(",");
+        PolicyDocument::parse(format!(r#"{{"rules":[{rules}]}}"#).into_bytes()).unwrap()
+    };
+    let good = rules("Kms/*", "Approvals/*", "*");
+    let lapsed = |index| Some(format!("{:?}", Finding::ApprovalLapsed { index }));
+    assert_eq!(found_by(&good, &[&olga, &paul], made()), None);
+    for bad in [
+        rules("Kms/*", "Approvals/ListApprovals", "*"),
+        rules("Kms/*", "Approvals/*", "acme"),
+        rules("Kms/GetStatus", "Approvals/*", "*"),
+    ] {
+        assert_eq!(found_by(&bad, &[&olga, &paul], made()), lapsed(5));
+        // Whose names are not given, no rules are held against.
+        assert_eq!(found(&bad, made()), None);
+    }
+    let subject_commitment = || paul.commitment().to_vec().into();
+    let unnamed = |kind| Record { subject_commitment: subject_commitment(), ..blank(kind) };
+    let named = Record { subject: paul.value().to_owned(), ..blank(Kind::IdentityBlocked) };
+    let used = || by(&olga, Kind::ApprovalUsed);
+    let blocked = || unnamed(Kind::IdentityBlocked);
+    assert_eq!(found(&good, [before(), vec![blocked(), used()]].concat()), lapsed(6));
+    let records = [before(), vec![named, used()]].concat();
+    assert_eq!(found_by(&good, &[&paul], records), lapsed(6));
+    let again = vec![blocked(), unnamed(Kind::IdentityUnblocked), used()];
+    assert_eq!(found(&good, [before(), again].concat()), None);
 }
 
 #[test]

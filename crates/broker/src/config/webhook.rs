@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use audit::Kind;
 use domain::TenantId;
@@ -17,9 +20,12 @@ pub struct WebhookConfig {
     pub from: From,
     /// Where to: `https://`. What `[egress]` forbids is not called.
     pub url: Url,
-    /// A file with the secret that calls are signed with; two while receivers change from one to the
-    /// other. Refused if others than their owner can reach them. Read anew for each batch.
+    /// Files with the secrets that calls are signed with, one a line; two in all while receivers change from
+    /// one to the other. Refused if others than their owner can reach them. Read anew for each batch.
     pub secrets: Vec<PathBuf>,
+    /// A call that fails is given up when its record is older than this, so that those behind it go on.
+    #[serde(default = "three_days", with = "humantime_serde")]
+    pub give_up_after: Duration,
     /// What it is called for: kinds of records. A `*` at the end stands for any rest.
     #[serde(default = "budgets")]
     pub kinds: Vec<String>,
@@ -49,6 +55,9 @@ impl WebhookConfig {
         if !(1..=2).contains(&self.secrets.len()) {
             return Err("`secrets` are one file, or two during a change".into());
         }
+        if self.give_up_after < SOONEST {
+            return Err("`give_up_after` is 1m or more".into());
+        }
         if self.kinds.is_empty() {
             return Err("`kinds` names what to call for, such as BUDGET_*".into());
         }
@@ -77,6 +86,13 @@ fn any_kind_is(pattern: &str) -> bool {
     // More than there are: numbers of kinds are small.
     let mut kinds = (1..1000).filter_map(|number| Kind::try_from(number).ok());
     kinds.any(|kind| is_of(kind, pattern))
+}
+
+/// A receiver that restarts is to miss nothing.
+const SOONEST: Duration = Duration::from_mins(1);
+
+fn three_days() -> Duration {
+    Duration::from_hours(72)
 }
 
 fn now() -> From {
@@ -113,6 +129,8 @@ mod tests {
         check("url = 'https://a.b'\nsecrets = []", "one file");
         check("url = 'https://a.b'\nsecrets = ['1', '2', '3']", "two");
         check(&format!("{good}kinds = ['BUDGET_ALARM']"), "no kind");
+        check(&format!("{good}give_up_after = '1m'"), "");
+        check(&format!("{good}give_up_after = '59s'"), "1m or more");
         check(&format!("{good}kinds = []"), "BUDGET_*");
         check(&format!("{good}tenants = ['Acme!']"), "Acme!");
         check(&format!("{good}secret = 'x'"), "unknown field");

@@ -1,4 +1,5 @@
 mod alone;
+mod approved;
 mod budgets;
 mod erasure;
 mod exchanged;
@@ -237,7 +238,7 @@ async fn core_of(
         longest_lease_seconds: LONGEST_TTL,
     };
     let parts = Parts {
-        people: Vec::new(),
+        people: vec!["spiffe://a.b/p/*".parse().unwrap()],
         access: Arc::new(Access::of(&[rule])),
         aws: None,
         courier,

@@ -114,9 +114,9 @@ impl Core {
             | AccessError::Document(_)
             | AccessError::UnknownToUs(_) => Why::InvalidField(error.to_string()),
         })?;
-        self.second_person(caller, request, None).await?;
+        let leave = self.second_person(caller, request, None).await?;
         let record = policy_file::admission(&*self.store, policy.document()).await?;
-        let log_index = self.bar(caller, record).await?;
+        let log_index = self.carry_out(caller, leave, None, record).await?.index;
         let policy_sha256 = policy.document().sha256().to_vec().into();
         Ok(v1::AdmitPolicyResponse { policy_sha256, log_index })
     }

@@ -37,7 +37,7 @@ impl Kms for KmsService {
         request: Request<v1::RotateKekRequest>,
     ) -> Result<Response<v1::RotateKekResponse>, Status> {
         let (caller, request) = accept(request)?;
-        self.0.answer(&caller, self.0.rotate_kek(&caller, &request)).await
+        self.0.answer(&caller, Box::pin(self.0.rotate_kek(&caller, &request))).await
     }
 
     async fn rewrap_keys(
@@ -65,7 +65,7 @@ impl Kms for KmsService {
             let begun = self.0.begin((&caller, &request), &task, request_id, record).await;
             Ok(v1::RewrapKeysResponse { log_index: begun? })
         };
-        self.0.answer(&caller, work).await
+        self.0.answer(&caller, Box::pin(work)).await
     }
 }
 
@@ -190,11 +190,12 @@ impl Core {
         let mut log_index = 0;
         // The same request again: its answer may have been lost.
         if request_id.is_none() || newest.request_id != request_id {
-            self.second_person(caller, request, Some(id)).await?;
+            let leave = self.second_person(caller, request, Some(id)).await?;
             let of = TenantKey { tenant: id.clone(), key: newest };
             let key = self.custody.next_key(&of, request_id, self.store.now().await?).await?;
             let record = of_key(Kind::KekRotated, &of, &key);
-            log_index = match self.change(&Change::AddKey(key), caller.stamp(record)).await {
+            let change = Change::AddKey(key);
+            log_index = match self.carry_out(caller, leave, Some(&change), record).await {
                 Ok(entry) => entry.index,
                 Err(Why::Store(StoreError::Exists(_))) => return Err(Why::EtagMismatch),
                 Err(why) => return Err(why),
@@ -216,10 +217,10 @@ impl Core {
         if request_id.is_some() && known.is_some_and(|work| work.request_id == request_id) {
             return Ok(0);
         }
-        self.second_person(caller, request, None).await?;
+        let leave = self.second_person(caller, request, None).await?;
         let begun_at = self.store.now().await?;
-        let work = KeyWork { name, request_id, begun_at, done: false };
-        Ok(self.change(&Change::BeginKeyWork(work), caller.stamp(record)).await?.index)
+        let change = Change::BeginKeyWork(KeyWork { name, request_id, begun_at, done: false });
+        Ok(self.carry_out(caller, leave, Some(&change), record).await?.index)
     }
 }
 

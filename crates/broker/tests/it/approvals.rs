@@ -65,7 +65,13 @@ fn reason(refused: &Status) -> String {
 async fn propose(broker: &strongroom_client::Broker, policy: &str) -> String {
     let refused = admit(broker, policy).await.unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (Code::FailedPrecondition, "APPROVAL_NEEDED"));
-    let metadata = Problem::from_status(&refused).metadata;
+    proposed(&refused)
+}
+
+/// The name under which a refused call is kept.
+#[track_caller]
+fn proposed(refused: &Status) -> String {
+    let metadata = Problem::from_status(refused).metadata;
     let name = metadata.into_iter().find(|(key, _)| key == "approval").unwrap().1;
     assert!(refused.message().contains(&name), "{}", refused.message());
     name
@@ -195,7 +201,12 @@ async fn what_was_declined_or_given_by_somebody_who_is_blocked_since_is_over() {
     let identity = "spiffe://strongroom.local/admin/second".to_owned();
     let request = v1::BlockIdentityRequest { identity: identity.clone() };
     running.admin.identities().block_identity(request).await.unwrap();
-    assert_eq!(reason(&admit(&running.admin, &wanted).await.unwrap_err()), "APPROVAL_IS_OVER");
+    let refused = admit(&running.admin, &wanted).await.unwrap_err();
+    assert_eq!((refused.code(), &*reason(&refused)), (Code::FailedPrecondition, "APPROVAL_LAPSED"));
+    // It is proposed anew, once.
+    let anew = proposed(&refused);
+    assert_ne!(anew, name);
+    assert_eq!(propose(&running.admin, &wanted).await, anew);
     // Unblocked, the approval counts again: it was that.
     let request = v1::UnblockIdentityRequest { identity };
     running.admin.identities().unblock_identity(request).await.unwrap();
@@ -205,6 +216,55 @@ async fn what_was_declined_or_given_by_somebody_who_is_blocked_since_is_over() {
     decline(&running.admin, &name).await.unwrap();
     assert_eq!(reason(&get(&second, "approvals/7").await.unwrap_err()), "NO_SUCH_APPROVAL");
     running.end().await;
+}
+
+#[tokio::test]
+async fn an_approval_ends_with_the_role_of_who_gave_it() {
+    let grant = "\n[[grants]]\nrole = \"approver\"\n\
+                 to = [\"spiffe://strongroom.local/admin/second\"]\ntenants = [\"*\"]\n";
+    let alone = |policy: &str| {
+        policy
+            .replace(
+                "\"spiffe://strongroom.local/admin/*\"",
+                "\"spiffe://strongroom.local/admin/local\"",
+            )
+            .replace("two_people = []", "two_people = [\"Kms/RotateKek\"]")
+    };
+    let running = Running::start_with_policy(|policy| alone(&policy) + grant).await;
+    let with = fs::read_to_string(&running.layout.policy).unwrap();
+    let without = with.replace(grant, "");
+    assert_ne!(with, without);
+    let second = person(&running, "second");
+    let rotate = async || {
+        let request =
+            v1::RotateKekRequest { tenant: "tenants/platform".to_owned(), ..Default::default() };
+        running.admin.kms().rotate_kek(request).await
+    };
+    let name = proposed(&rotate().await.unwrap_err());
+    approve(&second, &name).await.unwrap();
+
+    let put = async |policy: &str, approves: bool| {
+        fs::write(&running.layout.policy, policy).unwrap();
+        while get(&second, &name).await.is_ok() != approves {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    put(&without, false).await;
+    let refused = rotate().await.unwrap_err();
+    assert_eq!(reason(&refused), "APPROVAL_LAPSED");
+    let anew = proposed(&refused);
+    assert_eq!(proposed(&rotate().await.unwrap_err()), anew);
+    // With the role, either will do: the one that was given, and then the one that is.
+    put(&with, true).await;
+    rotate().await.unwrap();
+    assert_eq!(proposed(&rotate().await.unwrap_err()), anew);
+    approve(&second, &anew).await.unwrap();
+    rotate().await.unwrap();
+    let records = running.end().await;
+    let refusals = records.iter().filter(|it| it.reason() == Reason::ApprovalLapsed);
+    assert_eq!(refusals.count(), 1);
+    let rotated = records.iter().filter(|it| it.kind() == Kind::KekRotated);
+    assert_eq!(rotated.count(), 2);
 }
 
 async fn lists_tenants(broker: &strongroom_client::Broker) -> bool {

@@ -1,6 +1,6 @@
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
-use audit::{Kind, PolicyDocument, Record, Verifier, VerifierKey};
+use audit::{Disclosure, Kind, PolicyDocument, Record, Verifier, VerifierKey};
 use broker::{Broker, Config};
 use domain::{Clock, SystemClock};
 use setup::Layout;
@@ -158,6 +158,10 @@ pub(crate) async fn verified(
     while from < end {
         let page = v1::ListRecordsRequest { from_index: from, ..Default::default() };
         let page = admin.audit().list_records(page).await.unwrap().into_inner();
+        for name in &page.disclosures {
+            let name = Disclosure::check(&name.commitment, &name.salt, &name.value);
+            verification.know_name(name.unwrap());
+        }
         for entry in page.entries.iter().filter(|entry| entry.index < end) {
             verification.push(&entry.body).unwrap();
             records.push(audit::decode_record(&entry.body).unwrap());

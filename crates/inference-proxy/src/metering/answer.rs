@@ -57,6 +57,13 @@ impl Answer {
         self.finish(Ended::Cut, Outcome::Cut);
     }
 
+    /// Settles a call whose answer held the lent secret. The caller gets this status, if nothing of the
+    /// answer has gone out before.
+    pub(crate) fn withhold(&mut self, instead: Option<StatusCode>) {
+        self.status = instead.unwrap_or(self.status);
+        self.finish(Ended::Cut, Outcome::Withheld);
+    }
+
     /// Settles the call, once.
     pub(crate) fn finish(&mut self, ended: Ended, outcome: Outcome) {
         if let Some(Open { tab, meter, .. }) = self.open.take() {

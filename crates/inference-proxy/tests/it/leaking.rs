@@ -71,15 +71,23 @@ async fn a_whole_answer_with_the_secret_is_replaced_by_an_error_of_the_callers_d
 }
 
 #[tokio::test]
-async fn what_was_withheld_is_no_whole_answer_in_the_records_of_usage() {
+async fn what_was_withheld_says_so_in_the_records_of_usage() {
     let world = World::start().await;
     let answer = format!(r#"{{"usage":{{"prompt_tokens":7}},"echo":"{SECRET}"}}"#);
     world.upstream.answer(CHAT, 200, JSON, &answer);
     world.call(CHAT, r#"{"model":"gpt-4o"}"#).await;
     let records = world.leases.till.usage(1).await;
-    assert_eq!(records[0].outcome(), Outcome::Cut);
+    // The status is the caller's.
+    assert_eq!((records[0].outcome(), records[0].status), (Outcome::Withheld, 502));
     // The provider charges for it all the same.
     assert_eq!(records[0].tokens.unwrap().input, 7);
+    // Of a long one, the beginning has gone out.
+    let long = format!(r#"{{"id":"{}","echo":"{SECRET}"}}"#, "x".repeat(3 << 20));
+    world.upstream.answer(CHAT, 200, JSON, &long);
+    let answer = world.send(world.post(CHAT), r#"{"model":"gpt-4o"}"#).await;
+    assert!(answer.into_body().collect().await.is_err());
+    let records = world.leases.till.usage(2).await;
+    assert_eq!((records[1].outcome(), records[1].status), (Outcome::Withheld, 200));
 }
 
 #[tokio::test]

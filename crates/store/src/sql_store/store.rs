@@ -14,7 +14,7 @@ use crate::{
     erasure, health, mapping,
     prune::{self, first_kept},
     usage,
-    writer::Job,
+    writer::{Approved, Job},
 };
 
 #[async_trait]
@@ -44,6 +44,17 @@ impl<B: Backend> Store for SqlStore<B> {
     async fn apply(&self, change: &Change, record: &RecordDraft) -> Result<Entry, StoreError> {
         let work = Box::new((change.clone(), record.clone()));
         self.write(|answer| Job::Apply(work, answer)).await
+    }
+
+    async fn apply_approved(
+        &self,
+        used: &Pending,
+        change: Option<&Change>,
+        record: &RecordDraft,
+    ) -> Result<Appended, StoreError> {
+        let (used, change, record) = (used.clone(), change.cloned(), record.clone());
+        let work = Box::new(Approved { used, change, record });
+        self.write(|answer| Job::ApplyApproved(work, answer)).await
     }
 
     async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, StoreError> {

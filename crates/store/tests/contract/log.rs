@@ -1,13 +1,13 @@
 use std::{future::ready, sync::Arc};
 
 use audit::{Kind, Record, RecordDraft, leaf_hash, timestamp, tree_root};
-use store::{Appended, Pending, PersonRow, Store, StoreError};
+use store::{Appended, Change, Pending, PersonRow, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::{
     given::{
-        acme, append, at, changed, granted, pending, refusal, refused_renewal, released, renewed,
-        revoked, revoked_of, sealed,
+        acme, append, at, changed, draft, granted, pending, refusal, refused_renewal, released,
+        renewed, revoked, revoked_of, sealed,
     },
     place::Place,
 };
@@ -65,7 +65,7 @@ pub(crate) async fn a_change_cannot_be_recorded_without_being_made(place: &Place
     let store = place.open().await;
     let refused = store.append(&[pending(refusal("a")), pending(changed())]).await;
     assert!(matches!(refused, Err(StoreError::InvalidRecord(_))));
-    let change = store::Change::CreateTenant(crate::given::tenant(1, "acme"), vec![]);
+    let change = Change::CreateTenant(crate::given::tenant(1, "acme"), vec![]);
     let refused = store.apply(&change, &refusal("acme")).await;
     assert!(matches!(refused, Err(StoreError::InvalidRecord(_))));
     check_tree(&*store, 0).await;
@@ -230,14 +230,61 @@ pub(crate) async fn approvals_are_all_that_is_kept_of_themselves(place: &Place) 
         kinds.map(|kind| Pending { record: step(kind).unwrap(), as_of: None, tenants: Vec::new() });
     store.append(&pending).await.unwrap();
     // Of two that were decided on the same state, the second is left out.
-    let used =
-        Pending { record: step(Kind::ApprovalUsed).unwrap(), as_of: Some(3), tenants: vec![] };
-    let appended = store.append(&[used.clone(), used]).await.unwrap();
+    let given = Pending { as_of: Some(3), ..pending[1].clone() };
+    let appended = store.append(&[given.clone(), given]).await.unwrap();
     assert!(matches!(appended[..], [Appended::Recorded(_), Appended::Stale { .. }]));
     let changes = store.changes(0, 10).await.unwrap();
     let kept: Vec<_> = changes.iter().map(|entry| entry.record().unwrap().kind()).collect();
     assert_eq!(kept[..3], kinds);
-    assert_eq!(kept[3], Kind::ApprovalUsed);
+    assert_eq!(kept[3], Kind::ApprovalGiven);
+}
+
+pub(crate) async fn an_approval_is_spent_by_what_it_was_given_for(place: &Place) {
+    let store = place.open().await;
+    let used = |as_of| {
+        let kind = Kind::ApprovalUsed.into();
+        let record = draft(Record {
+            kind,
+            method: "Tenants/UpdateTenant".to_owned(),
+            approval_id: vec![1; 16].into(),
+            request_sha256: vec![2; 32].into(),
+            ..Record::default()
+        });
+        Pending { record, as_of: Some(as_of), tenants: Vec::new() }
+    };
+    // By itself it is spent for nothing.
+    let alone = store.append(&[used(0)]).await;
+    assert!(matches!(alone, Err(StoreError::InvalidRecord(_))), "{alone:?}");
+    let mut row = acme(&*store).await;
+    row.revision = 2;
+    let change = Change::UpdateTenant(row.clone());
+    let without_a_change = store.apply_approved(&used(1), None, &changed()).await;
+    assert!(matches!(without_a_change, Err(StoreError::InvalidRecord(_))));
+
+    // What does not fit spends nothing, and what was decided before a change does nothing.
+    row.revision = 7;
+    let unfit = store.apply_approved(&used(1), Some(&Change::UpdateTenant(row)), &changed()).await;
+    assert!(matches!(unfit, Err(StoreError::Changed(_))), "{unfit:?}");
+    let stale = store.apply_approved(&used(0), Some(&change), &changed()).await.unwrap();
+    assert!(matches!(stale, Appended::Stale { changed: 1 }), "{stale:?}");
+    check_tree(&*store, 1).await;
+
+    let done = store.apply_approved(&used(1), Some(&change), &changed()).await.unwrap();
+    assert!(matches!(done, Appended::Recorded(entry) if entry.index == 2));
+    let again = store.apply_approved(&used(1), Some(&change), &changed()).await.unwrap();
+    assert!(matches!(again, Appended::Stale { changed: 3 }), "{again:?}");
+    let kinds: Vec<_> = store.records(1, 9, None).await.unwrap();
+    let kinds: Vec<_> = kinds.iter().map(|entry| entry.record().unwrap().kind()).collect();
+    assert_eq!(kinds, [Kind::ApprovalUsed, Kind::TenantUpdated]);
+    // Of an access policy the record is all that is kept.
+    let admitted = draft(Record {
+        kind: Kind::PolicyAdmitted.into(),
+        policy_sha256: vec![1; 32].into(),
+        ..Record::default()
+    });
+    let done = store.apply_approved(&used(3), None, &admitted).await.unwrap();
+    assert!(matches!(done, Appended::Recorded(entry) if entry.index == 4));
+    check_tree(&*store, 5).await;
 }
 
 pub(crate) async fn a_person_is_found_by_handle_and_by_commitment(place: &Place) {

@@ -73,6 +73,7 @@ contract![
     log::access_rules_are_kept_as_they_were_put_in,
     log::a_proposed_request_is_kept_until_its_time_is_up,
     log::approvals_are_all_that_is_kept_of_themselves,
+    log::an_approval_is_spent_by_what_it_was_given_for,
     log::a_person_is_found_by_handle_and_by_commitment,
     health::how_a_credential_fares_is_told_to_all,
     health::what_is_known_of_a_later_rest_or_revision_stays,
