@@ -26,6 +26,18 @@ pub(crate) struct Rekeying {
     /// How many rows of a tenant could not be sealed anew the last time: so many more are read, to come
     /// past them.
     stuck: HashMap<Uid, u32>,
+    /// What failed and is not tried again before this time, so that it holds nothing else up.
+    waits: HashMap<Part, Duration>,
+}
+
+/// What fails by itself.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Part {
+    Everything,
+    /// Something that was asked for, by its name.
+    Asked(String),
+    /// What a tenant has.
+    Of(Uid),
 }
 
 /// How fast it goes. It has all the time there is, and leases go first.
@@ -37,7 +49,7 @@ pub(crate) struct Pace {
     pub(crate) between: Duration,
     /// When there is nothing to do.
     pub(crate) idle: Duration,
-    /// After something has failed.
+    /// How long what has failed waits for its next try.
     pub(crate) after_failure: Duration,
     /// How old a version must be before those before it are deleted: by then no broker has rows in memory
     /// that are under them. Nothing is wrong if one does, but it would have to read again.
@@ -131,7 +143,7 @@ impl Progress {
 
 impl Rekeying {
     pub(crate) fn new(core: Arc<Core>, pace: Pace) -> Self {
-        Self { core, pace, stuck: HashMap::new() }
+        Self { core, pace, stuck: HashMap::new(), waits: HashMap::new() }
     }
 
     /// Looks around for as long as this broker leads, until `stop`.
@@ -148,11 +160,7 @@ impl Rekeying {
             } else {
                 Turn::default()
             };
-            let pause = match turn {
-                Turn { failed: true, .. } => self.pace.after_failure,
-                Turn { worked: true, .. } => self.pace.between,
-                Turn { .. } => self.pace.idle,
-            };
+            let pause = if turn.worked { self.pace.between } else { self.pace.idle };
             select! {
                 () = stop.cancelled() => break,
                 changed = leads.changed() => if changed.is_err() { break },
@@ -163,10 +171,14 @@ impl Rekeying {
 
     /// Does some of what there is to do, for each tenant and each thing that was asked for.
     pub(crate) async fn turn(&mut self) -> Turn {
+        let now = self.core.clock.elapsed();
+        self.waits.retain(|_, until| *until > now);
         let mut turn = Turn::default();
-        let outcome = self.look(&mut turn).await;
-        self.note(&mut turn, outcome);
-        if turn.worked && !turn.failed {
+        if !self.waits.contains_key(&Part::Everything) {
+            let outcome = self.look(&mut turn).await;
+            self.note(&mut turn, Part::Everything, (Turn::default(), outcome));
+        }
+        if turn.worked && self.waits.is_empty() {
             self.core.rekeyed.set_error(String::new());
         }
         turn
@@ -175,16 +187,25 @@ impl Rekeying {
     async fn look(&mut self, turn: &mut Turn) -> Result<(), Why> {
         let work = self.core.store.key_work().await?;
         for work in work.into_iter().filter(|work| !work.done) {
+            let part = Part::Asked(work.name.clone());
+            if self.waits.contains_key(&part) {
+                continue;
+            }
+            let mut own = Turn::default();
             let outcome = match Task::of(&work) {
-                Some(Task::RotateAll) => self.rotate_all(&work, turn).await,
-                Some(Task::Rewrap(root)) => self.rewrap(&work, root.as_ref(), turn).await,
+                Some(Task::RotateAll) => self.rotate_all(&work, &mut own).await,
+                Some(Task::Rewrap(root)) => self.rewrap(&work, root.as_ref(), &mut own).await,
                 None => Ok(()),
             };
-            self.note(turn, outcome);
+            self.note(turn, part, (own, outcome));
         }
         for newest in self.core.store.keys_in_rotation(KEYS).await? {
-            let outcome = self.reseal(&newest, turn).await;
-            self.note(turn, outcome);
+            let part = Part::Of(newest.key.tenant_uid);
+            if !self.waits.contains_key(&part) {
+                let mut own = Turn::default();
+                let outcome = self.reseal(&newest, &mut own).await;
+                self.note(turn, part, (own, outcome));
+            }
         }
         Ok(())
     }
@@ -337,9 +358,15 @@ impl Rekeying {
         }
     }
 
-    fn note(&self, turn: &mut Turn, outcome: Result<(), Why>) {
+    /// Adds what came of a part. One that comes nowhere waits.
+    fn note(&mut self, turn: &mut Turn, part: Part, (own, outcome): (Turn, Result<(), Why>)) {
+        turn.worked |= own.worked;
         if let Err(why) = outcome {
             turn.failed = true;
+            if !own.worked {
+                let until = self.core.clock.elapsed() + self.pace.after_failure;
+                self.waits.insert(part, until);
+            }
             let refused = crate::refused::Refused::from(why);
             tracing::warn!(error = %refused, "stored keys and rows wait to be brought up to date");
             metrics::counter!("strongroom_rekeying_failures_total").increment(1);

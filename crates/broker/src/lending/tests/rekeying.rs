@@ -232,6 +232,40 @@ async fn a_row_that_was_changed_past_the_broker_does_not_become_genuine() {
 }
 
 #[tokio::test]
+async fn a_tenant_whose_rows_cannot_be_sealed_anew_holds_up_no_other() {
+    let fixture = Fixture::new().await;
+    let tenant: TenantId = "acme".parse().unwrap();
+    let row = fixture.store.credential(&tenant, &name().credential).await.unwrap().unwrap();
+    let (before, mut after) = (row.row_mac.to_vec(), row.row_mac.to_vec());
+    after[35] ^= 1;
+    let tampered = Resealed { place: Place::Credential(row.uid), before, after };
+    rotated(&fixture.core).await;
+    assert_eq!(fixture.store.reseal(&[tampered]).await.unwrap(), 1);
+    let after_failure = Duration::from_secs(30);
+    let mut rekeying = Rekeying::new(Arc::clone(&fixture.core), Pace { after_failure, ..AT_ONCE });
+    while rekeying.turn().await.worked {}
+    let told = fixture.core.rekeyed.last_error();
+    assert!(told.contains("was changed past the broker"), "{told}");
+
+    fixture.furnish("globex").await;
+    let request = v1::RotateKekRequest { tenant: "tenants/globex".into(), ..Default::default() };
+    fixture.core.rotate_kek(&caller("Kms/RotateKek"), &request).await.unwrap();
+    let mut turns = 0;
+    loop {
+        let Turn { worked, failed } = rekeying.turn().await;
+        assert!(!failed, "it is not tried again with each step of another");
+        if !worked {
+            break;
+        }
+        turns += 1;
+    }
+    assert!(turns > 1 && versions(&fixture, "globex").await.len() == 1, "{turns}");
+    assert_eq!(fixture.core.rekeyed.last_error(), told, "and it is not forgotten");
+    fixture.clock.advance(after_failure);
+    assert!(rekeying.turn().await.failed);
+}
+
+#[tokio::test]
 async fn every_tenants_key_is_rotated_and_a_tenant_that_was_added_is_left_alone() {
     let fixture = Fixture::new().await;
     let request = v1::RotateKekRequest { request_id: "r-1".into(), ..Default::default() };
