@@ -188,7 +188,7 @@ pub struct CustomEndpoints {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RowChecks {
-    /// How long after a check the next one begins; zero for never.
+    /// How long after a check the next one begins: a second to 15 minutes.
     #[serde(with = "humantime_serde")]
     pub every: Duration,
     /// How many rows, and records of the log, one check looks at: the next one goes on from there.
@@ -198,6 +198,18 @@ pub struct RowChecks {
 impl Default for RowChecks {
     fn default() -> Self {
         Self { every: Duration::from_mins(5), rows: 100_000 }
+    }
+}
+
+impl RowChecks {
+    fn check(self) -> Result<(), String> {
+        if !(Duration::from_secs(1)..=Duration::from_mins(15)).contains(&self.every) {
+            return Err("row_checks.every is between \"1s\" and \"15m\"".to_owned());
+        }
+        if self.rows == 0 {
+            return Err("row_checks.rows is 1 at the least".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -333,6 +345,7 @@ impl Config {
         config
             .usage
             .check()
+            .and_then(|()| config.row_checks.check())
             .and_then(|()| config.log.check_sinks())
             .and_then(|()| config.log.check_webhooks(&config.egress))
             .map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })?;

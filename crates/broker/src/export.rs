@@ -332,7 +332,7 @@ fn set_lag(name: &str, size: u64, next: u64) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-fn seconds(time: Timestamp) -> f64 {
+pub(crate) fn seconds(time: Timestamp) -> f64 {
     (time.as_millis() / 1000) as f64
 }
 

@@ -17,6 +17,7 @@ pub(crate) async fn stand(
     stop: CancellationToken,
 ) {
     let mut ends = Duration::ZERO;
+    metrics::gauge!("strongroom_leads").set(0.0);
     loop {
         // Counted from before the question, so that this broker's term ends before another's begins.
         let asked = clock.elapsed();

@@ -21,6 +21,7 @@ use self::{expected::Expected, tree::Walk};
 use crate::{
     config::RowChecks,
     core::Core,
+    export::seconds,
     refused::{Refused, Why},
 };
 
@@ -74,9 +75,8 @@ pub(crate) async fn check_regularly(
     mut leads: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    if settings.every.is_zero() {
-        return;
-    }
+    // Counted from the start, where there has been none.
+    tell_success(&core);
     let bounds = Bounds { rows: settings.rows, rest: REST };
     let mut check = RowCheck::new(&core);
     loop {
@@ -98,6 +98,11 @@ pub(crate) async fn check_regularly(
             () = time::sleep(settings.every) => {}
         }
     }
+}
+
+fn tell_success(core: &Core) {
+    let now = seconds(core.clock.now());
+    metrics::gauge!("strongroom_row_check_last_success_seconds").set(now);
 }
 
 const REST: Duration = Duration::from_millis(5);
@@ -146,6 +151,7 @@ impl RowCheck {
         metrics::histogram!("strongroom_row_check_seconds").record(took.as_secs_f64());
         outcome?;
         metrics::counter!("strongroom_row_checks_total").increment(1);
+        tell_success(&self.core);
         Ok(())
     }
 

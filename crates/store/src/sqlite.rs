@@ -99,7 +99,8 @@ impl Backend for Sqlite {
         INSERT INTO leader (one, holder, until) \
         VALUES (1, $1, $2 + CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
         ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, until = excluded.until \
-        WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2";
+        WHERE leader.holder = excluded.holder OR leader.until < excluded.until - $2 \
+        OR leader.until > excluded.until";
 
     const PUT_HEALTH: &'static str =
         put_health!("CAST(round(unixepoch('subsec') * 1000) AS INTEGER)");

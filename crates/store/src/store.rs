@@ -147,7 +147,8 @@ pub trait Store: BudgetStore + CheckStore + KeyStore + fmt::Debug + Send + Sync 
     fn wakeups(&self) -> Option<watch::Receiver<u64>>;
 
     /// Takes the lead, or keeps it, for so long from now on by the database's clock; says whether the
-    /// holder leads. Another's lead stands until its time is up. Who leads may find out late that it
+    /// holder leads. Another's lead stands until its time is up, but for one that ends later than any that
+    /// is taken for as long now: no broker has taken it. Who leads may find out late that it
     /// does not, so nothing but economy may rest on this.
     async fn lead(&self, holder: Uid, term: Duration) -> Result<bool, StoreError>;
 

@@ -193,3 +193,21 @@ fn an_unknown_key_is_named_with_its_line() {
     let error = Config::load(&layout.broker_config).unwrap_err().to_string();
     assert!(error.contains("lisen") && error.contains("line 1"), "{error}");
 }
+
+#[test]
+fn rows_are_checked_within_the_quarter_of_an_hour_and_this_cannot_be_turned_off() {
+    let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.toml");
+    let load = |settings: &str| {
+        fs::write(&path, format!("{text}\n[row_checks]\n{settings}\n")).unwrap();
+        Config::load(&path).map_err(|error| error.to_string())
+    };
+    load("every = \"15m\"\nrows = 1").unwrap();
+    for (settings, expected) in
+        [("every = \"0s\"", "every"), ("every = \"16m\"", "every"), ("rows = 0", "rows")]
+    {
+        let refused = load(settings).unwrap_err();
+        assert!(refused.contains(&format!("row_checks.{expected} is")), "{refused}");
+    }
+}

@@ -25,6 +25,9 @@ pub(crate) async fn one_holder_leads_until_its_time_is_up_or_it_resigns(place: &
     place.tamper("UPDATE leader SET until = until - 3600001").await;
     assert!(store.lead(one, LONG).await.unwrap());
     assert!(!store.lead(other, LONG).await.unwrap());
+    // Somebody has written that nobody may lead for a long time.
+    place.tamper("UPDATE leader SET until = until + 3600000").await;
+    assert!(store.lead(other, LONG).await.unwrap());
 }
 
 pub(crate) async fn the_clock_of_the_database_is_told(place: &Place) {
