@@ -5,7 +5,7 @@ use std::{
 
 use audit::{Kind, Record, proto_time};
 use domain::{
-    CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, TenantId, Timestamp, Uid,
+    CredentialName, Dialect, LONGEST_TTL, LeaseId, Permit, Scope, TenantId, Timestamp, Uid,
     VirtualKeyDigest, VirtualKeyId, granted_ttl,
 };
 use envelope::Kek;
@@ -184,20 +184,10 @@ impl Core {
             return Err(Why::LeaseEnded.into());
         }
         let permit = self.access.permit(caller, &decision.tenant.row.id)?;
-        let may_fall_back = loan.is_none() && decision.route.has_fallback;
-        let instead = may_fall_back.then_some(&decision.tenant);
-        let opened = match decision.route.held()?.version(&self.custody, decision.version).await {
-            Ok(version) => {
-                self.opened((&permit, instead), &decision.route.owner, row, version).await
-            }
-            Err(why) => match self.gone(why, as_of).await {
-                Ok(stale) => return Ok(stale),
-                Err(why) => self.unopened(instead, (row, decision.version), why).await.map(Err),
-            },
-        };
-        let (lendable, kek) = match opened.map_err(|why| decision.refused(why))? {
+        let opened = self.open_chosen(&decision, (&permit, loan.is_none()), as_of).await?;
+        let (lendable, kek) = match opened {
             Ok(opened) => opened,
-            Err(failed) => return Ok(Attempt::PassedOver(failed)),
+            Err(other) => return Ok(other),
         };
 
         // Given back unless the lease that it is for is recorded and sealed.
@@ -237,6 +227,28 @@ impl Core {
         // The record is durable: from here on the secret may leave.
         let lease = granted.seal(session, &decision, lendable.secret())?;
         Ok(Attempt::Lent(Box::new(hold.on(lease))))
+    }
+
+    /// Opens the credential that was chosen and makes of it what is lent, or says what follows when that
+    /// cannot be. In the place of one that is renewed no other is lent.
+    async fn open_chosen(
+        &self,
+        decision: &Decision,
+        (permit, is_new): (&Permit, bool),
+        as_of: u64,
+    ) -> Result<Result<(Lendable, Arc<Kek>), Attempt>, Refused> {
+        let (route, version) = (&decision.route, decision.version);
+        let held = route.held()?;
+        let instead = (is_new && route.has_fallback).then_some(&decision.tenant);
+        let opened = match held.version(&self.custody, version).await {
+            Ok(stored) => self.opened((permit, instead), &route.owner, &held.row, stored).await,
+            Err(why) => match self.gone(why, as_of).await {
+                Ok(stale) => return Ok(Err(stale)),
+                Err(why) => self.unopened(instead, (&held.row, version), why).await.map(Err),
+            },
+        };
+        let opened = opened.map_err(|why| decision.refused(why))?;
+        Ok(opened.map_err(Attempt::PassedOver))
     }
 
     /// Records a lease, unless what decided it has changed: the state, or the access policy.

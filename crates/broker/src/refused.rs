@@ -303,9 +303,10 @@ impl Why {
 
     /// The same, said of this credential.
     pub(crate) fn of_credential(self, credential: &CredentialName) -> Self {
-        match self {
-            Self::Corrupt(what) => Self::CredentialCorrupt { credential: credential.clone(), what },
-            why => why,
+        if let Self::Corrupt(what) = self {
+            Self::CredentialCorrupt { credential: credential.clone(), what }
+        } else {
+            self
         }
     }
 
@@ -323,9 +324,10 @@ impl Why {
 
 impl From<Why> for Refused {
     fn from(why: Why) -> Self {
-        let about = match &why {
-            Why::CredentialCorrupt { credential, .. } => credential.into(),
-            _ => About::default(),
+        let about = if let Why::CredentialCorrupt { credential, .. } = &why {
+            credential.into()
+        } else {
+            About::default()
         };
         Self { why, about }
     }

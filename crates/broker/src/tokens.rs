@@ -186,17 +186,17 @@ impl Core {
         why: Why,
     ) -> Result<Failed, Why> {
         let (credential, begun) = (row.name(), self.clock.now());
-        let failure = match &why {
-            Why::NotExchanged { error, .. } => failure(error),
-            why if why.is_unusable() => {
-                // No call is refused, so that nothing else says it before the rows are checked.
-                let reason = why.reason().as_str_name();
-                tracing::error!(%credential, version, reason, ?why, "passed over: it does not open");
-                metrics::counter!("strongroom_credentials_unusable_total", "reason" => reason)
-                    .increment(1);
-                Failure::Unusable
-            }
-            _ => return Err(why),
+        let failure = if let Why::NotExchanged { error, .. } = &why {
+            failure(error)
+        } else if why.is_unusable() {
+            // No call is refused, so that nothing else says it before the rows are checked.
+            let reason = why.reason().as_str_name();
+            tracing::error!(%credential, version, reason, ?why, "passed over: it does not open");
+            metrics::counter!("strongroom_credentials_unusable_total", "reason" => reason)
+                .increment(1);
+            Failure::Unusable
+        } else {
+            return Err(why);
         };
         let failed = Failed { credential, version, failure, begun };
         self.note_failures(tenant, std::slice::from_ref(&failed)).await?;

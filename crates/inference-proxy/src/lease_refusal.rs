@@ -55,16 +55,16 @@ impl Said {
             Reason::DialectNotServed => Refusal::bad_request("dialect_not_served", self.told()),
             Reason::InvalidField => Refusal::bad_request("invalid_request", self.told()),
             // The tenant's administrators can mend these, and waiting does not.
-            Reason::NoSuchTenant => self.tenants_matter("no_tenant", self.told()),
+            Reason::NoSuchTenant => tenants_matter("no_tenant", self.told()),
             Reason::NoCredential | Reason::NoSuchCredential => {
-                self.tenants_matter("no_credential", self.told())
+                tenants_matter("no_credential", self.told())
             }
-            Reason::CredentialIsDisabled => self.tenants_matter("credential_disabled", self.told()),
+            Reason::CredentialIsDisabled => tenants_matter("credential_disabled", self.told()),
             Reason::CredentialNotExchanged => {
-                self.tenants_matter("credential_not_exchanged", self.told())
+                tenants_matter("credential_not_exchanged", self.told())
             }
-            Reason::KmsRefused => self.tenants_matter("kms_refused", KMS_REFUSES.to_owned()),
-            Reason::Erased => self.tenants_matter("credential_erased", self.erased()),
+            Reason::KmsRefused => tenants_matter("kms_refused", KMS_REFUSES.to_owned()),
+            Reason::Erased => tenants_matter("credential_erased", self.erased()),
             Reason::StoredDataCorrupt => operators_matter("stored_data_corrupt", self.corrupt()),
             Reason::NotPermitted | Reason::Unidentified | Reason::IdentityIsBlocked => {
                 operators_matter("gateway_not_permitted", NOT_PERMITTED.to_owned())
@@ -158,10 +158,6 @@ impl Said {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, self.told()).retry_after(SHORT_WAIT)
     }
 
-    fn tenants_matter(&self, code: &'static str, message: String) -> Refusal {
-        Refusal::new(StatusCode::FAILED_DEPENDENCY, code, message).and_final()
-    }
-
     fn erased(&self) -> String {
         format!(
             "{} was erased and can never be used again; nothing was sent to a provider. Whoever \
@@ -185,6 +181,11 @@ impl Said {
             name => format!("the credential {name}"),
         }
     }
+}
+
+/// Only the tenant's administrators can mend it.
+fn tenants_matter(code: &'static str, message: String) -> Refusal {
+    Refusal::new(StatusCode::FAILED_DEPENDENCY, code, message).and_final()
 }
 
 /// Only somebody who runs this deployment can mend it.
