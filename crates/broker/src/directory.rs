@@ -334,8 +334,12 @@ impl Directory {
             let rows = self.store.credentials(id, page).await?;
             let full = rows.len() == PAGE as usize;
             for row in rows {
-                self.custody.verify(holder, &row).await?;
-                self.check_age(&Named::Credential(row.uid.as_bytes().to_vec()), row.revision)?;
+                // Not even which credential comes first can be believed of a tenant with such a row.
+                let genuine = self.custody.verify(holder, &row).await;
+                let named = Named::Credential(row.uid.as_bytes().to_vec());
+                genuine
+                    .and_then(|()| self.check_age(&named, row.revision))
+                    .map_err(|why| why.of_credential(&row.name()))?;
                 credentials.push(Held::from(row));
             }
             if !full {

@@ -5,7 +5,7 @@ use std::{
 
 use audit::{Kind, Record, proto_time};
 use domain::{
-    CredentialName, Dialect, LONGEST_TTL, LeaseId, Scope, TenantId, Timestamp, Uid,
+    CredentialName, Dialect, LONGEST_TTL, LeaseId, Permit, Scope, TenantId, Timestamp, Uid,
     VirtualKeyDigest, VirtualKeyId, granted_ttl,
 };
 use envelope::Kek;
@@ -143,10 +143,13 @@ impl Core {
         for _ in 0..ATTEMPTS {
             let as_of = self.directory.as_of();
             let attempt = match self.attempt(caller, session, &ask, &turn, as_of).await {
-                Err(why) if why.is_outdated() => self.gone(why, as_of).await,
+                Err(refused) if refused.why.is_outdated() => self
+                    .gone(refused.why, as_of)
+                    .await
+                    .map_err(|why| Refused::about(why, &refused.about)),
                 attempt => attempt,
             };
-            match attempt.map_err(|why| Refused::about(why, &about))? {
+            match attempt.map_err(|refused| refused.within(&about))? {
                 Attempt::Lent(mut lease) => {
                     // A checkpoint may have turned up since, that the log does not continue.
                     self.checkpoints.check().map_err(|why| Refused::about(why, &about))?;
@@ -167,7 +170,7 @@ impl Core {
         ask: &Ask,
         turn: &Turn<'_>,
         as_of: u64,
-    ) -> Result<Attempt, Why> {
+    ) -> Result<Attempt, Refused> {
         let &Turn { id, loan, renewals, .. } = turn;
         self.check_bars(caller, session)?;
         let hash = loan.map_or_else(|| id.hash(&self.pepper), |loan| loan.hash);
@@ -178,19 +181,13 @@ impl Core {
         }
         let row = &decision.route.held()?.row;
         if loan.is_some_and(|loan| !self.goes_on(loan, row)) {
-            return Err(Why::LeaseEnded);
+            return Err(Why::LeaseEnded.into());
         }
         let permit = self.access.permit(caller, &decision.tenant.row.id)?;
-        let version = match decision.route.held()?.version(&self.custody, decision.version).await {
-            Ok(version) => version,
-            Err(why) => return self.gone(why, as_of).await,
-        };
-        let may_fall_back = loan.is_none() && decision.route.has_fallback;
-        let instead = may_fall_back.then_some(&decision.tenant);
-        let owner = &decision.route.owner;
-        let (lendable, kek) = match self.opened((&permit, instead), owner, row, version).await? {
+        let opened = self.open_chosen(&decision, (&permit, loan.is_none()), as_of).await?;
+        let (lendable, kek) = match opened {
             Ok(opened) => opened,
-            Err(failed) => return Ok(Attempt::PassedOver(failed)),
+            Err(other) => return Ok(other),
         };
 
         // Given back unless the lease that it is for is recorded and sealed.
@@ -230,6 +227,28 @@ impl Core {
         // The record is durable: from here on the secret may leave.
         let lease = granted.seal(session, &decision, lendable.secret())?;
         Ok(Attempt::Lent(Box::new(hold.on(lease))))
+    }
+
+    /// Opens the credential that was chosen and makes of it what is lent, or says what follows when that
+    /// cannot be. In the place of one that is renewed no other is lent.
+    async fn open_chosen(
+        &self,
+        decision: &Decision,
+        (permit, is_new): (&Permit, bool),
+        as_of: u64,
+    ) -> Result<Result<(Lendable, Arc<Kek>), Attempt>, Refused> {
+        let (route, version) = (&decision.route, decision.version);
+        let held = route.held()?;
+        let instead = (is_new && route.has_fallback).then_some(&decision.tenant);
+        let opened = match held.version(&self.custody, version).await {
+            Ok(stored) => self.opened((permit, instead), &route.owner, &held.row, stored).await,
+            Err(why) => match self.gone(why, as_of).await {
+                Ok(stale) => return Ok(Err(stale)),
+                Err(why) => self.unopened(instead, (&held.row, version), why).await.map(Err),
+            },
+        };
+        let opened = opened.map_err(|why| decision.refused(why))?;
+        Ok(opened.map_err(Attempt::PassedOver))
     }
 
     /// Records a lease, unless what decided it has changed: the state, or the access policy.
@@ -350,6 +369,18 @@ impl Core {
 }
 
 impl Decision {
+    /// Refuses because of the credential that was chosen.
+    fn refused(&self, why: Why) -> Refused {
+        let row = self.route.held().ok().map(|held| &held.row);
+        let about = About {
+            tenant: Some(self.tenant.row.id.clone()),
+            credential: row.map(CredentialRow::name),
+            virtual_key: None,
+            provider: row.map(|row| row.provider.clone()),
+        };
+        Refused::about(why, &about)
+    }
+
     /// What must not have changed for it to hold.
     fn basis(&self, as_of: u64) -> Basis {
         let tenants = vec![self.tenant.row.id.clone(), self.route.owner.row.id.clone()];
@@ -383,7 +414,7 @@ enum Attempt {
     Lent(Box<v1::Lease>),
     /// State changed between the decision and the record: decide again as of then.
     Stale(u64),
-    /// No token could be had, and the policy lists another credential.
+    /// The credential cannot be opened, or no token be had of it, and the policy lists another.
     PassedOver(Failed),
 }
 

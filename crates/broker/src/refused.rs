@@ -108,6 +108,11 @@ pub(crate) enum Why {
     NoCheckpoint,
     /// What is stored is not what was written. The text says what, for the operator only.
     Corrupt(String),
+    /// The same of a credential's row.
+    CredentialCorrupt {
+        credential: CredentialName,
+        what: String,
+    },
     Kms(KmsError),
     Store(StoreError),
     LogUnavailable,
@@ -143,7 +148,17 @@ pub(crate) struct About {
 impl Refused {
     /// Refuses with what is known of the call.
     pub(crate) fn about(why: impl Into<Why>, about: &About) -> Self {
-        Self { why: why.into(), about: about.clone() }
+        Self::from(why.into()).within(about)
+    }
+
+    /// The same, with what else is known of the call.
+    pub(crate) fn within(mut self, about: &About) -> Self {
+        let About { tenant, credential, virtual_key, provider } = about.clone();
+        self.about.tenant = self.about.tenant.or(tenant);
+        self.about.credential = self.about.credential.or(credential);
+        self.about.virtual_key = self.about.virtual_key.or(virtual_key);
+        self.about.provider = self.about.provider.or(provider);
+        self
     }
 
     /// The record of the refusal; who and how is added by the caller.
@@ -249,7 +264,9 @@ impl Why {
             Self::NotInTree => Reason::NotInTree,
             Self::Pruned(_) => Reason::Pruned,
             Self::NoCheckpoint => Reason::NoCheckpoint,
-            Self::Corrupt(_) | Self::Kms(KmsError::Corrupt) => Reason::StoredDataCorrupt,
+            Self::Corrupt(_) | Self::CredentialCorrupt { .. } | Self::Kms(KmsError::Corrupt) => {
+                Reason::StoredDataCorrupt
+            }
             Self::Kms(KmsError::Unavailable(_)) => Reason::KmsUnavailable,
             Self::Kms(KmsError::Refused(_)) => Reason::KmsRefused,
             Self::Store(error) => match error {
@@ -272,20 +289,47 @@ impl Why {
         matches!(self, Self::NotExchanged { error: ExchangeError::Stopped, .. })
     }
 
+    /// Whether what is stored of a credential, or of what it is under, cannot be used any more.
+    pub(crate) fn is_unusable(&self) -> bool {
+        matches!(
+            self,
+            Self::Erased
+                | Self::Corrupt(_)
+                | Self::CredentialCorrupt { .. }
+                | Self::Kms(KmsError::Corrupt)
+                | Self::Store(StoreError::Corrupt(_))
+        )
+    }
+
+    /// The same, said of this credential.
+    pub(crate) fn of_credential(self, credential: &CredentialName) -> Self {
+        if let Self::Corrupt(what) = self {
+            Self::CredentialCorrupt { credential: credential.clone(), what }
+        } else {
+            self
+        }
+    }
+
     /// Whether the fault is the deployment's, so that an operator should see it in the log file.
     pub(crate) fn is_ours(&self) -> bool {
         // A budget that refuses does what it is for.
         !matches!(self, Self::LimitReached(_))
-            && matches!(
-                self.code(),
-                Code::Unavailable | Code::Internal | Code::DataLoss | Code::ResourceExhausted
-            )
+            && (matches!(self, Self::Kms(_) | Self::Erased)
+                || matches!(
+                    self.code(),
+                    Code::Unavailable | Code::Internal | Code::DataLoss | Code::ResourceExhausted
+                ))
     }
 }
 
 impl From<Why> for Refused {
     fn from(why: Why) -> Self {
-        Self { why, about: About::default() }
+        let about = if let Why::CredentialCorrupt { credential, .. } = &why {
+            credential.into()
+        } else {
+            About::default()
+        };
+        Self { why, about }
     }
 }
 
@@ -317,7 +361,9 @@ impl fmt::Display for Refused {
     #[expect(clippy::wildcard_enum_match_arm, reason = "of most, the reason's name says it all")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.why {
-            Why::Corrupt(what) | Why::Internal(what) => f.write_str(what),
+            Why::Corrupt(what) | Why::CredentialCorrupt { what, .. } | Why::Internal(what) => {
+                f.write_str(what)
+            }
             // Whoever runs the KMS needs to know what it said.
             Why::Kms(error) => {
                 write!(f, "the KMS: {error}")?;

@@ -58,6 +58,7 @@ impl Why {
             | Self::TooManyKeyValues
             | Self::Erased
             | Self::NotErasable
+            | Self::Kms(KmsError::Refused(_))
             | Self::TenantSuspended => Code::FailedPrecondition,
             Self::NameTaken(_) | Self::Store(StoreError::Exists(_)) => Code::AlreadyExists,
             Self::EtagMismatch | Self::Store(StoreError::Changed(_)) => Code::Aborted,
@@ -74,9 +75,10 @@ impl Why {
             Self::NotInTree | Self::Pruned(_) => Code::OutOfRange,
             Self::DeadlinePassed => Code::DeadlineExceeded,
             Self::Corrupt(_)
+            | Self::CredentialCorrupt { .. }
             | Self::Kms(KmsError::Corrupt)
             | Self::Store(StoreError::Corrupt(_)) => Code::DataLoss,
-            Self::Kms(KmsError::Unavailable(_) | KmsError::Refused(_))
+            Self::Kms(KmsError::Unavailable(_))
             | Self::Store(StoreError::Unavailable(_))
             | Self::LogUnavailable
             | Self::LogBehindCheckpoint
@@ -254,6 +256,7 @@ impl Why {
             }
             Self::NoCheckpoint => "no checkpoint has been signed yet; try again in a second",
             Self::Corrupt(_)
+            | Self::CredentialCorrupt { .. }
             | Self::Kms(KmsError::Corrupt)
             | Self::Store(StoreError::Corrupt(_)) => {
                 "what is stored is not what was written; the operator has been told"
@@ -337,8 +340,13 @@ impl Why {
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let why = &refused.why;
+        let mut metadata = why.metadata();
+        // Which one it is that somebody has to look at.
+        if let (true, Some(credential)) = (why.is_unusable(), &refused.about.credential) {
+            metadata.insert("credential".to_owned(), credential.to_string());
+        }
         let mut details =
-            ErrorDetails::with_error_info(reason_name(why.reason()), DOMAIN, why.metadata());
+            ErrorDetails::with_error_info(reason_name(why.reason()), DOMAIN, metadata);
         if let Some(wait) = why.retry_after() {
             details.set_retry_info(Some(wait));
         }

@@ -113,7 +113,7 @@ impl Core {
     }
 
     /// Opens a stored version of a credential, and makes of it what is lent. With a tenant whose policy
-    /// lists another credential, one of which no token can be had is passed over.
+    /// lists another credential, one that does not open or of which no token can be had is passed over.
     pub(crate) async fn opened(
         &self,
         (permit, instead): (&Permit, Option<&Arc<Tenant>>),
@@ -121,11 +121,15 @@ impl Core {
         row: &CredentialRow,
         version: &StoredVersion,
     ) -> Result<Result<(Lendable, Arc<Kek>), Failed>, Why> {
-        let (secret, kek) = self.custody.open(permit, &owner.keys, row, version).await?;
+        let of = (row, version.row.version);
+        let (secret, kek) = match self.custody.open(permit, &owner.keys, row, version).await {
+            Ok(opened) => opened,
+            Err(why) => return self.unopened(instead, of, why).await.map(Err),
+        };
         match (self.lendable(row, version.row.version, secret).await, instead) {
             (Ok(lendable), _) => Ok(Ok((lendable, kek))),
             (Err(why), Some(tenant)) if !why.is_outdated() => {
-                self.pass_over(tenant, (row, version.row.version), why).await.map(Err)
+                self.pass_over(tenant, of, why).await.map(Err)
             }
             (Err(why), Some(_) | None) => Err(why),
         }
@@ -159,17 +163,42 @@ impl Core {
         Ok(minting.map(|minting| (minting, settings)))
     }
 
-    /// Takes note that no token could be had of a credential for which the policy lists another; what
-    /// has another reason is refused as it is.
+    /// What becomes of a call whose credential does not open: with a tenant whose policy lists another
+    /// one, that is lent instead.
+    pub(crate) async fn unopened(
+        &self,
+        instead: Option<&Arc<Tenant>>,
+        of: (&CredentialRow, u64),
+        why: Why,
+    ) -> Result<Failed, Why> {
+        match instead {
+            Some(tenant) => self.pass_over(tenant, of, why).await,
+            None => Err(why),
+        }
+    }
+
+    /// Takes note that a credential for which the policy lists another does not open, or that no token
+    /// could be had of it; what has another reason is refused as it is.
     async fn pass_over(
         &self,
         tenant: &Arc<Tenant>,
         (row, version): (&CredentialRow, u64),
         why: Why,
     ) -> Result<Failed, Why> {
-        let Why::NotExchanged { error, .. } = &why else { return Err(why) };
         let (credential, begun) = (row.name(), self.clock.now());
-        let failed = Failed { credential, version, failure: failure(error), begun };
+        let failure = if let Why::NotExchanged { error, .. } = &why {
+            failure(error)
+        } else if why.is_unusable() {
+            // No call is refused, so that nothing else says it before the rows are checked.
+            let reason = why.reason().as_str_name();
+            tracing::error!(%credential, version, reason, ?why, "passed over: it does not open");
+            metrics::counter!("strongroom_credentials_unusable_total", "reason" => reason)
+                .increment(1);
+            Failure::Unusable
+        } else {
+            return Err(why);
+        };
+        let failed = Failed { credential, version, failure, begun };
         self.note_failures(tenant, std::slice::from_ref(&failed)).await?;
         Ok(failed)
     }

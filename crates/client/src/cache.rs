@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use crate::{
-    Broker, HeldLease, LeaseError, LeaseKey, OnStreamLoss, WatchState,
+    Broker, HeldLease, LeaseError, LeaseKey, OnStreamLoss, Outage, WatchState,
     acquire::{Flight, Refusal},
     meters::Meters,
     renewal::{self, Due},
@@ -128,6 +128,13 @@ impl LeaseCache {
     /// Whether revocations arrive.
     pub fn watch_state(&self) -> WatchState {
         self.inner.vitals.state()
+    }
+
+    /// Why no call can be served, if that is so. Without I/O: what the revocation stream and the leases at
+    /// hand say.
+    pub fn outage(&self) -> Option<Outage> {
+        let has_lease = || self.inner.leases.iter().any(|(_, lease)| lease.is_live());
+        self.inner.vitals.outage(&*self.inner.clock, has_lease)
     }
 
     /// Gives every lease back, as far as that is possible within a second, and lends no more.

@@ -37,8 +37,8 @@ pub(crate) fn failure(failure: Failure) -> v1::failed_attempt::Failure {
         Failure::TimedOut => v1::failed_attempt::Failure::TimedOut,
         Failure::Unreachable => v1::failed_attempt::Failure::Unreachable,
         Failure::SecretInAnswer => v1::failed_attempt::Failure::SecretInAnswer,
-        // No other credential would help; a broker that is told so lends nothing.
-        Failure::CallersFault => v1::failed_attempt::Failure::Unspecified,
+        // No other credential would help, or the broker knows it already; one that is told so lends nothing.
+        Failure::CallersFault | Failure::Unusable => v1::failed_attempt::Failure::Unspecified,
     }
 }
 

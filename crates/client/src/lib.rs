@@ -47,4 +47,4 @@ pub use purse::{Held, LimitState};
 pub use purses::Purses;
 pub use till::{PurseKey, Till};
 pub use transport::{Outgoing, Transport};
-pub use watch::{OnStreamLoss, WatchState};
+pub use watch::{OnStreamLoss, Outage, WatchState};

@@ -46,7 +46,7 @@ impl LeaseCache {
             | Failure::TimedOut
             | Failure::Unreachable
             | Failure::SecretInAnswer => {}
-            Failure::CallersFault => return,
+            Failure::CallersFault | Failure::Unusable => return,
         }
         self.inner.reports.add(key, failed);
     }

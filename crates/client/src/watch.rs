@@ -9,6 +9,7 @@ use std::{
 use domain::Clock;
 use serde::Deserialize;
 use strongroom_proto::v1::{WatchRevocationsRequest, WatchRevocationsResponse};
+use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
@@ -42,6 +43,22 @@ pub enum WatchState {
     Lost,
 }
 
+/// Why no call can be served at the moment.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum Outage {
+    /// This process has just begun.
+    #[error("no broker has been heard yet")]
+    NotHeardYet,
+    /// The broker has said that this identity is blocked or no longer valid.
+    #[error(
+        "the broker does not accept this gateway's identity: see its certificate, and blocked identities"
+    )]
+    Refused,
+    /// No broker has been heard for a minute, and no lease that it gave is in force any more.
+    #[error("no broker has been heard for a minute, and no lease is left: see the log")]
+    Away,
+}
+
 /// The state of the stream, as each lease looks at it.
 #[derive(Debug)]
 pub(crate) struct Vitals {
@@ -49,11 +66,18 @@ pub(crate) struct Vitals {
     live: AtomicBool,
     /// Milliseconds on the clock's `elapsed`; `NEVER` before the first time.
     heard_at: AtomicU64,
+    /// Whether the broker has said, since it was last heard, that it does not accept this identity.
+    refused: AtomicBool,
 }
 
 impl Vitals {
     pub(crate) fn new(on_loss: OnStreamLoss) -> Self {
-        Self { on_loss, live: AtomicBool::new(false), heard_at: AtomicU64::new(NEVER) }
+        Self {
+            on_loss,
+            live: AtomicBool::new(false),
+            heard_at: AtomicU64::new(NEVER),
+            refused: AtomicBool::new(false),
+        }
     }
 
     /// Whether the state of the stream lets leases be used.
@@ -77,10 +101,34 @@ impl Vitals {
         }
     }
 
+    /// Why no call can be served; `has_lease` says whether one is in force. A broker that starts again
+    /// is no outage: leases go on meanwhile, and others come when it is back.
+    pub(crate) fn outage(
+        &self,
+        clock: &dyn Clock,
+        has_lease: impl FnOnce() -> bool,
+    ) -> Option<Outage> {
+        if self.refused.load(Ordering::Acquire) {
+            return Some(Outage::Refused);
+        }
+        match self.heard_at.load(Ordering::Acquire) {
+            NEVER => Some(Outage::NotHeardYet),
+            at => {
+                let unheard = clock.elapsed().saturating_sub(Duration::from_millis(at));
+                (unheard >= LONG_UNHEARD && !has_lease()).then_some(Outage::Away)
+            }
+        }
+    }
+
+    fn refused(&self) {
+        self.refused.store(true, Ordering::Release);
+    }
+
     fn heard(&self, clock: &dyn Clock) {
         let at = u64::try_from(clock.elapsed().as_millis()).unwrap_or(NEVER - 1);
         self.heard_at.store(at, Ordering::Release);
         self.live.store(true, Ordering::Release);
+        self.refused.store(false, Ordering::Release);
     }
 
     fn lost(&self) -> bool {
@@ -126,7 +174,7 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
     let opened = timeout(inner.broker.timeout(), leases.watch_revocations(request)).await;
     let mut stream = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) if ends_everything(&status) => return Ended::CannotResume,
+        Ok(Err(status)) if ends_everything(&status) => return inner.cannot_resume(&status),
         Ok(Err(status)) => {
             // At 1, 2, 4, 8 … failures in a row: often enough to be seen, and no flood.
             if failures.saturating_add(1).is_power_of_two() {
@@ -140,7 +188,7 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
     loop {
         let message = match timeout(LONGEST_SILENCE, stream.message()).await {
             Ok(Ok(Some(message))) => message,
-            Ok(Err(status)) if ends_everything(&status) => return Ended::CannotResume,
+            Ok(Err(status)) if ends_everything(&status) => return inner.cannot_resume(&status),
             Ok(Ok(None)) => return Ended::Closed,
             Ok(Err(_)) | Err(_) => return Ended::Lost,
         };
@@ -154,8 +202,11 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
 /// Whether the broker's refusal means that nothing that is held may be used any longer: the log is
 /// not the one that was followed, or this identity has been put out.
 fn ends_everything(status: &Status) -> bool {
-    status.code() == Code::OutOfRange
-        || matches!(&*Problem::from_status(status).reason, "IDENTITY_IS_BLOCKED" | "UNIDENTIFIED")
+    status.code() == Code::OutOfRange || puts_out(status)
+}
+
+fn puts_out(status: &Status) -> bool {
+    matches!(&*Problem::from_status(status).reason, "IDENTITY_IS_BLOCKED" | "UNIDENTIFIED")
 }
 
 impl Inner {
@@ -183,6 +234,13 @@ impl Inner {
         self.vitals.heard(&*self.clock);
         self.meters.watching.set(1.0);
         true
+    }
+
+    fn cannot_resume(&self, status: &Status) -> Ended {
+        if puts_out(status) {
+            self.vitals.refused();
+        }
+        Ended::CannotResume
     }
 
     fn start_over(&self) {
@@ -213,6 +271,8 @@ fn backoff(failures: u32, random: u32) -> Duration {
 }
 
 const NEVER: u64 = u64::MAX;
+/// As long as a lease of the usual length.
+const LONG_UNHEARD: Duration = Duration::from_mins(1);
 const STRICT_GRACE: Duration = Duration::from_secs(5);
 /// Three heartbeats of two seconds.
 const LONGEST_SILENCE: Duration = Duration::from_secs(6);
@@ -244,6 +304,50 @@ mod tests {
         assert_eq!(vitals.state(), WatchState::Lost);
         vitals.heard(&clock);
         assert!(vitals.permit(&clock));
+    }
+
+    #[test]
+    fn an_outage_begins_when_no_broker_is_heard_and_no_lease_is_left() {
+        let clock = ManualClock::at(Timestamp::from_millis(50_000));
+        let vitals = Vitals::new(OnStreamLoss::Available);
+        assert_eq!(vitals.outage(&clock, || true), Some(Outage::NotHeardYet));
+        vitals.heard(&clock);
+        assert_eq!(vitals.outage(&clock, || false), None);
+        vitals.lost();
+        // A broker that starts again takes no gateway out of service, whether it holds leases or not.
+        clock.advance(Duration::from_secs(59));
+        assert_eq!(vitals.outage(&clock, || false), None);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(vitals.outage(&clock, || true), None, "it serves on");
+        assert_eq!(vitals.outage(&clock, || false), Some(Outage::Away));
+        vitals.heard(&clock);
+        assert_eq!(vitals.outage(&clock, || false), None);
+        // Who is put out is so at once, until the broker is heard again.
+        vitals.refused();
+        assert_eq!(vitals.outage(&clock, || true), Some(Outage::Refused));
+        vitals.heard(&clock);
+        assert_eq!(vitals.outage(&clock, || false), None);
+    }
+
+    #[test]
+    fn a_refused_identity_is_told_from_a_log_that_cannot_go_on() {
+        use tonic_types::{ErrorDetails, StatusExt as _};
+        let of = |code, reason: &str| {
+            let details = ErrorDetails::with_error_info(
+                reason,
+                "strongroom.dev",
+                std::collections::HashMap::<String, String>::new(),
+            );
+            Status::with_error_details(code, "words", details)
+        };
+        for reason in ["IDENTITY_IS_BLOCKED", "UNIDENTIFIED"] {
+            let status = of(Code::PermissionDenied, reason);
+            assert!(puts_out(&status) && ends_everything(&status), "{reason}");
+        }
+        let status = of(Code::OutOfRange, "PRUNED");
+        assert!(ends_everything(&status) && !puts_out(&status));
+        let status = of(Code::PermissionDenied, "NOT_PERMITTED");
+        assert!(!ends_everything(&status) && !puts_out(&status));
     }
 
     #[test]

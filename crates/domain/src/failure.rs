@@ -25,6 +25,9 @@ pub enum Failure {
     /// The answer held the credential that the call went out with. It says something of the provider's
     /// address, and nothing of whether the credential works.
     SecretInAnswer,
+    /// What is stored of the credential does not open: it was erased, or is not what was written. The
+    /// broker alone comes to that; nothing was sent to anyone.
+    Unusable,
 }
 
 impl Failure {
@@ -48,7 +51,11 @@ impl Failure {
     pub const fn is_the_keys(self) -> bool {
         matches!(
             self,
-            Self::CredentialRefused | Self::NoQuota | Self::NotAllowed | Self::RateLimited { .. }
+            Self::CredentialRefused
+                | Self::NoQuota
+                | Self::NotAllowed
+                | Self::RateLimited { .. }
+                | Self::Unusable
         )
     }
 
@@ -69,6 +76,7 @@ impl Failure {
             Self::Unreachable => "unreachable",
             Self::CallersFault => "callers_fault",
             Self::SecretInAnswer => "secret_in_answer",
+            Self::Unusable => "unusable",
         }
     }
 
@@ -84,6 +92,7 @@ impl Failure {
             Self::Unreachable,
             Self::CallersFault,
             Self::SecretInAnswer,
+            Self::Unusable,
         ];
         all.into_iter().find(|one| one.as_str() == word)
     }
@@ -124,6 +133,7 @@ mod tests {
             }
         }
         assert_eq!(Failure::of_word("else"), None);
+        assert_eq!(Failure::of_word("unusable"), Some(Failure::Unusable));
         assert_eq!(Failure::of_word("secret_in_answer"), Some(Failure::SecretInAnswer));
     }
 }

@@ -122,6 +122,7 @@ impl Health {
                 return;
             }
             Failure::CredentialRefused
+            | Failure::Unusable
             | Failure::NoQuota
             | Failure::RateLimited { .. }
             | Failure::ProviderTrouble
@@ -149,7 +150,9 @@ impl Health {
             Failure::RateLimited { retry_after: None } => {
                 doubled(Duration::from_secs(2), Duration::from_mins(1))
             }
-            Failure::CredentialRefused => doubled(Duration::from_mins(1), Duration::from_mins(15)),
+            Failure::CredentialRefused | Failure::Unusable => {
+                doubled(Duration::from_mins(1), Duration::from_mins(15))
+            }
             Failure::NoQuota => doubled(Duration::from_mins(5), LONGEST_REST),
             // One of these may be the request's own length or bad luck; a row of them is not.
             Failure::ProviderTrouble | Failure::TimedOut | Failure::Unreachable => {

@@ -8,8 +8,7 @@ use domain::{
 };
 use http::{HeaderMap, HeaderName, Uri};
 use strongroom_client::{
-    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, PurseKey, Till,
-    UnsealError, WatchState,
+    Broker, FailedAttempt, HeldLease, LeaseCache, LeaseError, LeaseKey, PurseKey, Till, UnsealError,
 };
 use strongroom_proto::v1::{
     self, Allowance, AllowanceRequest, ExplainRouteRequest, ExplainRouteResponse, GetPricesRequest,
@@ -89,12 +88,7 @@ impl Leases for Brokered {
     }
 
     fn trouble(&self) -> Option<String> {
-        match self.cache.watch_state() {
-            WatchState::Live => None,
-            state @ (WatchState::Connecting | WatchState::Lost) => {
-                Some(format!("the broker's revocation stream is {state:?}"))
-            }
-        }
+        self.cache.outage().map(|outage| outage.to_string())
     }
 
     async fn shutdown(&self) {

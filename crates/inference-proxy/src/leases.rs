@@ -42,7 +42,7 @@ pub trait Leases: Till {
     /// The document of a tenant's prices.
     async fn prices(&self, tenant: &str) -> Result<Bytes, LeaseError>;
 
-    /// Why no leases can be had, if that is so.
+    /// Why no call can be served, if that is so. Asked often: it waits for nobody.
     fn trouble(&self) -> Option<String>;
 
     /// Gives every lease back.

@@ -15,6 +15,7 @@ use rustls_pki_types::{
 };
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::ListenerTls;
 
@@ -58,6 +59,8 @@ pub(crate) struct ServerTls {
 struct State {
     certificate: Vec<u8>,
     config: Arc<ServerConfig>,
+    /// Of the certificate of the chain that ends first: when it does, and after how long, in seconds.
+    ends: Option<(i64, i64)>,
 }
 
 impl ServerTls {
@@ -78,6 +81,7 @@ impl ServerTls {
         loop {
             ticks.tick().await;
             self.renew();
+            self.state.load().tell();
         }
     }
 
@@ -108,6 +112,7 @@ impl State {
         };
         let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(not_pem(&files.certificate))?;
+        let ends = chain.iter().filter_map(ends).min();
         let mode = fs::metadata(&files.key).map(|meta| meta.permissions().mode());
         if mode.is_ok_and(|mode| mode & 0o077 != 0) {
             return Err(ListenerTlsError::KeyExposed(files.key.clone()));
@@ -121,8 +126,22 @@ impl State {
             .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { certificate, config: Arc::new(config) })
+        Ok(Self { certificate, config: Arc::new(config), ends })
     }
+
+    #[expect(clippy::cast_precision_loss, reason = "seconds of our time are exact in it")]
+    fn tell(&self) {
+        let Some((at, lifetime)) = self.ends else { return };
+        metrics::gauge!("strongroom_proxy_certificate_expires_seconds").set(at as f64);
+        metrics::gauge!("strongroom_proxy_certificate_lifetime_seconds").set(lifetime as f64);
+    }
+}
+
+fn ends(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let at = validity.not_after.timestamp();
+    Some((at, at.saturating_sub(validity.not_before.timestamp())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ListenerTlsError> {

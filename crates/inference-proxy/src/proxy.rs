@@ -131,7 +131,7 @@ impl Proxy {
     }
 }
 
-/// Closes connections whose leases have ended, and says whether leases can be had.
+/// Closes connections whose leases have ended, and says whether calls can be served.
 async fn look_after(gateway: Arc<Gateway>, readiness: watch::Sender<Readiness>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -139,11 +139,13 @@ async fn look_after(gateway: Arc<Gateway>, readiness: watch::Sender<Readiness>) 
         ticks.tick().await;
         gateway.upstreams.close_ended();
         let now = gateway.leases.trouble().map_or(Readiness::Ready, Readiness::NotReady);
-        // Once there were leases they serve on without the broker: taking every proxy out of service
-        // then would make an outage of one.
         readiness.send_if_modified(|known| {
-            let changed = *known != now && *known != Readiness::Ready;
+            let changed = *known != now;
             if changed {
+                match &now {
+                    Readiness::Ready => tracing::info!("ready: calls can be served"),
+                    Readiness::NotReady(why) => tracing::warn!(why, "not ready"),
+                }
                 *known = now;
             }
             changed

@@ -67,7 +67,8 @@ impl Tried {
             | Failure::TimedOut
             | Failure::Unreachable
             | Failure::CallersFault
-            | Failure::SecretInAnswer => None,
+            | Failure::SecretInAnswer
+            | Failure::Unusable => None,
         });
         let refusal = Refusal::new(status, EXHAUSTED, message);
         match told.or_else(|| waits.min()) {

@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     HandshakeError, LoadError, TlsConnection, TlsSource, TrustDomains,
-    material::Material,
+    material::{Ends, Material},
     provider::{ALPN, ClockTime, VERSIONS, crypto},
     reload::{self, Reload},
     server::HANDSHAKE_TIMEOUT,
@@ -31,6 +31,7 @@ pub struct ClientTls {
 struct State {
     fingerprint: [u8; 32],
     config: Arc<ClientConfig>,
+    ends: Ends,
 }
 
 impl ClientTls {
@@ -45,8 +46,8 @@ impl ClientTls {
         let source = source.into().open()?;
         let contents = source.read(&trust_domains)?;
         let fingerprint = contents.fingerprint();
-        let config = build(contents, &trust_domains, &expected_server, &clock)?;
-        let state = ArcSwap::from_pointee(State { fingerprint, config });
+        let (config, ends) = build(contents, &trust_domains, &expected_server, &clock)?;
+        let state = ArcSwap::from_pointee(State { fingerprint, config, ends });
         Ok(Arc::new(Self { source, trust_domains, expected_server, clock, state }))
     }
 
@@ -59,8 +60,8 @@ impl ClientTls {
             return Ok(false);
         }
         let (domains, expected) = (&self.trust_domains, &self.expected_server);
-        let config = build(contents, domains, expected, &self.clock)?;
-        self.state.store(Arc::new(State { fingerprint, config }));
+        let (config, ends) = build(contents, domains, expected, &self.clock)?;
+        self.state.store(Arc::new(State { fingerprint, config, ends }));
         Ok(true)
     }
 
@@ -90,6 +91,10 @@ impl Reload for ClientTls {
     fn reload(&self) -> Result<bool, LoadError> {
         Self::reload(self)
     }
+
+    fn ends(&self) -> Ends {
+        self.state.load().ends
+    }
 }
 
 fn build(
@@ -97,9 +102,9 @@ fn build(
     trust_domains: &TrustDomains,
     expected_server: &SpiffePattern,
     clock: &Arc<dyn Clock>,
-) -> Result<Arc<ClientConfig>, LoadError> {
+) -> Result<(Arc<ClientConfig>, Ends), LoadError> {
     let material = Material::parse(contents, trust_domains, clock.as_ref())?;
-    let crypto = crypto();
+    let (crypto, ends) = (crypto(), material.ends);
     let verifier = PeerVerifier {
         authorities: material.authorities,
         trust_domains: trust_domains.clone(),
@@ -120,5 +125,5 @@ fn build(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), ends))
 }

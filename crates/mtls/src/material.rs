@@ -3,14 +3,17 @@ use std::{
     path::Path,
 };
 
-use domain::Clock;
+use domain::{Clock, Timestamp};
 use rustls::DistinguishedName;
 use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor, pem::PemObject,
 };
 use sha2::{Digest, Sha256};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
-use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
+use x509_parser::{
+    prelude::{ASN1Time, FromDer, X509Certificate},
+    revocation_list::CertificateRevocationList,
+};
 
 use crate::{
     Identity, LoadError, TrustDomains, bundle::Bundles, files::malformed, source::Contents,
@@ -22,6 +25,34 @@ pub(crate) struct Material {
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) authorities: Authorities,
     pub(crate) revoked: Revoked,
+    pub(crate) ends: Ends,
+}
+
+/// When what was loaded is over, so that somebody is told before it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Ends {
+    /// The one of the own certificates that ends first.
+    pub(crate) certificate: Option<Span>,
+    /// The revocation list whose next update is due first: without that, all peers are refused.
+    pub(crate) revocation_list: Option<Span>,
+}
+
+/// From when until when something holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Span {
+    pub(crate) begins: Timestamp,
+    pub(crate) ends: Timestamp,
+}
+
+impl Span {
+    fn of(begins: ASN1Time, ends: ASN1Time) -> Self {
+        let time = |at: ASN1Time| Timestamp::from_millis(at.timestamp().saturating_mul(1000));
+        Self { begins: time(begins), ends: time(ends) }
+    }
+
+    fn first(spans: impl Iterator<Item = Self>) -> Option<Self> {
+        spans.min_by_key(|span| span.ends)
+    }
 }
 
 /// Who may issue a peer's certificate, and what they took back.
@@ -48,15 +79,19 @@ impl Material {
         if let Some(without) = trust_domains.names().find(|name| !bundles.contains_key(*name)) {
             return Err(LoadError::NoAuthorities(without.to_owned()));
         }
-        let (crls, revoked) = match &crl {
-            Some(crl) => revocations(&crl.path, &crl.pem).map(|(c, r)| (Some(c), r))?,
-            None => (None, Revoked::default()),
+        let (crls, revoked, revocation_list) = match &crl {
+            Some(crl) => {
+                let (crls, revoked, next_update) = revocations(&crl.path, &crl.pem)?;
+                (Some(crls), revoked, next_update)
+            }
+            None => (None, Revoked::default(), None),
         };
+        let ends = Ends { certificate: lasts(&chain), revocation_list };
         let anchors = anchors(&bundles)?;
         let subjects = anchors.values().flatten().map(|anchor| anchor.subject.as_ref());
         let subjects: BTreeSet<&[u8]> = subjects.collect();
         let subjects = subjects.into_iter().map(DistinguishedName::in_sequence).collect();
-        Ok(Self { chain, key, authorities: Authorities { anchors, subjects, crls }, revoked })
+        Ok(Self { chain, key, authorities: Authorities { anchors, subjects, crls }, revoked, ends })
     }
 }
 
@@ -88,6 +123,15 @@ fn check_own(
     Ok(())
 }
 
+/// How long the own certificates hold together.
+fn lasts(chain: &[CertificateDer<'_>]) -> Option<Span> {
+    Span::first(chain.iter().filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let validity = certificate.validity();
+        Some(Span::of(validity.not_before, validity.not_after))
+    }))
+}
+
 fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static>>>, LoadError> {
     let mut anchors = BTreeMap::new();
     for (domain, authorities) in bundles {
@@ -105,19 +149,23 @@ fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static
 fn revocations(
     path: &Path,
     pem: &[u8],
-) -> Result<(Vec<CertRevocationList<'static>>, Revoked), LoadError> {
+) -> Result<(Vec<CertRevocationList<'static>>, Revoked, Option<Span>), LoadError> {
     let unreadable = || malformed(path, "revocation list");
-    let mut lists = Vec::new();
+    let (mut lists, mut spans) = (Vec::new(), Vec::new());
     let mut revoked = HashSet::new();
     for der in CertificateRevocationListDer::pem_slice_iter(pem) {
         let der = der.map_err(|_| unreadable())?;
         let list = OwnedCertRevocationList::from_der(&der).map_err(|_| unreadable())?;
         lists.push(CertRevocationList::Owned(list));
         let (_, list) = CertificateRevocationList::from_der(&der).map_err(|_| unreadable())?;
+        spans.extend(list.next_update().map(|next| Span::of(list.last_update(), next)));
         let issuer = Sha256::digest(list.issuer().as_raw()).into();
         revoked.extend(
             list.iter_revoked_certificates().map(|entry| (issuer, hex::encode(entry.raw_serial()))),
         );
     }
-    if lists.is_empty() { Err(unreadable()) } else { Ok((lists, Revoked(revoked))) }
+    if lists.is_empty() {
+        return Err(unreadable());
+    }
+    Ok((lists, Revoked(revoked), Span::first(spans.into_iter())))
 }

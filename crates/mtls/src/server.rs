@@ -10,7 +10,7 @@ use webpki::KeyUsage;
 use crate::{
     HandshakeError, Identity, LoadError, Refusal, SvidError, TlsConnection, TlsSource,
     TrustDomains,
-    material::{Material, Revoked},
+    material::{Ends, Material, Revoked},
     open::{Open, Peer},
     provider::{ALPN, ClockTime, HTTP_ALPN, VERSIONS, crypto},
     reload::{self, Reload},
@@ -35,6 +35,7 @@ struct State {
     config: Arc<ServerConfig>,
     verifier: Arc<PeerVerifier>,
     revoked: Revoked,
+    ends: Ends,
 }
 
 impl ServerTls {
@@ -158,6 +159,10 @@ impl Reload for ServerTls {
     fn reload(&self) -> Result<bool, LoadError> {
         Self::reload(self)
     }
+
+    fn ends(&self) -> Ends {
+        self.state.load().ends
+    }
 }
 
 impl State {
@@ -190,7 +195,8 @@ impl State {
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
-        Ok(Self { fingerprint, config: Arc::new(config), verifier, revoked: material.revoked })
+        let (revoked, ends) = (material.revoked, material.ends);
+        Ok(Self { fingerprint, config: Arc::new(config), verifier, revoked, ends })
     }
 }
 

@@ -13,6 +13,7 @@ mod roots;
 mod rotation;
 mod rows;
 mod tried;
+mod unusable;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

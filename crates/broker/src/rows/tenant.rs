@@ -2,7 +2,6 @@ use std::{cmp::Ordering, collections::BTreeSet};
 
 use audit::Reason;
 use domain::TenantId;
-use envelope::KmsError;
 use sha2::{Digest as _, Sha256};
 use store::{KeyPurpose, KeyRow, Share, StoreError};
 
@@ -42,12 +41,7 @@ impl Look<'_> {
         self.rows += 1;
         match looked {
             Ok(()) => Ok(()),
-            Err(
-                why @ (Why::Corrupt(_)
-                | Why::Erased
-                | Why::Kms(KmsError::Corrupt)
-                | Why::Store(StoreError::Corrupt(_))),
-            ) => {
+            Err(why) if why.is_unusable() => {
                 let what = Refused::from(why).to_string();
                 self.found(Reason::RowChanged, table, name, &what);
                 Ok(())

@@ -26,7 +26,7 @@ impl Fare {
     /// Takes note of a failed call. What says nothing of the key is no matter.
     pub fn failed(&mut self, failure: Failure) {
         let count = match failure {
-            Failure::CredentialRefused => &mut self.refused,
+            Failure::CredentialRefused | Failure::Unusable => &mut self.refused,
             Failure::NoQuota => &mut self.no_quota,
             Failure::NotAllowed => &mut self.not_allowed,
             Failure::RateLimited { .. }

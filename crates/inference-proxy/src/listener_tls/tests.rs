@@ -117,3 +117,20 @@ async fn a_certificate_that_comes_before_its_key_is_used_once_the_key_is_there()
     tls.renew();
     assert!(answers_as(&tls, &new).await);
 }
+
+#[test]
+fn the_certificate_of_the_chain_that_ends_first_is_told() {
+    let date = |year| rcgen::date_time_ymd(year, 1, 1);
+    let issued = |from, to| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date(from), date(to));
+        Identity { certificate: params.self_signed(&key).unwrap(), key }
+    };
+    let (leaf, above) = (issued(2020, 2050), issued(2030, 2040));
+    let files = Files::new(&leaf);
+    files.write_certificate(&(leaf.certificate.pem() + &above.certificate.pem()));
+    let tls = ServerTls::load(files.paths.clone()).unwrap();
+    let at = date(2040).unix_timestamp();
+    assert_eq!(tls.state.load().ends, Some((at, at - date(2030).unix_timestamp())));
+}

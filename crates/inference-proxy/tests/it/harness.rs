@@ -80,6 +80,8 @@ pub(crate) struct Script {
     pub(crate) alone: Mutex<Vec<(String, Failure)>>,
     /// The versions that were reported last.
     pub(crate) versions: Mutex<Vec<u64>>,
+    /// Why no call can be served.
+    pub(crate) trouble: Mutex<Option<String>>,
     /// The budgets of the one key.
     pub(crate) till: Ledger,
 }
@@ -134,6 +136,7 @@ impl World {
             reported: Mutex::default(),
             alone: Mutex::default(),
             versions: Mutex::default(),
+            trouble: Mutex::default(),
             till: Ledger::default(),
         });
         let config = config(extra);
@@ -329,7 +332,7 @@ impl Leases for Script {
     }
 
     fn trouble(&self) -> Option<String> {
-        None
+        self.trouble.lock().unwrap().clone()
     }
 
     async fn shutdown(&self) {}

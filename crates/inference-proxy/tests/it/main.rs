@@ -21,6 +21,7 @@ mod metering;
 mod passing;
 mod places;
 mod quirks;
+mod readiness;
 mod refusing;
 mod steering;
 mod streaming;

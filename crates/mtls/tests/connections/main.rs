@@ -3,6 +3,7 @@
 
 mod agent;
 mod bundles;
+mod ends;
 mod handshake;
 mod incoming;
 mod open;

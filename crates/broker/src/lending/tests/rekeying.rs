@@ -382,7 +382,7 @@ async fn a_tenant_moves_to_its_own_root_with_its_next_version() {
     fixture.kms.fail(KmsFailure::Refused);
     lend_by(&moved, &fixture, Target::Credential(name())).await.unwrap();
     let others = lend_by(&moved, &fixture, Target::Credential(name_of("globex"))).await;
-    assert_eq!(others.unwrap_err().why.code(), Code::Unavailable);
+    assert_eq!(others.unwrap_err().why.code(), Code::FailedPrecondition);
     theirs.fail(KmsFailure::Refused);
     fixture.clock.advance(Duration::from_mins(6));
     lend_by(&moved, &fixture, Target::Credential(name())).await.unwrap_err();

@@ -67,7 +67,7 @@ async fn a_tenant_that_closes_its_root_key_stops_its_leases_within_the_ttl_and_n
     two.lend("acme").await.unwrap();
     two.fixture.clock.advance(Duration::from_secs(2));
     for _ in 0..10 {
-        check(two.lend("acme").await, Code::Unavailable, Reason::KmsRefused);
+        check(two.lend("acme").await, Code::FailedPrecondition, Reason::KmsRefused);
         two.lend("globex").await.unwrap();
     }
     let told = two.lend("acme").await.unwrap_err().to_string();
@@ -113,7 +113,7 @@ async fn a_root_that_is_not_configured_for_a_tenant_opens_none_of_its_keys() {
     let keys = sealing::ClientKeys::generate().unwrap();
     let (session, _) = other.sessions.establish(caller, &keys.public_key()).unwrap();
     let refused = other.lend(caller, &session, ask_of("acme"), None).await;
-    check(refused, Code::Unavailable, Reason::KmsRefused);
+    check(refused, Code::FailedPrecondition, Reason::KmsRefused);
     // A tenant that has a root now, and a key from before.
     other.lend(caller, &session, ask_of("globex"), None).await.unwrap();
 }
