@@ -1,6 +1,6 @@
 use std::{error::Error as _, fmt, time::Duration};
 
-use audit::{Kind, Reason, Record};
+use audit::{Kind, Reason, Record, Step};
 use domain::{
     BudgetName, CredentialName, Failure, ProviderId, RequestId, TenantId, Timestamp, Uid, Unit,
     VirtualKeyId,
@@ -89,7 +89,8 @@ pub(crate) enum Why {
     ApprovalNeeded(Uid),
     /// Who approved it may not any more; it is kept anew under this id.
     ApprovalLapsed(Uid),
-    ApprovalIsOver,
+    /// How far it had come; none if its day is over.
+    ApprovalIsOver(Option<Step>),
     SamePerson,
     NotAPerson,
     /// Of which operation.
@@ -234,7 +235,7 @@ impl Why {
             Self::NoSuchApproval => Reason::NoSuchApproval,
             Self::ApprovalNeeded(_) => Reason::ApprovalNeeded,
             Self::ApprovalLapsed(_) => Reason::ApprovalLapsed,
-            Self::ApprovalIsOver => Reason::ApprovalIsOver,
+            Self::ApprovalIsOver(_) => Reason::ApprovalIsOver,
             Self::SamePerson => Reason::SamePerson,
             Self::NotAPerson => Reason::NotAPerson,
             Self::RotationRunning(_) => Reason::RotationIsRunning,

@@ -53,7 +53,6 @@ impl std::error::Error for Problem {}
 
 fn hint_for(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "NOT_PERMITTED" => "ask an operator for an access rule that names this identity",
         "UNIDENTIFIED" => "present a certificate with a SPIFFE ID of the broker's trust domain",
         "VIRTUAL_KEY_REFUSED" => "create a new key with `strongroom keys create`",
         "PROVIDER_NOT_IN_SCOPE" => "use a key whose providers include this one",
@@ -96,8 +95,11 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",
         "PRUNED" => "look in the export that covers it: `strongroom audit list --from DIR`",
         "NO_CHECKPOINT" => "wait a moment; the log's first checkpoint is not signed yet",
-        "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" | "OVERLOADED" => {
-            "nothing was done; try again"
+        "KMS_UNAVAILABLE" | "OVERLOADED" => "nothing was done; try again",
+        // Whether a commit has happened, nobody can know whose answer to it was lost.
+        "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" => {
+            "nothing was lent; a change may have been made or not: look (`strongroom audit list` has it if \
+             it was), and make it again if it was not"
         }
         "KMS_REFUSED" | "STORED_DATA_CORRUPT" | "INTERNAL" => "see the broker's log",
         "DEADLINE_PASSED" => "try again, with a longer `timeout` in the configuration",
@@ -123,6 +125,16 @@ mod tests {
         assert_eq!(problem.to_string(), "it exists (NAME_TAKEN)");
         assert_eq!(problem.hint(), Some("choose another name"));
         assert!(!problem.is_unreachable());
+    }
+
+    /// Whether a commit was made is not known when its answer did not come.
+    #[test]
+    fn nobody_is_told_that_nothing_was_done_who_cannot_know_it() {
+        let hint = |reason| hint_for(reason).unwrap();
+        for reason in ["LOG_UNAVAILABLE", "STORE_UNAVAILABLE"] {
+            assert!(hint(reason).contains("may have been made or not"), "{reason}");
+        }
+        assert!(hint("OVERLOADED").starts_with("nothing was done"));
     }
 
     #[test]
