@@ -169,14 +169,6 @@ pub enum AccessError {
     UnknownToUs(String),
 }
 
-/// Checks a policy file.
-///
-/// # Errors
-/// When it cannot be used; the text says why, and in which line.
-pub fn check_policy(path: &Path) -> Result<(), AccessError> {
-    InForce::read(path).map(drop)
-}
-
 /// A method as a request path names it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Method {

@@ -315,12 +315,18 @@ impl From<StoreError> for Refused {
 }
 
 impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl fmt::Display for Why {
     #[expect(clippy::wildcard_enum_match_arm, reason = "of most, the reason's name says it all")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.why {
-            Why::Corrupt(what) | Why::Internal(what) => f.write_str(what),
+        match self {
+            Self::Corrupt(what) | Self::Internal(what) => f.write_str(what),
             // Whoever runs the KMS needs to know what it said.
-            Why::Kms(error) => {
+            Self::Kms(error) => {
                 write!(f, "the KMS: {error}")?;
                 let mut cause = error.source();
                 while let Some(error) = cause {
@@ -329,8 +335,8 @@ impl fmt::Display for Refused {
                 }
                 Ok(())
             }
-            Why::Store(error) => write!(f, "the store: {error}"),
-            _ => f.write_str(self.why.reason().as_str_name()),
+            Self::Store(error) => write!(f, "the store: {error}"),
+            _ => f.write_str(self.reason().as_str_name()),
         }
     }
 }

@@ -217,7 +217,7 @@ pub(crate) async fn look_after(core: Arc<Core>, stop: CancellationToken) {
             _ = ticks.tick() => core.tokens.exchange.sweep(),
             () = core.tokens.more.notified() => {
                 if let Err(why) = core.clear_leftovers().await {
-                    tracing::warn!(?why, "keys that are over stay at their provider to their end");
+                    tracing::warn!(%why, "keys that are over stay at their provider to their end");
                 }
             }
         }

@@ -1,7 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use domain::Clock;
 use rustls::DistinguishedName;
@@ -13,7 +10,10 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
 use crate::{
-    Identity, LoadError, TrustDomains, bundle::Bundles, files::malformed, source::Contents,
+    Identity, LoadError, TrustDomains,
+    bundle::Bundles,
+    files::malformed,
+    source::{Contents, Crl},
 };
 
 /// The contents of a source, parsed and checked.
@@ -49,7 +49,7 @@ impl Material {
             return Err(LoadError::NoAuthorities(without.to_owned()));
         }
         let (crls, revoked) = match &crl {
-            Some(crl) => revocations(&crl.path, &crl.pem).map(|(c, r)| (Some(c), r))?,
+            Some(crl) => revocations(crl, clock).map(|(c, r)| (Some(c), r))?,
             None => (None, Revoked::default()),
         };
         let anchors = anchors(&bundles)?;
@@ -103,8 +103,8 @@ fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static
 }
 
 fn revocations(
-    path: &Path,
-    pem: &[u8],
+    Crl { path, pem }: &Crl,
+    clock: &dyn Clock,
 ) -> Result<(Vec<CertRevocationList<'static>>, Revoked), LoadError> {
     let unreadable = || malformed(path, "revocation list");
     let mut lists = Vec::new();
@@ -114,6 +114,15 @@ fn revocations(
         let list = OwnedCertRevocationList::from_der(&der).map_err(|_| unreadable())?;
         lists.push(CertRevocationList::Owned(list));
         let (_, list) = CertificateRevocationList::from_der(&der).map_err(|_| unreadable())?;
+        if list.next_update().is_some_and(|next| next.timestamp() <= clock.now().as_millis() / 1000)
+        {
+            tracing::warn!(
+                path = %path.display(),
+                issuer = %list.issuer(),
+                "the revocation list is past its next update: who has a certificate of this issuer is \
+                 refused until a newer list is there"
+            );
+        }
         let issuer = Sha256::digest(list.issuer().as_raw()).into();
         revoked.extend(
             list.iter_revoked_certificates().map(|entry| (issuer, hex::encode(entry.raw_serial()))),
