@@ -137,7 +137,7 @@ pub(crate) struct Missing {
     pub(crate) roles: Vec<String>,
     /// Who grants roles, if the policy says.
     pub(crate) ask: Option<String>,
-    /// Whether it would do to name a tenant: the caller has the permission for some.
+    /// Whether to name a tenant would do: for some, it is not missing.
     pub(crate) for_some: bool,
 }
 
@@ -331,8 +331,7 @@ impl fmt::Display for Missing {
         if *for_some {
             return write!(
                 f,
-                "your roles allow `{permission}` for some tenants and not for all: name one of them \
-                 (`--tenant`)"
+                "you may call `{permission}` for some tenants only: name one, `--tenant`"
             );
         }
         let ask = ask.as_deref().unwrap_or("whoever keeps the broker's access policy");
@@ -440,14 +439,12 @@ mod tests {
         let told = |tenant: &str, method: &'static str| {
             let ada = "spiffe://a.b/ada".parse().unwrap();
             let caller = Caller::new(ada, Called::ById, [1; 32], method, None);
-            let refused = Access::of(&[rule(tenant)]).permit_all(&caller).err();
-            refused.map(|why| why.public())
+            Access::of(&[rule(tenant)]).permit_all(&caller).err().map(|why| why.public())
         };
         assert_eq!(told("*", "Audit/ListRecords"), None);
-        assert!(told("acme", "Audit/ListRecords").unwrap().contains("name one of them"));
-        // These concern the whole deployment: no tenant can be named.
+        assert!(told("acme", "Audit/ListRecords").unwrap().contains("name one, `--tenant`"));
+        // It concerns the whole deployment: no tenant can be named.
         assert!(told("acme", "Audit/CheckRows").unwrap().contains("no role that you hold"));
-        assert!(told("acme", "Kms/GetStatus").unwrap().contains("no role that you hold"));
     }
 
     #[tokio::test]

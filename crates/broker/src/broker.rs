@@ -108,40 +108,30 @@ impl Broker {
         config_sha256: [u8; 32],
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let Prepared {
-            access,
-            aws,
-            catalogue,
-            endpoints,
-            exit,
-            keep,
-            roots,
-            signing_key,
-            webhooks,
-            witnesses,
-        } = Box::pin(Prepared::of(&config, &clock)).await?;
+        let prepared = Box::pin(Prepared::of(&config, &clock)).await?;
+        let (key, exit) = (prepared.signing_key, prepared.exit);
         let tls = prepared::tls(&config, &clock)?;
         let (store, shares) = bootstrap::stores(&config).await?;
-        let verifier_key = signing_key.verifier().to_string();
+        let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;
         // Before anything is added to it, the log must be the one that was signed.
         let last = config.log.last_checkpoint.clone();
-        let signer = Signer::open(Arc::clone(&store), signing_key, last, &config.path).await?;
+        let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let parts = Parts {
-            access,
-            aws,
-            catalogue,
+            access: prepared.access,
+            aws: prepared.aws,
+            catalogue: prepared.catalogue,
             checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
             courier: Arc::new(Client::new(Arc::clone(&exit))),
-            keep,
+            keep: prepared.keep,
             keyring: config.limits.keyring(),
             people: config.log.people.clone(),
-            roots: Arc::new(roots),
-            endpoints,
+            roots: Arc::new(prepared.roots),
+            endpoints: prepared.endpoints,
             sessions: config.limits.sessions,
             shares,
             share_backups: config.shares.backup_window,
@@ -151,7 +141,7 @@ impl Broker {
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
-        let exporters = exporters(&config.log, webhooks, &core)?;
+        let exporters = exporters(&config.log, prepared.webhooks, &core)?;
         put_start_on_record(&core, config_sha256).await?;
         Ok(Self {
             core: Arc::new(core),
@@ -164,7 +154,7 @@ impl Broker {
             exporters,
             tiles,
             leads: watch::Sender::new(false),
-            witnesses,
+            witnesses: prepared.witnesses,
             exit,
             policy: config.policy,
             key_tests: config.key_tests,

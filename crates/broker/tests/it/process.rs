@@ -2,13 +2,17 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use setup::Layout;
 use strongroom_proto::v1;
 
-use crate::harness::{connect, layout, verified};
+use crate::{
+    connections::revoke_for,
+    harness::{connect, layout, verified},
+};
 
 /// The real binary, until it is dropped.
 pub(crate) struct Process {
@@ -237,6 +241,16 @@ fn a_check_warns_of_what_a_start_warns_of() {
     fs::write(&layout.broker_config, text.replacen("[store]\n", &section, 1)).unwrap();
     let (usable, said) = checked(&layout);
     assert!(usable && said.contains("it should stand in for"), "{said}");
+
+    let text =
+        text.replace("ca = \"pki/ca.pem\"\n", "ca = \"pki/ca.pem\"\ncrl = \"pki/crl.pem\"\n");
+    fs::write(&layout.broker_config, text).unwrap();
+    for (minutes, warns) in [(120, false), (1, true)] {
+        revoke_for(&layout, &[], Duration::from_mins(minutes));
+        let (usable, said) = checked(&layout);
+        assert!(usable, "{said}");
+        assert_eq!(said.contains("past its next update"), warns, "{said}");
+    }
 }
 
 #[tokio::test]

@@ -181,7 +181,7 @@ async fn nobody_is_told_that_a_step_failed_which_is_in_force() {
     let read = caller(ROTATE).read();
     let refused = slowly(&fixture, fixture.core.log.record(read)).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::LogUnavailable, "the control: others do not wait");
-    let id = needed(slowly(&fixture, rotate(&fixture)).await);
+    let id = needed(Box::pin(slowly(&fixture, rotate(&fixture))).await);
     slowly(&fixture, approve(&fixture.core, id)).await;
     assert_eq!(step(&fixture.core, id), Step::Approved);
     rotate(&fixture).await.unwrap();
