@@ -36,7 +36,8 @@ impl Problem {
     pub fn hint(&self) -> Option<&'static str> {
         hint_for(&self.reason).or_else(|| {
             self.is_unreachable().then_some(
-                "check that the broker runs at the configured address and accepts this identity",
+                "check that the broker runs at the configured address, and that the certificate of this \
+                 identity has neither expired nor been revoked",
             )
         })
     }
@@ -92,7 +93,7 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "TOKEN_SERVICE_UNAVAILABLE" => "nothing was lent; try again",
         "BOX_DOES_NOT_OPEN" => "try again; if it stays, client and broker differ in version",
         "INVALID_FIELD" => "correct the field that the message names",
-        "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",
+        "NOT_IN_TREE" => "wait a moment for the next checkpoint, if the log is that long",
         "PRUNED" => "look in the export that covers it: `strongroom audit list --from DIR`",
         "NO_CHECKPOINT" => "wait a moment; the log's first checkpoint is not signed yet",
         "KMS_UNAVAILABLE" | "OVERLOADED" => "nothing was done; try again",
@@ -149,6 +150,7 @@ mod tests {
     fn a_broker_that_is_not_there_has_a_hint_too() {
         let problem = Problem::from_status(&Status::unavailable("tcp connect error"));
         assert!(problem.is_unreachable());
-        assert!(problem.hint().is_some());
+        // It looks the same from here when the certificate is refused.
+        assert!(problem.hint().is_some_and(|hint| hint.contains("revoked")));
     }
 }

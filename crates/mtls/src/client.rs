@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use domain::{Clock, SpiffePattern};
+use domain::{Clock, SpiffeId, SpiffePattern};
 use rustls::{ClientConfig, client::Resumption};
 use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
@@ -30,6 +30,7 @@ pub struct ClientTls {
 #[derive(Debug)]
 struct State {
     fingerprint: [u8; 32],
+    own: Option<SpiffeId>,
     config: Arc<ClientConfig>,
 }
 
@@ -45,8 +46,8 @@ impl ClientTls {
         let source = source.into().open()?;
         let contents = source.read(&trust_domains)?;
         let fingerprint = contents.fingerprint();
-        let config = build(contents, &trust_domains, &expected_server, &clock)?;
-        let state = ArcSwap::from_pointee(State { fingerprint, config });
+        let (own, config) = build(contents, &trust_domains, &expected_server, &clock)?;
+        let state = ArcSwap::from_pointee(State { fingerprint, own, config });
         Ok(Arc::new(Self { source, trust_domains, expected_server, clock, state }))
     }
 
@@ -59,9 +60,14 @@ impl ClientTls {
             return Ok(false);
         }
         let (domains, expected) = (&self.trust_domains, &self.expected_server);
-        let config = build(contents, domains, expected, &self.clock)?;
-        self.state.store(Arc::new(State { fingerprint, config }));
+        let (own, config) = build(contents, domains, expected, &self.clock)?;
+        self.state.store(Arc::new(State { fingerprint, own, config }));
         Ok(true)
+    }
+
+    /// Who we are to servers, by the files as last loaded.
+    pub fn own(&self) -> Option<SpiffeId> {
+        self.state.load().own.clone()
     }
 
     /// Loads the files whenever they change, looking every so often, for as long as it is polled.
@@ -97,7 +103,7 @@ fn build(
     trust_domains: &TrustDomains,
     expected_server: &SpiffePattern,
     clock: &Arc<dyn Clock>,
-) -> Result<Arc<ClientConfig>, LoadError> {
+) -> Result<(Option<SpiffeId>, Arc<ClientConfig>), LoadError> {
     let material = Material::parse(contents, trust_domains, clock.as_ref())?;
     let crypto = crypto();
     let verifier = PeerVerifier {
@@ -120,5 +126,5 @@ fn build(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    Ok(Arc::new(config))
+    Ok((material.own, Arc::new(config)))
 }

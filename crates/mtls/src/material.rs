@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use domain::Clock;
+use domain::{Clock, SpiffeId};
 use rustls::DistinguishedName;
 use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor, pem::PemObject,
@@ -18,6 +18,8 @@ use crate::{
 
 /// The contents of a source, parsed and checked.
 pub(crate) struct Material {
+    /// Who the chain's leaf says that we are.
+    pub(crate) own: Option<SpiffeId>,
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) authorities: Authorities,
@@ -44,7 +46,7 @@ impl Material {
         clock: &dyn Clock,
     ) -> Result<Self, LoadError> {
         let Contents { chain, key, bundles, crl } = contents;
-        check_own(&chain, trust_domains, clock)?;
+        let own = check_own(&chain, trust_domains, clock)?;
         if let Some(without) = trust_domains.names().find(|name| !bundles.contains_key(*name)) {
             return Err(LoadError::NoAuthorities(without.to_owned()));
         }
@@ -56,7 +58,7 @@ impl Material {
         let subjects = anchors.values().flatten().map(|anchor| anchor.subject.as_ref());
         let subjects: BTreeSet<&[u8]> = subjects.collect();
         let subjects = subjects.into_iter().map(DistinguishedName::in_sequence).collect();
-        Ok(Self { chain, key, authorities: Authorities { anchors, subjects, crls }, revoked })
+        Ok(Self { own, chain, key, authorities: Authorities { anchors, subjects, crls }, revoked })
     }
 }
 
@@ -78,14 +80,13 @@ fn check_own(
     chain: &[CertificateDer<'_>],
     trust_domains: &TrustDomains,
     clock: &dyn Clock,
-) -> Result<(), LoadError> {
-    for leaf in chain.iter().take(1) {
-        let own = Identity::read(leaf, trust_domains).map_err(LoadError::NotAnIdentity)?;
-        if own.not_after <= clock.now() {
-            return Err(LoadError::Expired);
-        }
+) -> Result<Option<SpiffeId>, LoadError> {
+    let Some(leaf) = chain.first() else { return Ok(None) };
+    let own = Identity::read(leaf, trust_domains).map_err(LoadError::NotAnIdentity)?;
+    if own.not_after <= clock.now() {
+        return Err(LoadError::Expired);
     }
-    Ok(())
+    Ok(Some(own.spiffe_id))
 }
 
 fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static>>>, LoadError> {
