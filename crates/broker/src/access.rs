@@ -137,6 +137,8 @@ pub(crate) struct Missing {
     pub(crate) roles: Vec<String>,
     /// Who grants roles, if the policy says.
     pub(crate) ask: Option<String>,
+    /// Whether to name a tenant would do: for some, it is not missing.
+    pub(crate) for_some: bool,
 }
 
 /// A policy that cannot be used.
@@ -165,14 +167,6 @@ pub enum AccessError {
     /// The contract has a method without a row in the table of methods.
     #[error("{0} of the contract is not known to this broker")]
     UnknownToUs(String),
-}
-
-/// Checks a policy file.
-///
-/// # Errors
-/// When it cannot be used; the text says why, and in which line.
-pub fn check_policy(path: &Path) -> Result<(), AccessError> {
-    InForce::read(path).map(drop)
 }
 
 /// A method as a request path names it.
@@ -297,10 +291,11 @@ impl Access {
     pub(crate) fn permit_all(&self, caller: &Caller) -> Result<(), Why> {
         let policy = self.in_force.load();
         if policy.document.policy().may_call_for_all(&caller.identity, caller.method) {
-            Ok(())
-        } else {
-            Err(policy.refusal(caller.method))
+            return Ok(());
         }
+        let mut missing = policy.missing(caller.method);
+        missing.for_some = policy.document.policy().may_call(&caller.identity, caller.method);
+        Err(Why::NotPermitted(Box::new(missing)))
     }
 
     /// The refusal of the caller's method, with what it lacks.
@@ -317,17 +312,28 @@ impl Access {
 
 impl InForce {
     fn refusal(&self, method: &str) -> Why {
-        Why::NotPermitted(Box::new(Missing {
+        Why::NotPermitted(Box::new(self.missing(method)))
+    }
+
+    fn missing(&self, method: &str) -> Missing {
+        Missing {
             permission: method.to_owned(),
             roles: self.file.roles_naming(method),
             ask: self.file.ask().map(str::to_owned),
-        }))
+            for_some: false,
+        }
     }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { permission, roles, ask } = self;
+        let Self { permission, roles, ask, for_some } = self;
+        if *for_some {
+            return write!(
+                f,
+                "you may call `{permission}` for some tenants only: name one, `--tenant`"
+            );
+        }
         let ask = ask.as_deref().unwrap_or("whoever keeps the broker's access policy");
         write!(f, "no role that you hold allows `{permission}` here; ")?;
         match roles.as_slice() {
@@ -371,9 +377,10 @@ impl InForce {
 mod tests {
     use std::collections::BTreeSet;
 
-    use domain::{AccessPolicy, PLATFORM_METHODS, TWO_PERSON_METHODS};
+    use domain::{AccessPolicy, AccessRule, LONGEST_TTL, PLATFORM_METHODS, TWO_PERSON_METHODS};
 
     use super::*;
+    use crate::people::Called;
 
     #[test]
     fn every_rpc_is_in_the_table() {
@@ -406,7 +413,7 @@ mod tests {
         let missing = |roles: &[&str], ask: Option<&str>| {
             let roles = roles.iter().map(|&role| role.to_owned()).collect();
             let permission = "Audit/ListRecords".to_owned();
-            Missing { permission, roles, ask: ask.map(str::to_owned) }.to_string()
+            Missing { permission, roles, ask: ask.map(str::to_owned), for_some: false }.to_string()
         };
         let lacks = "no role that you hold allows `Audit/ListRecords` here; ";
         assert_eq!(
@@ -417,6 +424,27 @@ mod tests {
             missing(&[], None),
             format!("{lacks}ask whoever keeps the broker's access policy")
         );
+    }
+
+    #[test]
+    fn who_leaves_the_tenant_out_is_told_to_name_it() {
+        let rule = |tenant: &str| AccessRule {
+            role: "auditor".to_owned(),
+            identities: vec!["spiffe://a.b/ada".parse().unwrap()],
+            methods: vec!["Audit/*".to_owned()],
+            tenants: vec![tenant.to_owned()],
+            providers: vec!["*".to_owned()],
+            longest_lease_seconds: LONGEST_TTL,
+        };
+        let told = |tenant: &str, method: &'static str| {
+            let ada = "spiffe://a.b/ada".parse().unwrap();
+            let caller = Caller::new(ada, Called::ById, [1; 32], method, None);
+            Access::of(&[rule(tenant)]).permit_all(&caller).err().map(|why| why.public())
+        };
+        assert_eq!(told("*", "Audit/ListRecords"), None);
+        assert!(told("acme", "Audit/ListRecords").unwrap().contains("name one, `--tenant`"));
+        // It concerns the whole deployment: no tenant can be named.
+        assert!(told("acme", "Audit/CheckRows").unwrap().contains("no role that you hold"));
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ impl Core {
                 Box::pin(self.make_approved(caller, &asked, change, record)).await?
             }
             (None, Some(change)) => self.log.apply(change, caller.stamp(record)).await?,
-            (None, None) => self.log.record(caller.stamp(record)).await?,
+            (None, None) => self.log.record_change(caller.stamp(record)).await?,
         };
         self.directory.catch_up(entry.index + 1).await?;
         Ok(entry)
@@ -173,12 +173,15 @@ impl Core {
                 }
                 Decision::Approve(_) => Kind::ApprovalGiven,
             };
-            let is_open = match decision {
+            if approval.is_open() && approval.is_expired(self.store.now().await?) {
+                return Err(Why::ApprovalIsOver(None).into());
+            }
+            let is_due = match decision {
                 Decision::Approve(_) => approval.step == Step::Proposed,
                 Decision::Decline => approval.is_open(),
             };
-            if !is_open || approval.is_expired(self.store.now().await?) {
-                return Err(Why::ApprovalIsOver.into());
+            if !is_due {
+                return Err(Why::ApprovalIsOver(Some(approval.step)).into());
             }
             let record = Record {
                 tenant: approval.tenant.clone(),
@@ -217,7 +220,7 @@ impl Core {
     /// Records a step, unless something has changed since: false then. Applies it here before the answer.
     async fn record_step(&self, caller: &Caller, record: Record, as_of: u64) -> Result<bool, Why> {
         let basis = Basis { as_of, tenants: Vec::new() };
-        match self.log.append(caller.template(record), Some(basis)).await? {
+        match self.log.append_change(caller.template(record), Some(basis)).await? {
             Appended::Recorded(entry) => {
                 caller.is_recorded();
                 self.directory.catch_up(entry.index + 1).await?;

@@ -1,15 +1,17 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use audit::SignerKey;
 use domain::{Clock, Key, OnMissing, RoutingRules, TenantId, Uid};
+use envelope::{Kms as _, KmsError, WrappedKey};
 use providers::Catalogue;
-use store::{Change, KeyPurpose, ShareStore, Store, StoreError, TenantRow};
+use store::{Change, KeyPurpose, KeyRow, ShareStore, Store, StoreError, TenantRow};
 use tokio::fs;
 
 use crate::{
     config::Config,
     custody::{Custody, Sealed as _},
+    refused::Why,
 };
 
 /// Reads the key that signs checkpoints, unless others can read it too.
@@ -58,8 +60,10 @@ pub(crate) async fn pepper(
         if let Some(platform) = store.tenant(&TenantId::platform()).await? {
             let keys = store.keys(platform.uid, KeyPurpose::Pepper).await?;
             let row = keys.first().context("the platform tenant has lost its pepper")?;
-            let unwrapped = custody.unwrap(row).await;
-            return unwrapped.map_err(|why| anyhow::anyhow!("unwrapping the pepper: {why:?}"));
+            return match custody.unwrap(row).await {
+                Ok(pepper) => Ok(pepper),
+                Err(why) => Err(locked(custody, row, &why).await),
+            };
         }
         match make_platform(store, custody, clock).await {
             Ok(()) => {}
@@ -67,6 +71,21 @@ pub(crate) async fn pepper(
             Err(error) => return Err(error.context("making the platform tenant")),
         }
     }
+}
+
+/// What keeps the first key from being opened, and what to do about it.
+async fn locked(custody: &Custody, row: &KeyRow, why: &Why) -> anyhow::Error {
+    if !matches!(why, Why::Kms(KmsError::Corrupt)) {
+        return anyhow!("opening the deployment's first key, the pepper: {why}");
+    }
+    let has = custody.roots().status().await.key_ref;
+    let under = WrappedKey::from_bytes(row.wrapped.clone()).local_key();
+    let under = under.map(|key| format!(": they are under {key}")).unwrap_or_default();
+    anyhow!(
+        "[kms] has {has}, and the deployment's keys do not open by it{under}. Put the root key back that \
+         they are under; if it is lost, `broker recover` opens them by the recovery root \
+         (docs/operations.md, \"A second root key, for the day on which the first is lost\")"
+    )
 }
 
 async fn make_platform(
@@ -91,7 +110,7 @@ async fn make_platform(
     };
     let new_key = async |purpose| {
         let made = custody.new_key((&row.id, row.uid), purpose, now).await;
-        made.map_err(|why| anyhow::anyhow!("asking the KMS for a key: {why:?}"))
+        made.map_err(|why| anyhow!("asking the KMS for a key: {why}"))
     };
     let (key, kek) = new_key(KeyPurpose::Kek).await?;
     let (_, pepper) = new_key(KeyPurpose::Pepper).await?;
@@ -111,7 +130,7 @@ fn is_taken(error: &anyhow::Error) -> bool {
 pub(crate) fn keep(keep: Option<Duration>) -> anyhow::Result<Option<Duration>> {
     match keep {
         Some(keep) if keep < SHORTEST_KEEP => {
-            anyhow::bail!("`keep` in [log] is a day at the least, or absent: nothing is pruned")
+            bail!("`keep` in [log] is a day at the least, or absent: nothing is pruned")
         }
         Some(_) | None => Ok(keep),
     }

@@ -24,18 +24,17 @@ use tonic::service::Routes;
 use tower::Layer as _;
 
 use crate::{
-    access::{Access, InForce},
     bootstrap,
     config::{Config, KeyTests, Limits, LogConfig, RowChecks},
     core::{Core, Parts},
-    endpoints::EndpointRules,
     erasing,
     export::{self, Exporter, Outlet},
     follower,
     guard::Guard,
     key_tests,
     listener::Front,
-    outside, policy_file,
+    policy_file,
+    prepared::{self, Prepared},
     rekeying::{Pace, Rekeying},
     rotating, rows,
     services::{
@@ -109,35 +108,30 @@ impl Broker {
         config_sha256: [u8; 32],
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let access = Arc::new(Access::new(InForce::read(&config.policy)?));
-        let catalogue = bootstrap::catalogue(&config)?;
-        let tls = open_tls(&config, &clock)?;
+        let prepared = Box::pin(Prepared::of(&config, &clock)).await?;
+        let (key, exit) = (prepared.signing_key, prepared.exit);
+        let tls = prepared::tls(&config, &clock)?;
         let (store, shares) = bootstrap::stores(&config).await?;
-        let roots = config.open_roots().await.context("opening the KMS")?;
-        let key = bootstrap::signing_key(&config.log.signing_key).await?;
         let verifier_key = key.verifier().to_string();
         let tiles = open_tiles(&config, &clock).await?;
         // Before anything is added to it, the log must be the one that was signed.
         let last = config.log.last_checkpoint.clone();
         let signer = Signer::open(Arc::clone(&store), key, last, &config.path).await?;
         check_clock(&*store).await?;
-        let witnesses =
-            config.log.witnesses.iter().map(Remote::open).collect::<Result<Vec<_>, _>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let exit = outside::exit(&config.egress)?;
         let parts = Parts {
-            access,
-            aws: outside::aws(config.aws.as_ref()).await?,
-            catalogue,
+            access: prepared.access,
+            aws: prepared.aws,
+            catalogue: prepared.catalogue,
             checkpoints: signer.checkpoints(),
             clock,
             commit_deadline: config.log.commit_deadline,
             courier: Arc::new(Client::new(Arc::clone(&exit))),
-            keep: bootstrap::keep(config.log.keep)?,
+            keep: prepared.keep,
             keyring: config.limits.keyring(),
             people: config.log.people.clone(),
-            roots: Arc::new(roots),
-            endpoints: EndpointRules::new(config.custom_endpoints, exit.rules.clone())?,
+            roots: Arc::new(prepared.roots),
+            endpoints: prepared.endpoints,
             sessions: config.limits.sessions,
             shares,
             share_backups: config.shares.backup_window,
@@ -147,7 +141,7 @@ impl Broker {
             verifier_key,
         };
         let core = Core::open(parts, &tasks).await?;
-        let exporters = exporters(&config.log, &exit, &core).await?;
+        let exporters = exporters(&config.log, prepared.webhooks, &core)?;
         put_start_on_record(&core, config_sha256).await?;
         Ok(Self {
             core: Arc::new(core),
@@ -160,7 +154,7 @@ impl Broker {
             exporters,
             tiles,
             leads: watch::Sender::new(false),
-            witnesses,
+            witnesses: prepared.witnesses,
             exit,
             policy: config.policy,
             key_tests: config.key_tests,
@@ -242,7 +236,7 @@ impl Broker {
         core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
         if let Err(why) = core.log.close(stopped).await {
-            tracing::error!(?why, "the stop is not on record");
+            tracing::error!(%why, "the stop is not on record");
         }
         let store = Arc::clone(&core.store);
         // The committing task ends when the last `Log` is gone.
@@ -313,11 +307,6 @@ impl Broker {
     }
 }
 
-fn open_tls(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<ServerTls>> {
-    let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
-    ServerTls::load(files, domains, Arc::clone(clock)).context("loading the certificate")
-}
-
 async fn open_tiles(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<TileServer>> {
     let Some(tiles) = &config.log.tiles else { return Ok(None) };
     let (files, domains) = (config.tls.clone(), config.trust_domains.clone());
@@ -337,7 +326,7 @@ async fn put_start_on_record(core: &Core, config_sha256: [u8; 32]) -> anyhow::Re
 async fn record_start(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()> {
     let policy = core.access.in_force();
     let admitted = policy_file::is_admitted(core, policy.document()).await;
-    if !admitted.map_err(|why| anyhow::anyhow!("reading which policy was admitted: {why:?}"))? {
+    if !admitted.map_err(|why| anyhow::anyhow!("reading which policy was admitted: {why}"))? {
         anyhow::bail!(
             "the access policy (SHA-256 {}) is not the one that was admitted last, and that one asks for two \
              people for another: put it back and have this one admitted (`strongroom policy admit`), or, \
@@ -354,15 +343,15 @@ async fn record_start(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()
     };
     for record in [started, loaded] {
         let recorded = core.log.record(record).await;
-        recorded.map_err(|why| anyhow::anyhow!("the log cannot be written: {why:?}"))?;
+        recorded.map_err(|why| anyhow::anyhow!("the log cannot be written: {why}"))?;
     }
     let admitted = policy_file::admit_first(core, policy.document()).await;
-    admitted.map_err(|why| anyhow::anyhow!("the policy was not admitted: {why:?}"))
+    admitted.map_err(|why| anyhow::anyhow!("the policy was not admitted: {why}"))
 }
 
-async fn exporters(
+fn exporters(
     config: &LogConfig,
-    exit: &Arc<Exit>,
+    webhooks: Vec<Webhook>,
     core: &Core,
 ) -> anyhow::Result<Vec<Exporter>> {
     let mut outlets = Vec::new();
@@ -371,12 +360,9 @@ async fn exporters(
         let sink = to.open().with_context(|| format!("the sink `{name}`"))?;
         outlets.push(Outlet { name, from: *from, sink });
     }
-    for webhook in &config.webhooks {
-        let (exit, clock) = (Arc::clone(exit), Arc::clone(&core.clock));
+    for (webhook, sink) in config.webhooks.iter().zip(webhooks) {
         let name = webhook.name.as_str().to_owned();
-        let sink = Webhook::open(webhook, exit, clock).await;
-        let sink = Box::new(sink.with_context(|| format!("the webhook `{name}`"))?);
-        outlets.push(Outlet { name, from: webhook.from, sink });
+        outlets.push(Outlet { name, from: webhook.from, sink: Box::new(sink) });
     }
     let exporter = |outlet| {
         let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));

@@ -172,7 +172,7 @@ pub struct ProviderOverride {
 }
 
 /// What a `custom` endpoint may be.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomEndpoints {
     /// The origins that tenants' endpoints may have, such as `https://llm.acme.example:8443`; absent: any

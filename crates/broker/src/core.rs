@@ -123,7 +123,7 @@ impl Core {
         let tokens = Arc::new(Tokens::new(courier, &clock, aws));
         let directory = Arc::new(Directory::new(&store, &custody, Arc::clone(&tokens)));
         let replayed = directory.catch_up(head.changed).await;
-        replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why:?}"))?;
+        replayed.map_err(|why| anyhow::anyhow!("replaying the log: {why}"))?;
         let healths = Arc::new(Healths::new(Arc::clone(&store)));
         healths.catch_up().await.context("reading how credentials fare")?;
         let people = People::new(

@@ -158,7 +158,8 @@ impl Custody {
         row: &CredentialRow,
         StoredVersion { row: version, share }: &StoredVersion,
     ) -> Result<(Secret, Arc<Kek>), Why> {
-        let corrupt = || Why::Corrupt(format!("{} version {}", row.name(), version.version));
+        let corrupt =
+            || Why::Corrupt(format!("version {} of {} does not open", version.version, row.name()));
         let holder = Holder { tenant: &row.tenant, uid: row.tenant_uid, keys };
         let kek = self.kek_behind(holder, &version.envelope).await?.ok_or_else(corrupt)?;
         let context = self.context(row, version.version);

@@ -37,7 +37,7 @@ pub(crate) async fn follow(
                 failing = false;
             }
             Err(why) if !failing => {
-                tracing::error!(?why, "cannot follow the log");
+                tracing::error!(%why, "cannot follow the log");
                 failing = true;
             }
             Ok(()) | Err(_) => {}

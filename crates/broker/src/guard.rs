@@ -217,7 +217,7 @@ pub(crate) async fn record_refusal(log: &Log, caller: &Caller, refused: &Refused
     caller.recorded.store(true, Ordering::Relaxed);
     if let Err(why) = log.record_refusal(caller.stamp(refused.record())).await {
         metrics::counter!("strongroom_unrecorded_refusals_total").increment(1);
-        tracing::error!(?why, reason, method = caller.method, "refusal not recorded");
+        tracing::error!(%why, reason, method = caller.method, "refusal not recorded");
     }
 }
 

@@ -32,6 +32,7 @@ mod log;
 mod outside;
 mod people;
 mod policy_file;
+mod prepared;
 mod prices;
 mod recover;
 mod refused;
@@ -55,7 +56,7 @@ mod virtual_key;
 mod webhook;
 mod witnesses;
 
-pub use access::{AccessError, check_policy};
+pub use access::AccessError;
 pub use broker::Broker;
 pub use config::{
     AwsConfig, Config, ConfigError, CustomEndpoints, EgressConfig, KeyTests, Limits, LogConfig,
@@ -63,5 +64,6 @@ pub use config::{
 };
 pub use give_up::give_up_checkpoint;
 pub use policy_file::admit_policy;
+pub use prepared::check_config;
 pub use recover::{Recovered, recover};
 pub use root_key::add_root_key;

@@ -89,6 +89,22 @@ impl Log {
         self.wait(self.enqueue(record, basis)?).await
     }
 
+    /// As [`Self::append`], for a record that is all there is of a change. Not bounded by the deadline, as
+    /// little as [`Self::apply`]: who is told that it failed must not find that it counts.
+    pub(crate) async fn append_change(
+        &self,
+        record: Record,
+        basis: Option<Basis>,
+    ) -> Result<Appended, Why> {
+        self.check_open()?;
+        self.enqueue(record, basis)?.await.map_err(|_| Why::LogUnavailable)
+    }
+
+    /// As [`Self::append_change`], of what depends on no state.
+    pub(crate) async fn record_change(&self, record: Record) -> Result<Entry, Why> {
+        recorded(self.append_change(record, None).await?)
+    }
+
     fn enqueue(
         &self,
         record: Record,
@@ -150,12 +166,7 @@ impl Log {
 
     /// Appends a record that depends on no state.
     pub(crate) async fn record(&self, record: Record) -> Result<Entry, Why> {
-        match self.append(record, None).await? {
-            Appended::Recorded(entry) => Ok(entry),
-            Appended::Stale { .. } => {
-                Err(Why::Internal("an unconditional record was stale".into()))
-            }
-        }
+        recorded(self.append(record, None).await?)
     }
 
     /// Changes state and appends the record of it, both or neither. Not bounded by the deadline: a
@@ -277,6 +288,13 @@ impl State {
                 "the database has lost records; nothing is lent any more"
             );
         }
+    }
+}
+
+fn recorded(appended: Appended) -> Result<Entry, Why> {
+    match appended {
+        Appended::Recorded(entry) => Ok(entry),
+        Appended::Stale { .. } => Err(Why::Internal("an unconditional record was stale".into())),
     }
 }
 

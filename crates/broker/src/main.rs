@@ -27,7 +27,8 @@ struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Checks the configuration file and the access policy, and stops.
+    /// Checks what a start would refuse of the configuration, the access policy and the files that they name,
+    /// without a database or a KMS, and stops.
     CheckConfig,
     /// Admits the access policy of the configuration, puts that on record, and stops: for the day on which
     /// the policy asks for two people and no two are left who can.
@@ -85,7 +86,7 @@ async fn run(args: Args, hardened: anyhow::Result<()>) -> anyhow::Result<()> {
     hardened?;
     let (config, sha256) = loaded.context("loading the configuration")?;
     if matches!(args.command, Some(Command::CheckConfig)) {
-        broker::check_policy(&config.policy)?;
+        broker::check_config(&config).await?;
         tracing::info!(config = %args.config.display(), "the configuration can be used");
         return Ok(());
     }

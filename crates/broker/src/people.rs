@@ -124,7 +124,7 @@ impl People {
                 }),
                 Ok(None) => {}
                 // The record is as true without.
-                Err(why) => tracing::warn!(?why, "a person's name cannot be told"),
+                Err(why) => tracing::warn!(%why, "a person's name cannot be told"),
             }
         }
         disclosures

@@ -164,7 +164,7 @@ async fn take(
             Taken::Waits
         }
         Err(why) => {
-            tracing::warn!(?why, "whether the access policy was admitted is not known yet");
+            tracing::warn!(%why, "whether the access policy was admitted is not known yet");
             before.unwrap_or(Taken::Waits)
         }
     }
@@ -189,7 +189,7 @@ async fn report(core: &Core, path: &Path, policy: &PolicyDocument) {
         Err(error) => Err(error.into()),
     };
     if let Err(why) = recorded {
-        tracing::error!(?why, "that is not on record");
+        tracing::error!(%why, "that is not on record");
     }
 }
 

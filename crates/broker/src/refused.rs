@@ -1,6 +1,6 @@
 use std::{error::Error as _, fmt, time::Duration};
 
-use audit::{Kind, Reason, Record};
+use audit::{Kind, Reason, Record, Step};
 use domain::{
     BudgetName, CredentialName, Failure, ProviderId, RequestId, TenantId, Timestamp, Uid, Unit,
     VirtualKeyId,
@@ -89,7 +89,8 @@ pub(crate) enum Why {
     ApprovalNeeded(Uid),
     /// Who approved it may not any more; it is kept anew under this id.
     ApprovalLapsed(Uid),
-    ApprovalIsOver,
+    /// How far it had come; none if its day is over.
+    ApprovalIsOver(Option<Step>),
     SamePerson,
     NotAPerson,
     /// Of which operation.
@@ -249,7 +250,7 @@ impl Why {
             Self::NoSuchApproval => Reason::NoSuchApproval,
             Self::ApprovalNeeded(_) => Reason::ApprovalNeeded,
             Self::ApprovalLapsed(_) => Reason::ApprovalLapsed,
-            Self::ApprovalIsOver => Reason::ApprovalIsOver,
+            Self::ApprovalIsOver(_) => Reason::ApprovalIsOver,
             Self::SamePerson => Reason::SamePerson,
             Self::NotAPerson => Reason::NotAPerson,
             Self::RotationRunning(_) => Reason::RotationIsRunning,
@@ -358,14 +359,20 @@ impl From<StoreError> for Refused {
 }
 
 impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl fmt::Display for Why {
     #[expect(clippy::wildcard_enum_match_arm, reason = "of most, the reason's name says it all")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.why {
-            Why::Corrupt(what) | Why::CredentialCorrupt { what, .. } | Why::Internal(what) => {
+        match self {
+            Self::Corrupt(what) | Self::CredentialCorrupt { what, .. } | Self::Internal(what) => {
                 f.write_str(what)
             }
             // Whoever runs the KMS needs to know what it said.
-            Why::Kms(error) => {
+            Self::Kms(error) => {
                 write!(f, "the KMS: {error}")?;
                 let mut cause = error.source();
                 while let Some(error) = cause {
@@ -374,8 +381,8 @@ impl fmt::Display for Refused {
                 }
                 Ok(())
             }
-            Why::Store(error) => write!(f, "the store: {error}"),
-            _ => f.write_str(self.why.reason().as_str_name()),
+            Self::Store(error) => write!(f, "the store: {error}"),
+            _ => f.write_str(self.reason().as_str_name()),
         }
     }
 }

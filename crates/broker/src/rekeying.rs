@@ -334,11 +334,37 @@ impl Rekeying {
                 Err(why @ Why::Kms(_)) => return Err(why),
                 Err(why) => {
                     anew.failed += 1;
-                    anew.failure = Some(why);
+                    anew.failure = Some(self.naming(newest, row, why).await);
                 }
             }
         }
         Ok(anew)
+    }
+
+    /// Says of what does not open whose it is, as people call it.
+    async fn naming(&self, of: &TenantKey, row: &Stale, why: Why) -> Why {
+        let Why::Corrupt(what) = &why else { return why };
+        let whose = match row {
+            Stale::Version(row, _) => {
+                let tenant = self.core.directory.tenant(&of.tenant).await.ok().flatten();
+                let held = tenant.as_ref().into_iter().flat_map(|tenant| &tenant.credentials);
+                let held = held.map(|held| &held.row).find(|it| it.uid == row.credential_uid);
+                let name = held.map(|it| it.name().to_string());
+                let name =
+                    name.unwrap_or_else(|| format!("a credential of {}", of.tenant.resource()));
+                format!("{name}, version {}", row.version)
+            }
+            Stale::Person(_) => {
+                format!("the name of a person, under the key of {}", of.tenant.resource())
+            }
+            // Their own words name them.
+            Stale::Tenant(_)
+            | Stale::Credential(_)
+            | Stale::VirtualKey(_)
+            | Stale::Budget(_)
+            | Stale::Test(_) => return why,
+        };
+        Why::Corrupt(format!("{what}: {whose}"))
     }
 
     async fn retire(&self, newest: &TenantKey, turn: &mut Turn) -> Result<(), Why> {

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) async fn go_on(core: Arc<Core>, leads: watch::Receiver<bool>, stop: CancellationToken) {
     while leadership::next_turn(LOOK, &leads, &stop).await {
         if let Err(why) = core.take_rotations_on().await {
-            tracing::warn!(?why, "rotations wait");
+            tracing::warn!(%why, "rotations wait");
         }
     }
 }
@@ -39,7 +39,7 @@ impl Core {
             for name in due {
                 // One that cannot go on does not hold the others up.
                 if let Err(why) = self.take_step(&name).await {
-                    tracing::warn!(credential = %name, ?why, "a rotation waits");
+                    tracing::warn!(credential = %name, %why, "a rotation waits");
                 }
             }
         }

@@ -339,7 +339,9 @@ impl Core {
         let row = &held.row;
         let unknown = || Why::NoSuchProvider(row.provider.to_string());
         let known = self.catalogue.provider(&row.provider).ok_or_else(unknown)?;
-        let kind = row.kind.parse().map_err(|()| Why::Corrupt(format!("{}: kind", row.name())))?;
+        let kind = row.kind.parse().map_err(|()| {
+            Why::Corrupt(format!("the kind of {} is none that there is", row.name()))
+        })?;
         let settings = settings_of(row);
         let place = known.place(dialect, kind, &settings, row.base_url.as_deref(), model);
         place.map_err(|none| {

@@ -88,7 +88,7 @@ pub(crate) async fn record_trouble(core: Arc<Core>, stop: CancellationToken) {
         ..Record::default()
     };
     while let Err(why) = core.log.record(record.clone()).await {
-        tracing::warn!(?why, "a finding is not on record yet");
+        tracing::warn!(%why, "a finding is not on record yet");
         tokio::select! {
             () = stop.cancelled() => return,
             () = time::sleep(TRY_AGAIN) => {}

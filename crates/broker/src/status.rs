@@ -1,6 +1,6 @@
 use std::{collections::HashMap, time::Duration};
 
-use audit::Reason;
+use audit::{Reason, Step};
 use domain::ProviderId;
 use envelope::KmsError;
 use http::StatusCode;
@@ -52,7 +52,7 @@ impl Why {
             | Self::NoSuchRotation
             | Self::ApprovalNeeded(_)
             | Self::ApprovalLapsed(_)
-            | Self::ApprovalIsOver
+            | Self::ApprovalIsOver(_)
             | Self::RotationRunning(_)
             | Self::VirtualKeyRevoked
             | Self::TooManyKeyValues
@@ -218,10 +218,12 @@ impl Why {
                     hex::encode(id)
                 );
             }
-            Self::ApprovalIsOver => {
-                "it is declined, used, expired, or approved already; propose it anew unless it waits to be \
-                 made"
+            Self::ApprovalIsOver(Some(Step::Approved)) => {
+                "it is approved already: whoever proposed it can do it, with `strongroom approvals run`"
             }
+            Self::ApprovalIsOver(Some(Step::Declined)) => "it was declined; propose it anew",
+            Self::ApprovalIsOver(Some(Step::Used)) => "it was done already",
+            Self::ApprovalIsOver(Some(Step::Proposed) | None) => "its day is over; propose it anew",
             Self::SamePerson => "who proposed it cannot approve it: somebody else must",
             Self::NotAPerson => {
                 "only people propose and approve; who is one, `people` in [log] of the broker's \

@@ -20,7 +20,7 @@ pub(crate) async fn sweep(core: Arc<Core>, leads: watch::Receiver<bool>, stop: C
                 Ok(false) => break,
                 Err(why) => {
                     metrics::counter!("strongroom_budget_sweep_failures_total").increment(1);
-                    tracing::warn!(?why, "allowances that have ended wait");
+                    tracing::warn!(%why, "allowances that have ended wait");
                     break;
                 }
             }

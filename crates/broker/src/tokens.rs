@@ -107,7 +107,9 @@ impl Core {
     pub(crate) fn described(&self, row: &CredentialRow) -> Result<Described<'_>, Why> {
         let unknown = || Why::NoSuchProvider(row.provider.to_string());
         let provider = self.catalogue.provider(&row.provider).ok_or_else(unknown)?;
-        let kind = row.kind.parse().map_err(|()| Why::Corrupt(format!("{}: kind", row.name())))?;
+        let kind = row.kind.parse().map_err(|()| {
+            Why::Corrupt(format!("the kind of {} is none that there is", row.name()))
+        })?;
         let settings = row.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         Ok(Described { provider, kind, settings })
     }
@@ -246,7 +248,7 @@ pub(crate) async fn look_after(core: Arc<Core>, stop: CancellationToken) {
             _ = ticks.tick() => core.tokens.exchange.sweep(),
             () = core.tokens.more.notified() => {
                 if let Err(why) = core.clear_leftovers().await {
-                    tracing::warn!(?why, "keys that are over stay at their provider to their end");
+                    tracing::warn!(%why, "keys that are over stay at their provider to their end");
                 }
             }
         }

@@ -19,7 +19,7 @@ pub(crate) async fn sweep(
             match forget(&*store, keep, &stop).await {
                 Ok(0) => {}
                 Ok(rows) => tracing::info!(rows, "usage that was old enough has been taken out"),
-                Err(why) => tracing::warn!(?why, "old usage stays for now"),
+                Err(why) => tracing::warn!(%why, "old usage stays for now"),
             }
         }
         select! {

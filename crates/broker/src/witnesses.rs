@@ -228,7 +228,7 @@ impl Remote {
                     ..Record::default()
                 };
                 if let Err(why) = core.log.record(found).await {
-                    tracing::error!(?why, "the witness's refusal is not on record");
+                    tracing::error!(%why, "the witness's refusal is not on record");
                 }
             }
         }

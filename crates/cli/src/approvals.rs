@@ -12,8 +12,8 @@ use strongroom_proto::v1::{
     Approval, ApproveRequest, DeclineRequest, GetApprovalRequest, ListApprovalsRequest, approval,
 };
 
-use self::proposed::Proposed;
 pub(crate) use self::proposed::admit;
+use self::proposed::{Done, Proposed};
 use crate::{
     context::Context,
     failure::Failure,
@@ -123,8 +123,15 @@ impl Verb {
                 })
             }
             Self::Run { id } => {
-                let (_, proposed) = seen(&broker, &id).await?;
-                let done = proposed.run(&broker).await?;
+                let (approval, proposed) = seen(&broker, &id).await?;
+                // How an erasure stands is asked by the same call, and needs nobody else.
+                let is_over = approval.state() == approval::State::Used && !proposed.is_erasure();
+                let done = if is_over {
+                    Done::before()
+                } else {
+                    may_run(&broker, &approval)?;
+                    proposed.run(&broker).await?
+                };
                 context.output.show(&done, |done| done.text.clone())
             }
         }
@@ -137,6 +144,27 @@ async fn seen(broker: &Broker, id: &ApprovalArg) -> Result<(Approval, Proposed),
     let approval = broker.approvals().get_approval(request).await?.into_inner();
     let proposed = Proposed::read(&approval)?;
     Ok((approval, proposed))
+}
+
+/// Whether the call would be what was proposed, and not another proposal.
+fn may_run(broker: &Broker, approval: &Approval) -> Result<(), Failure> {
+    let over = match approval.state() {
+        approval::State::Declined => "it was declined: propose it anew, by the command itself",
+        approval::State::Expired => "its day is over: propose it anew, by the command itself",
+        approval::State::Unspecified
+        | approval::State::Proposed
+        | approval::State::Approved
+        | approval::State::Used => {
+            let own = broker.own_identity().map(|own| own.to_string());
+            return match own {
+                Some(own) if own != approval.proposer => {
+                    Err(Failure::NotProposer { proposer: approval.proposer.clone() })
+                }
+                Some(_) | None => Ok(()),
+            };
+        }
+    };
+    Err(Failure::Over(over))
 }
 
 fn view(approval: Approval, what: Vec<String>) -> ApprovalView {

@@ -2,6 +2,7 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 
 use audit::{Kind, Record};
@@ -9,9 +10,12 @@ use clap::Args;
 use domain::CredentialName;
 use serde::Serialize;
 use serde_json::json;
+use strongroom_client::Transport;
 use strongroom_proto::v1::{
     Erasure, ListRecordsRequest, RecordFilter, ShredCredentialRequest, ShredTenantRequest,
+    audit_client::AuditClient,
 };
+use tokio::time::sleep;
 
 use crate::{
     audit_prove,
@@ -19,7 +23,7 @@ use crate::{
     failure::Failure,
     names::{CredentialArg, TenantArg},
     output::list,
-    views::time,
+    views::{RecordView, time},
 };
 
 #[derive(Args, Debug)]
@@ -190,7 +194,7 @@ impl Receipt {
             }
             from_index = page.next_index;
         };
-        let record = audit_prove::save(&mut client, receipt.index, &self.output).await?;
+        let record = self.save(context, &mut client, receipt.index).await?;
         let until = record.copies_until_time.clone();
         let statement = window(&until);
         let result = json!({
@@ -210,6 +214,34 @@ impl Receipt {
         })
     }
 }
+
+impl Receipt {
+    /// Saves the proof, once a checkpoint covers it: what was erased just now is not signed yet.
+    async fn save(
+        &self,
+        context: &Context,
+        client: &mut AuditClient<Transport>,
+        index: u64,
+    ) -> Result<RecordView, Failure> {
+        for _ in 0..LOOKS {
+            match audit_prove::save(client, index, &self.output).await {
+                Err(failure) if failure.is_unsigned() => {}
+                saved => {
+                    context.output.progress("");
+                    return saved;
+                }
+            }
+            context.output.progress("waiting for the next checkpoint");
+            sleep(LOOK).await;
+        }
+        context.output.progress("");
+        Err(Failure::NotSigned { index })
+    }
+}
+
+/// How often it is looked whether a checkpoint was signed: brokers sign one within seconds.
+const LOOKS: u32 = 30;
+const LOOK: Duration = Duration::from_secs(1);
 
 fn is_of(record: &Record, credential: Option<&CredentialName>) -> bool {
     record.credential == credential.map(CredentialName::to_string).unwrap_or_default()

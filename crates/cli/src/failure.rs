@@ -30,10 +30,18 @@ pub(crate) enum Failure {
     Policy { path: PathBuf, fault: PolicyFault },
     #[error("`{0}` is no method; methods are Service/Method")]
     NoSuchMethod(String),
+    #[error("the table of providers in this program is damaged")]
+    BadProviders,
     #[error("{failed} of {expectations} expectations are not met")]
     Unexpected { failed: usize, expectations: usize },
     #[error("nothing was done: it was not confirmed")]
     NotConfirmed,
+    #[error("nothing was done: {0}")]
+    Over(&'static str),
+    #[error("nothing was done: only {proposer} can do it, who has proposed it")]
+    NotProposer { proposer: String },
+    #[error("the receipt is entry {index}, and no signed checkpoint reaches that far yet")]
+    NotSigned { index: u64 },
     #[error("the rotation of {name} was set back: {because}; the old key serves on")]
     SetBack { name: String, because: String },
     #[error("the test did not show that the credential works: {0}")]
@@ -136,6 +144,11 @@ impl Failure {
                 Some("the services and their methods are in proto/strongroom/v1")
             }
             Self::Unexpected { .. } => Some("correct the policy, or what is expected of it"),
+            Self::NotProposer { .. } => Some("to ask for it yourself, give the command itself"),
+            Self::NotSigned { .. } => Some(
+                "the broker signs one within seconds: if this stays, see the broker's log, and ask again with \
+                 the same command",
+            ),
             Self::NotConfirmed => Some("pass --yes to do it without being asked"),
             Self::SetBack { .. } => {
                 Some("check the new key at the provider, then rotate again with one that works")
@@ -169,6 +182,7 @@ impl Failure {
                 "check the name, look further back with --since, or in an older export: --from",
             ),
             Self::Client(_)
+            | Self::Over(_)
             | Self::NotValid(_)
             | Self::File { .. }
             | Self::Witness(_)
@@ -180,6 +194,7 @@ impl Failure {
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)
+            | Self::BadProviders
             | Self::NoRandomness => None,
         }
     }
@@ -202,6 +217,11 @@ impl Failure {
         let Self::Broker(problem) = self else { return None };
         let pruned = problem.reason == "PRUNED";
         problem.metadata.get("first_index").filter(|_| pruned)?.parse().ok()
+    }
+
+    /// Whether it is asked for what the newest signed checkpoint does not cover yet.
+    pub(crate) fn is_unsigned(&self) -> bool {
+        matches!(self, Self::Broker(it) if matches!(&*it.reason, "NOT_IN_TREE" | "NO_CHECKPOINT"))
     }
 
     /// Whether trying again may help: the broker went away, or was not reached.
@@ -247,12 +267,16 @@ impl Failure {
             | Self::Policy { .. }
             | Self::Unexpected { .. }
             | Self::NotConfirmed
+            | Self::Over(_)
+            | Self::NotProposer { .. }
+            | Self::NotSigned { .. }
             | Self::SetBack { .. }
             | Self::SharesStand { .. }
             | Self::RowsUnchecked { .. }
             | Self::Output(_)
             | Self::Input(_)
             | Self::Runtime(_)
+            | Self::BadProviders
             | Self::NoRandomness => "failed",
         }
     }

@@ -6,10 +6,9 @@ use strongroom_proto::v1::{
     GetKmsStatusRequest, KmsStatus, RewrapKeysRequest, RotateKekRequest, TenantKek, key_work,
 };
 
-use self::follow::Goal;
+use self::follow::{Followed, Goal};
 use crate::{
     context::Context,
-    credentials::request_id,
     failure::Failure,
     names::TenantArg,
     output::{printable, table},
@@ -63,12 +62,6 @@ pub(crate) struct How {
     request_id: Option<String>,
 }
 
-impl How {
-    fn request_id(&self) -> Result<String, Failure> {
-        self.request_id.clone().map_or_else(request_id, Ok)
-    }
-}
-
 impl Verb {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let mut client = context.broker()?.kms();
@@ -80,25 +73,29 @@ impl Verb {
             }
             Self::Rotate(Rotate { whose, how }) => {
                 let tenant = whose.tenant.map(|tenant| tenant.0.resource()).unwrap_or_default();
-                let request_id = how.request_id()?;
+                // None of our own making: what a second person has approved is the request to the byte.
+                let request_id = how.request_id.unwrap_or_default();
                 let request = RotateKekRequest { tenant: tenant.clone(), request_id };
                 let answer = client.rotate_kek(request).await?.into_inner();
                 let goal = if tenant.is_empty() { Goal::RotateAll } else { Goal::Rotate(tenant) };
                 (goal, how.detach, answer.log_index)
             }
             Self::Rewrap { root, how } => {
-                let (root, request_id) = (root.unwrap_or_default(), how.request_id()?);
+                let root = root.unwrap_or_default();
+                let request_id = how.request_id.unwrap_or_default();
                 let request = RewrapKeysRequest { root: root.clone(), request_id };
                 let answer = client.rewrap_keys(request).await?.into_inner();
                 (Goal::Rewrap(root), how.detach, answer.log_index)
             }
         };
-        let begun = match log_index {
-            0 => "it had been asked for before".to_owned(),
-            index => format!("begun, as entry {index} tells"),
-        };
+        // The first record is never one of these: a request that was made before has none of its own.
+        let log_index = (log_index > 0).then_some(log_index);
+        let begun = log_index.map_or_else(
+            || "it was begun already, by the same request".to_owned(),
+            |index| format!("begun, as entry {index} tells"),
+        );
         if detach {
-            let result = json!({ "log_index": log_index, "done": false });
+            let result = Followed { log_index, done: false, count: None };
             return context.output.show(&result, |_| begun);
         }
         context.output.note(&begun);

@@ -1,8 +1,12 @@
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use audit::PolicyDocument;
 use clap::{Args, Subcommand};
 use domain::{AccessPolicy, AccessRule, PolicyFault, PolicyFile, ProviderId, Question, SpiffeId};
+use providers::Catalogue;
 use serde::Serialize;
 use strongroom_proto::v1::{AdmitPolicyRequest, GetPolicyRequest};
 
@@ -62,6 +66,8 @@ struct Checked {
     grants: usize,
     /// What nobody does alone.
     two_people: Vec<String>,
+    /// What a broker takes and is hardly meant.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -107,10 +113,14 @@ impl Check {
         let document = document.map_err(|error| fault(&self.file, error.to_string()))?;
         let checked = Checked {
             sha256: hex::encode(document.sha256()),
-            roles: policy.role_count(),
+            roles: policy.roles().len(),
             grants: policy.policy().rules().len(),
             two_people: policy.policy().two_people().to_vec(),
+            warnings: unknown_providers(policy.policy())?,
         };
+        for warning in &checked.warnings {
+            output.note(&format!("warning: {warning}"));
+        }
         output.show(&checked, |it| {
             let two_people = match it.two_people.as_slice() {
                 [] => "nothing".to_owned(),
@@ -158,7 +168,7 @@ impl Explain {
             rules: views(ruling.rules()),
         };
         context.output.show(&explained, |it| {
-            let second = if it.two_people { "; a second person must approve" } else { "" };
+            let second = if it.two_people { SECOND } else { "" };
             format!("{}{second}", it.because)
         })
     }
@@ -174,6 +184,25 @@ impl From<&AccessRule> for RuleView {
         }
     }
 }
+
+/// A provider that this program does not know: a newer broker may.
+fn unknown_providers(policy: &AccessPolicy) -> Result<Vec<String>, Failure> {
+    let catalogue = Catalogue::builtin().map_err(|_| Failure::BadProviders)?;
+    let known: Vec<_> = catalogue.providers().iter().map(|it| it.id().as_str()).collect();
+    let named = policy.rules().iter().flat_map(|rule| &rule.providers);
+    let named: BTreeSet<&str> = named.map(String::as_str).collect();
+    let unknown = named.into_iter().filter(|name| *name != "*" && !known.contains(name));
+    let warn = |name: &str| {
+        let near = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
+        let near = near.map(|near| format!("; is `{near}` meant?")).unwrap_or_default();
+        format!("`providers`: `{name}` is no provider that is known here{near}")
+    };
+    Ok(unknown.map(warn).collect())
+}
+
+/// Who is a person, no policy says.
+const SECOND: &str = "; a second person must approve, and only people can ask for it: who is one, `people` in \
+                      [log] of the broker's configuration says";
 
 /// Reads a policy file as a broker does.
 pub(crate) fn read(path: &Path) -> Result<PolicyFile, Failure> {
@@ -213,5 +242,5 @@ fn table(who: &WhoMay) -> String {
     };
     let rows = who.rules.iter().map(row).collect();
     let table = output::table(["ROLE", "HELD BY", "TENANTS", "PROVIDERS"], rows);
-    if who.two_people { format!("{table}a second person must approve\n") } else { table }
+    if who.two_people { format!("{table}{}\n", SECOND.trim_start_matches("; ")) } else { table }
 }

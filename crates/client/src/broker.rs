@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use domain::Clock;
+use domain::{Clock, SpiffeId};
 use mtls::ClientTls;
 use strongroom_proto::v1::{
     approvals_client::ApprovalsClient, audit_client::AuditClient, budgets_client::BudgetsClient,
@@ -21,6 +21,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Broker {
     channel: Channel,
+    tls: Arc<ClientTls>,
     outgoing: Outgoing,
     timeout: Duration,
     sessions: Arc<Sessions>,
@@ -43,10 +44,13 @@ impl Broker {
         let checkpoints = config.log_key()?.map(Checkpoints::pinned).unwrap_or_default();
         let reloading = Tasks::default();
         reloading.spawn(Arc::clone(&tls).watch(RELOAD_EVERY));
-        let channel = transport::channel(config.broker.clone(), config.timeout, tls)
-            .map_err(|source| ClientError::Address { address: config.broker.clone(), source })?;
+        let channel =
+            transport::channel(config.broker.clone(), config.timeout, Arc::clone(&tls)).map_err(
+                |source| ClientError::Address { address: config.broker.clone(), source },
+            )?;
         Ok(Self {
             channel,
+            tls,
             outgoing: Outgoing::new(config.timeout),
             timeout: config.timeout,
             sessions: Arc::default(),
@@ -123,6 +127,11 @@ impl Broker {
     /// The broker's health, by `grpc.health.v1`.
     pub fn health(&self) -> HealthClient<Transport> {
         HealthClient::with_interceptor(self.channel.clone(), self.outgoing.clone())
+    }
+
+    /// Who this process is to the broker, by its certificate.
+    pub fn own_identity(&self) -> Option<SpiffeId> {
+        self.tls.own()
     }
 
     /// How long a call may take.

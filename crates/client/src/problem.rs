@@ -36,7 +36,8 @@ impl Problem {
     pub fn hint(&self) -> Option<&'static str> {
         hint_for(&self.reason).or_else(|| {
             self.is_unreachable().then_some(
-                "check that the broker runs at the configured address and accepts this identity",
+                "check that the broker runs at the configured address, and that the certificate of this \
+                 identity has neither expired nor been revoked",
             )
         })
     }
@@ -53,7 +54,6 @@ impl std::error::Error for Problem {}
 
 fn hint_for(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "NOT_PERMITTED" => "ask an operator for an access rule that names this identity",
         "UNIDENTIFIED" => "present a certificate with a SPIFFE ID of the broker's trust domain",
         "VIRTUAL_KEY_REFUSED" => "create a new key with `strongroom keys create`",
         "PROVIDER_NOT_IN_SCOPE" => "use a key whose providers include this one",
@@ -93,11 +93,14 @@ fn hint_for(reason: &str) -> Option<&'static str> {
         "TOKEN_SERVICE_UNAVAILABLE" => "nothing was lent; try again",
         "BOX_DOES_NOT_OPEN" => "try again; if it stays, client and broker differ in version",
         "INVALID_FIELD" => "correct the field that the message names",
-        "NOT_IN_TREE" => "wait for the next checkpoint, or name an earlier index",
+        "NOT_IN_TREE" => "wait a moment for the next checkpoint, if the log is that long",
         "PRUNED" => "look in the export that covers it: `strongroom audit list --from DIR`",
         "NO_CHECKPOINT" => "wait a moment; the log's first checkpoint is not signed yet",
-        "KMS_UNAVAILABLE" | "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" | "OVERLOADED" => {
-            "nothing was done; try again"
+        "KMS_UNAVAILABLE" | "OVERLOADED" => "nothing was done; try again",
+        // Whether a commit has happened, nobody can know whose answer to it was lost.
+        "STORE_UNAVAILABLE" | "LOG_UNAVAILABLE" => {
+            "nothing was lent; a change may have been made or not: look (`strongroom audit list` has it if \
+             it was), and make it again if it was not"
         }
         "KMS_REFUSED" | "STORED_DATA_CORRUPT" | "INTERNAL" => "see the broker's log",
         "DEADLINE_PASSED" => "try again, with a longer `timeout` in the configuration",
@@ -125,6 +128,16 @@ mod tests {
         assert!(!problem.is_unreachable());
     }
 
+    /// Whether a commit was made is not known when its answer did not come.
+    #[test]
+    fn nobody_is_told_that_nothing_was_done_who_cannot_know_it() {
+        let hint = |reason| hint_for(reason).unwrap();
+        for reason in ["LOG_UNAVAILABLE", "STORE_UNAVAILABLE"] {
+            assert!(hint(reason).contains("may have been made or not"), "{reason}");
+        }
+        assert!(hint("OVERLOADED").starts_with("nothing was done"));
+    }
+
     #[test]
     fn a_foreign_error_info_is_not_taken_for_ours() {
         let details =
@@ -137,6 +150,7 @@ mod tests {
     fn a_broker_that_is_not_there_has_a_hint_too() {
         let problem = Problem::from_status(&Status::unavailable("tcp connect error"));
         assert!(problem.is_unreachable());
-        assert!(problem.hint().is_some());
+        // It looks the same from here when the certificate is refused.
+        assert!(problem.hint().is_some_and(|hint| hint.contains("revoked")));
     }
 }

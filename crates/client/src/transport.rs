@@ -78,7 +78,8 @@ pub(crate) fn channel(
 }
 
 async fn connect(address: Arc<str>, tls: Arc<ClientTls>) -> io::Result<TokioIo<TlsConnection>> {
-    let tcp = TcpStream::connect(&*address).await?;
+    let tcp = TcpStream::connect(&*address).await;
+    let tcp = tcp.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
     // It sets `TCP_NODELAY`, too: calls are small, and someone waits for each.
     tls.connect(tcp).await.map(TokioIo::new).map_err(|error| {
         tracing::warn!(%address, reason = error.reason(), "no connection to the broker: {error}");

@@ -48,7 +48,7 @@ pub use name::{
     RequestId, RootName, TenantId, VirtualKeyName,
 };
 pub use origin::{InvalidOrigin, Origin};
-pub use policy_file::{PolicyFault, PolicyFile};
+pub use policy_file::{PolicyFault, PolicyFile, RoleText};
 pub use rotation::{Fare, Fares, Rotation, RotationPlan, RotationState, SetBack, Turns};
 pub use routing::{
     Attempt, Because, Candidate, CustomRule, Decision, Fallback, FallbackRule, KeylessRule,

@@ -14,8 +14,17 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct PolicyFile {
     ask: Option<String>,
-    roles: BTreeMap<String, Vec<String>>,
+    roles: BTreeMap<String, RoleText>,
     policy: AccessPolicy,
+}
+
+/// A role as it is said.
+#[derive(Clone, Debug)]
+pub struct RoleText {
+    /// What it is for.
+    pub says: String,
+    /// `Service/Method`, or `Service/*`.
+    pub methods: Vec<String>,
 }
 
 /// Why a text is no access policy.
@@ -99,7 +108,7 @@ impl PolicyFile {
             return Err(PolicyFault { line: None, what });
         }
         let Text { ask, two_people, roles, grants } = read;
-        let named = roles.into_iter().map(|(name, role)| (name, role.into_inner().methods()));
+        let named = roles.into_iter().map(|(name, role)| (name, role.into_inner().text()));
         let roles: BTreeMap<_, _> = named.collect();
         let granted = grants.into_iter().map(|grant| grant.rule(&roles)).collect();
         let policy = AccessPolicy::new(granted);
@@ -118,15 +127,15 @@ impl PolicyFile {
         &self.policy
     }
 
-    /// How many roles there are, held or not.
-    pub fn role_count(&self) -> usize {
-        self.roles.len()
+    /// The roles by name, held or not.
+    pub fn roles(&self) -> impl ExactSizeIterator<Item = (&str, &RoleText)> {
+        self.roles.iter().map(|(name, role)| (name.as_str(), role))
     }
 
     /// The roles that name a method, whoever holds them.
     pub fn roles_naming(&self, method: &str) -> Vec<String> {
-        let names = |methods: &Vec<String>| methods.iter().any(|it| method_matches(it, method));
-        let roles = self.roles.iter().filter(|(_, methods)| names(methods));
+        let names = |role: &RoleText| role.methods.iter().any(|it| method_matches(it, method));
+        let roles = self.roles.iter().filter(|(_, role)| names(role));
         roles.map(|(name, _)| name.clone()).collect()
     }
 
@@ -159,8 +168,9 @@ impl Role {
         }
     }
 
-    fn methods(self) -> Vec<String> {
-        self.may.into_iter().map(Spanned::into_inner).collect()
+    fn text(self) -> RoleText {
+        let methods = self.may.into_iter().map(Spanned::into_inner).collect();
+        RoleText { says: self.says, methods }
     }
 }
 
@@ -178,11 +188,11 @@ impl Grant {
         self.providers.as_ref().map_or(Ok(()), |it| check_names::<ProviderId>("providers", it))
     }
 
-    fn rule(self, roles: &BTreeMap<String, Vec<String>>) -> AccessRule {
+    fn rule(self, roles: &BTreeMap<String, RoleText>) -> AccessRule {
         let role = self.role.into_inner();
         AccessRule {
             identities: self.to.into_inner(),
-            methods: roles.get(&role).cloned().unwrap_or_default(),
+            methods: roles.get(&role).map(|it| it.methods.clone()).unwrap_or_default(),
             tenants: self.tenants.into_inner(),
             providers: self.providers.map_or_else(all, Spanned::into_inner),
             longest_lease_seconds: self.longest_lease_seconds,

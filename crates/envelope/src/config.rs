@@ -63,6 +63,24 @@ impl KmsConfig {
         Ok(LocalKms::rotate(key_file, passphrase_file.as_deref())?)
     }
 
+    /// Whether both name one key of one KMS. Of files, their names say nothing.
+    pub(crate) fn names_key_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Aws(one), Self::Aws(other)) => one.key_id == other.key_id,
+            (Self::Pkcs11(one), Self::Pkcs11(other)) => {
+                (&one.module, &one.token, &one.key) == (&other.module, &other.token, &other.key)
+            }
+            (Self::Transit(one), Self::Transit(other)) => {
+                let names = |it: &TransitConfig| {
+                    let TransitConfig { address, mount, namespace, key, .. } = it;
+                    (address.clone(), mount.clone(), namespace.clone(), key.clone())
+                };
+                names(one) == names(other)
+            }
+            _ => false,
+        }
+    }
+
     /// Opens the KMS. Files are read now; whatever is elsewhere is asked when a key is needed.
     pub async fn open(&self) -> Result<Arc<dyn Kms>, KmsOpenError> {
         Ok(match self {

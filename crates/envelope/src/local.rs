@@ -122,7 +122,8 @@ impl Unreadable {
     }
 }
 
-fn key_ref((id, version): (Uid, u32)) -> String {
+/// What a status calls a root key.
+pub(crate) fn key_ref((id, version): (Uid, u32)) -> String {
     format!("local:{id}/{version}")
 }
 

@@ -118,6 +118,11 @@ fn join(first: &WrappedKey, second: &WrappedKey) -> Result<WrappedKey, KmsError>
     Ok(WrappedKey::from_bytes(parts.concat()))
 }
 
+/// What is under the first root.
+pub(crate) fn first_of(wrapped: &WrappedKey) -> Result<WrappedKey, KmsError> {
+    split(wrapped).map(|parts| parts.first)
+}
+
 fn split(wrapped: &WrappedKey) -> Result<Parts, KmsError> {
     let Some(rest) = wrapped.as_bytes().strip_prefix(MAGIC) else {
         return Ok(Parts { first: wrapped.clone(), second: None });

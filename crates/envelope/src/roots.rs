@@ -8,7 +8,8 @@ use domain::{Key, RootName, TenantId};
 
 use crate::{
     KeyContext, Kms, KmsConfig, KmsError, KmsOpenError, KmsStatus, RootConfig, WrappedKey,
-    root::Root,
+    key_reference, local,
+    root::{self, Root},
 };
 
 /// All root keys of a deployment: the deployment's own, and those that tenants brought. A wrapped key
@@ -37,12 +38,19 @@ impl Roots {
         // Boxed: opening some of them takes a lot of stack, and whoever waits would carry it.
         let mut roots = Self::only(Box::pin(own.open()).await?);
         if let Some(recovery) = recovery {
-            roots = roots.with_recovery(None, Box::pin(recovery.open()).await?)?;
+            let second = Box::pin(recovery.open()).await?;
+            warn_if_one("[kms_recovery]", (own, &*roots.own.first), (recovery, &*second)).await;
+            roots = roots.with_recovery(None, second)?;
         }
         for RootConfig { name, tenants, kms, recovery } in others {
-            roots = roots.with(name, tenants, Box::pin(kms.open()).await?)?;
+            let first = Box::pin(kms.open()).await?;
             if let Some(recovery) = recovery {
-                roots = roots.with_recovery(Some(name), Box::pin(recovery.open()).await?)?;
+                let second = Box::pin(recovery.open()).await?;
+                let place = "[kms_roots.recovery]";
+                warn_if_one(place, (kms, &*first), (recovery, &*second)).await;
+                roots = roots.with(name, tenants, first)?.with_recovery(Some(name), second)?;
+            } else {
+                roots = roots.with(name, tenants, first)?;
             }
         }
         Ok(roots)
@@ -209,6 +217,28 @@ impl Kms for Roots {
     }
 }
 
+/// A second root that is the first helps nobody. It may be meant for a while, in the course of a recovery.
+async fn warn_if_one(
+    place: &str,
+    (config, first): (&KmsConfig, &dyn Kms),
+    (recovery, second): (&KmsConfig, &dyn Kms),
+) {
+    // Of a file, what is in it counts, in whatever version.
+    let same_file = match (config, recovery) {
+        (KmsConfig::Local { .. }, KmsConfig::Local { .. }) => {
+            let set = |key_ref: String| key_ref.rsplit_once('/').map(|(set, _)| set.to_owned());
+            set(first.status().await.key_ref) == set(second.status().await.key_ref)
+        }
+        _ => config.names_key_of(recovery),
+    };
+    if same_file {
+        tracing::warn!(
+            "{place} is the root key that it should stand in for: when that is lost, so is this one; give \
+             it another key, elsewhere"
+        );
+    }
+}
+
 fn assign(
     assigned: &mut BTreeMap<TenantId, RootName>,
     name: &RootName,
@@ -242,6 +272,16 @@ fn join(root: Option<&RootName>, wrapped: WrappedKey) -> WrappedKey {
     let length = u8::try_from(name.as_str().len()).unwrap_or(u8::MAX);
     let parts = [MAGIC.as_slice(), &[length], name.as_str().as_bytes(), wrapped.as_bytes()];
     WrappedKey::from_bytes(parts.concat())
+}
+
+impl WrappedKey {
+    /// The root key in a file that it is under, as a status has it, whether that file is here or not.
+    /// Nothing of what another kind of KMS has wrapped.
+    pub fn local_key(&self) -> Option<String> {
+        let (_, wrapped) = split(self).ok()?;
+        let first = root::first_of(&wrapped).ok()?;
+        key_reference(first.as_bytes()).map(local::key_ref)
+    }
 }
 
 fn split(wrapped: &WrappedKey) -> Result<(Option<RootName>, WrappedKey), KmsError> {

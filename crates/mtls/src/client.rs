@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use domain::{Clock, SpiffePattern};
+use domain::{Clock, SpiffeId, SpiffePattern};
 use rustls::{ClientConfig, client::Resumption};
 use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
@@ -30,6 +30,7 @@ pub struct ClientTls {
 #[derive(Debug)]
 struct State {
     fingerprint: [u8; 32],
+    own: Option<SpiffeId>,
     config: Arc<ClientConfig>,
     ends: Ends,
 }
@@ -46,8 +47,8 @@ impl ClientTls {
         let source = source.into().open()?;
         let contents = source.read(&trust_domains)?;
         let fingerprint = contents.fingerprint();
-        let (config, ends) = build(contents, &trust_domains, &expected_server, &clock)?;
-        let state = ArcSwap::from_pointee(State { fingerprint, config, ends });
+        let (own, ends, config) = build(contents, &trust_domains, &expected_server, &clock)?;
+        let state = ArcSwap::from_pointee(State { fingerprint, own, config, ends });
         Ok(Arc::new(Self { source, trust_domains, expected_server, clock, state }))
     }
 
@@ -60,9 +61,14 @@ impl ClientTls {
             return Ok(false);
         }
         let (domains, expected) = (&self.trust_domains, &self.expected_server);
-        let (config, ends) = build(contents, domains, expected, &self.clock)?;
-        self.state.store(Arc::new(State { fingerprint, config, ends }));
+        let (own, ends, config) = build(contents, domains, expected, &self.clock)?;
+        self.state.store(Arc::new(State { fingerprint, own, config, ends }));
         Ok(true)
+    }
+
+    /// Who we are to servers, by the files as last loaded.
+    pub fn own(&self) -> Option<SpiffeId> {
+        self.state.load().own.clone()
     }
 
     /// Loads the files whenever they change, looking every so often, for as long as it is polled.
@@ -102,7 +108,7 @@ fn build(
     trust_domains: &TrustDomains,
     expected_server: &SpiffePattern,
     clock: &Arc<dyn Clock>,
-) -> Result<(Arc<ClientConfig>, Ends), LoadError> {
+) -> Result<(Option<SpiffeId>, Ends, Arc<ClientConfig>), LoadError> {
     let material = Material::parse(contents, trust_domains, clock.as_ref())?;
     let (crypto, ends) = (crypto(), material.ends);
     let verifier = PeerVerifier {
@@ -125,5 +131,5 @@ fn build(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    Ok((Arc::new(config), ends))
+    Ok((material.own, ends, Arc::new(config)))
 }

@@ -1,9 +1,6 @@
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use domain::{Clock, Timestamp};
+use domain::{Clock, SpiffeId, Timestamp};
 use rustls::DistinguishedName;
 use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor, pem::PemObject,
@@ -16,11 +13,16 @@ use x509_parser::{
 };
 
 use crate::{
-    Identity, LoadError, TrustDomains, bundle::Bundles, files::malformed, source::Contents,
+    Identity, LoadError, TrustDomains,
+    bundle::Bundles,
+    files::malformed,
+    source::{Contents, Crl},
 };
 
 /// The contents of a source, parsed and checked.
 pub(crate) struct Material {
+    /// Who the chain's leaf says that we are.
+    pub(crate) own: Option<SpiffeId>,
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) authorities: Authorities,
@@ -75,13 +77,13 @@ impl Material {
         clock: &dyn Clock,
     ) -> Result<Self, LoadError> {
         let Contents { chain, key, bundles, crl } = contents;
-        check_own(&chain, trust_domains, clock)?;
+        let own = check_own(&chain, trust_domains, clock)?;
         if let Some(without) = trust_domains.names().find(|name| !bundles.contains_key(*name)) {
             return Err(LoadError::NoAuthorities(without.to_owned()));
         }
         let (crls, revoked, revocation_list) = match &crl {
             Some(crl) => {
-                let (crls, revoked, next_update) = revocations(&crl.path, &crl.pem)?;
+                let (crls, revoked, next_update) = revocations(crl, clock)?;
                 (Some(crls), revoked, next_update)
             }
             None => (None, Revoked::default(), None),
@@ -91,7 +93,8 @@ impl Material {
         let subjects = anchors.values().flatten().map(|anchor| anchor.subject.as_ref());
         let subjects: BTreeSet<&[u8]> = subjects.collect();
         let subjects = subjects.into_iter().map(DistinguishedName::in_sequence).collect();
-        Ok(Self { chain, key, authorities: Authorities { anchors, subjects, crls }, revoked, ends })
+        let authorities = Authorities { anchors, subjects, crls };
+        Ok(Self { own, chain, key, authorities, revoked, ends })
     }
 }
 
@@ -113,14 +116,13 @@ fn check_own(
     chain: &[CertificateDer<'_>],
     trust_domains: &TrustDomains,
     clock: &dyn Clock,
-) -> Result<(), LoadError> {
-    for leaf in chain.iter().take(1) {
-        let own = Identity::read(leaf, trust_domains).map_err(LoadError::NotAnIdentity)?;
-        if own.not_after <= clock.now() {
-            return Err(LoadError::Expired);
-        }
+) -> Result<Option<SpiffeId>, LoadError> {
+    let Some(leaf) = chain.first() else { return Ok(None) };
+    let own = Identity::read(leaf, trust_domains).map_err(LoadError::NotAnIdentity)?;
+    if own.not_after <= clock.now() {
+        return Err(LoadError::Expired);
     }
-    Ok(())
+    Ok(Some(own.spiffe_id))
 }
 
 /// How long the own certificates hold together.
@@ -147,8 +149,8 @@ fn anchors(bundles: &Bundles) -> Result<BTreeMap<String, Vec<TrustAnchor<'static
 }
 
 fn revocations(
-    path: &Path,
-    pem: &[u8],
+    Crl { path, pem }: &Crl,
+    clock: &dyn Clock,
 ) -> Result<(Vec<CertRevocationList<'static>>, Revoked, Option<Span>), LoadError> {
     let unreadable = || malformed(path, "revocation list");
     let (mut lists, mut spans) = (Vec::new(), Vec::new());
@@ -159,6 +161,15 @@ fn revocations(
         lists.push(CertRevocationList::Owned(list));
         let (_, list) = CertificateRevocationList::from_der(&der).map_err(|_| unreadable())?;
         spans.extend(list.next_update().map(|next| Span::of(list.last_update(), next)));
+        if list.next_update().is_some_and(|next| next.timestamp() <= clock.now().as_millis() / 1000)
+        {
+            tracing::warn!(
+                path = %path.display(),
+                issuer = %list.issuer(),
+                "the revocation list is past its next update: who has a certificate of this issuer is \
+                 refused until a newer list is there"
+            );
+        }
         let issuer = Sha256::digest(list.issuer().as_raw()).into();
         revoked.extend(
             list.iter_revoked_certificates().map(|entry| (issuer, hex::encode(entry.raw_serial()))),

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{PostgresStore, ShareStore, SqliteStore, Store, StoreError};
+use crate::{PostgresStore, ShareStore, SqliteStore, Store, StoreError, postgres};
 
 /// Where everything is kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,8 +58,33 @@ pub async fn open_shares(
     config: &StoreConfig,
     beside: &StoreConfig,
 ) -> Result<Arc<dyn ShareStore>, StoreError> {
+    check_shares(config, beside)?;
+    match config {
+        StoreConfig::Sqlite { path } => Ok(Arc::new(SqliteStore::open_shares(path).await?)),
+        StoreConfig::Postgres { url_file, connections } => {
+            let url = url_in(url_file)?;
+            Ok(Arc::new(PostgresStore::connect_shares(url.trim(), *connections).await?))
+        }
+    }
+}
+
+/// Whether the stores of everything and of shares can be meant, as far as files say: no database is asked.
+pub fn check_config(config: &StoreConfig, shares: &StoreConfig) -> Result<(), StoreError> {
+    for config in [config, shares] {
+        if let StoreConfig::Postgres { url_file, .. } = config {
+            postgres::options(url_in(url_file)?.trim())?;
+        }
+    }
+    check_shares(shares, config)
+}
+
+fn check_shares(config: &StoreConfig, beside: &StoreConfig) -> Result<(), StoreError> {
     let same = match (config, beside) {
-        (StoreConfig::Sqlite { path }, StoreConfig::Sqlite { path: other }) => path == other,
+        (StoreConfig::Sqlite { path }, StoreConfig::Sqlite { path: other }) => {
+            // By any of its names, if it is there.
+            let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            place(path) == place(other)
+        }
         (StoreConfig::Postgres { url_file, .. }, StoreConfig::Postgres { url_file: other, .. }) => {
             url_in(url_file)?.trim() == url_in(other)?.trim()
         }
@@ -71,13 +96,7 @@ pub async fn open_shares(
                    backups of its own";
         return Err(StoreError::Misconfigured(why.to_owned()));
     }
-    match config {
-        StoreConfig::Sqlite { path } => Ok(Arc::new(SqliteStore::open_shares(path).await?)),
-        StoreConfig::Postgres { url_file, connections } => {
-            let url = url_in(url_file)?;
-            Ok(Arc::new(PostgresStore::connect_shares(url.trim(), *connections).await?))
-        }
-    }
+    Ok(())
 }
 
 fn url_in(file: &Path) -> Result<Zeroizing<String>, StoreError> {
@@ -126,7 +145,11 @@ mod tests {
         // Under another name it is the same.
         drop(open(&store).await.unwrap());
         std::os::unix::fs::symlink("store.db", directory.path().join("link.db")).unwrap();
-        open_shares(&at("link.db"), &store).await.unwrap_err();
+        let link = at("link.db");
+        open_shares(&link, &store).await.unwrap_err();
+        check_config(&store, &link).unwrap_err();
+        check_config(&store, &store).unwrap_err();
+        check_config(&store, &shares).unwrap();
         open_shares(&shares, &store).await.unwrap();
     }
 
@@ -138,10 +161,13 @@ mod tests {
         let config = StoreConfig::Postgres { url_file: url_file.clone(), connections: 2 };
         for (mode, reason) in [(0o644, "others"), (0o600, "parse")] {
             fs::set_permissions(&url_file, fs::Permissions::from_mode(mode)).unwrap();
-            let refused = open(&config).await.unwrap_err();
-            let StoreError::Misconfigured(text) = refused else { panic!("{refused:?}") };
-            assert!(text.contains(reason), "{text}");
-            assert!(!text.contains("hunter2"), "{text}");
+            let shares = StoreConfig::Sqlite { path: directory.path().join("shares.db") };
+            let unasked = check_config(&config, &shares).unwrap_err();
+            for refused in [open(&config).await.unwrap_err(), unasked] {
+                let StoreError::Misconfigured(text) = refused else { panic!("{refused:?}") };
+                assert!(text.contains(reason), "{text}");
+                assert!(!text.contains("hunter2"), "{text}");
+            }
         }
     }
 }

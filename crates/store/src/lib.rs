@@ -33,7 +33,7 @@ pub use budgets::{
     Reconciled, Report, Reported, Swept, write_limits,
 };
 pub use check::{CheckStore, CheckedRecords, Stored};
-pub use config::{StoreConfig, open, open_shares};
+pub use config::{StoreConfig, check_config, open, open_shares};
 pub use erasure::ErasureRow;
 pub use error::StoreError;
 pub use health::HealthRow;

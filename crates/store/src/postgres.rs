@@ -34,8 +34,7 @@ impl PostgresStore {
     ///
     /// The URL may hold a password and appears in no error.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| StoreError::Misconfigured("the PostgreSQL URL does not parse".to_owned()))?
+        let options = options(url)?
             .application_name("strongroom")
             .options([
                 ("lock_timeout", "1500"),
@@ -65,8 +64,7 @@ impl PostgresStore {
         url: &str,
         connections: u32,
     ) -> Result<SqlShares<Postgres>, StoreError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| StoreError::Misconfigured("the PostgreSQL URL does not parse".to_owned()))?
+        let options = options(url)?
             .application_name("strongroom-shares")
             .options([("lock_timeout", "1500")])
             .disable_statement_logging();
@@ -89,6 +87,12 @@ impl PostgresStore {
         let separator = if url.contains('?') { '&' } else { '?' };
         Ok(format!("{url}{separator}options[search_path]=test_{name}"))
     }
+}
+
+/// Reads a URL, of which nothing appears in an error.
+pub(crate) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    PgConnectOptions::from_str(url)
+        .map_err(|_| StoreError::Misconfigured("the PostgreSQL URL does not parse".to_owned()))
 }
 
 impl Backend for Postgres {

@@ -38,8 +38,8 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "strongroom-cli",
-        "audit domain metering sealing setup sinks strongroom-client strongroom-proto telemetry \
-         witness",
+        "audit domain metering providers sealing setup sinks strongroom-client strongroom-proto \
+         telemetry witness",
     ),
     (
         "quickstart",

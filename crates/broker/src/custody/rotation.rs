@@ -87,13 +87,13 @@ impl Custody {
                 let share = share_of(&*self.shares, row.credential_uid).await?;
                 let under = |kek: &Kek| kek.for_credential(row.credential_uid, &share);
                 let (newest, stored) = (under(&newest), row.envelope.as_slice());
-                let kek = self.behind(of, stored, &place).await?;
+                let kek = self.behind(of, stored).await?;
                 sealed_anew((&under(&kek), &newest), (&context, stored), place)
             }
             Stale::Person(row) => {
                 let context = self.person_context(of.uid, row.commitment);
                 let place = Place::Person(row.handle, [0; 32]);
-                let kek = self.behind(of, &row.sealed, &place).await?;
+                let kek = self.behind(of, &row.sealed).await?;
                 let resealed = sealed_anew((&kek, &newest), (&context, &row.sealed), place)?;
                 let row = PersonRow { sealed: resealed.after.clone(), ..row.clone() };
                 Ok(Resealed { place: Place::Person(row.handle, person_mac(&row)), ..resealed })
@@ -113,8 +113,8 @@ impl Custody {
         Ok(Resealed { place, before: before.to_vec(), after: after.to_vec() })
     }
 
-    async fn behind(&self, of: Holder<'_>, stored: &[u8], place: &Place) -> Result<Arc<Kek>, Why> {
-        self.kek_behind(of, stored).await?.ok_or_else(|| corrupt(place))
+    async fn behind(&self, of: Holder<'_>, stored: &[u8]) -> Result<Arc<Kek>, Why> {
+        self.kek_behind(of, stored).await?.ok_or_else(corrupt)
     }
 }
 
@@ -123,13 +123,13 @@ fn sealed_anew(
     (context, stored): (&impl envelope::StoredAs, &[u8]),
     place: Place,
 ) -> Result<Resealed, Why> {
-    let secret = kek.open(context, stored).map_err(|_| corrupt(&place))?;
+    let secret = kek.open(context, stored).map_err(|_| corrupt())?;
     let after = newest
         .seal(context, &secret)
         .map_err(|error| Why::Internal(format!("sealing for storage: {error}")))?;
     Ok(Resealed { place, before: stored.to_vec(), after })
 }
 
-fn corrupt(place: &Place) -> Why {
-    Why::Corrupt(format!("what is stored does not open: {place:?}"))
+fn corrupt() -> Why {
+    Why::Corrupt("what is stored does not open".to_owned())
 }

@@ -8,7 +8,7 @@ use store::{KeyPurpose, KeyRow, Share, StoreError};
 use super::{RowCheck, RowFinding, expected::ExpectedTenant};
 use crate::{
     custody::{Holder, Sealed},
-    refused::{Refused, Why},
+    refused::Why,
 };
 
 /// What is known of one tenant while its rows are looked at.
@@ -42,8 +42,7 @@ impl Look<'_> {
         match looked {
             Ok(()) => Ok(()),
             Err(why) if why.is_unusable() => {
-                let what = Refused::from(why).to_string();
-                self.found(Reason::RowChanged, table, name, &what);
+                self.found(Reason::RowChanged, table, name, &in_words(&why));
                 Ok(())
             }
             Err(why) => Err(why),
@@ -222,5 +221,35 @@ impl RowCheck {
             Err(why) => Err(why),
         };
         look.take("wrapped_key", &name, looked)
+    }
+}
+
+/// What is wrong with a row, said to people.
+fn in_words(why: &Why) -> String {
+    if matches!(why, Why::Erased) {
+        "the share of its key is destroyed, and the row is still there".to_owned()
+    } else if matches!(why, Why::Kms(_)) {
+        "its key is not what was wrapped: it does not unwrap by the root key".to_owned()
+    } else {
+        why.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envelope::KmsError;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_a_sentence() {
+        for why in [Why::Erased, Why::Kms(KmsError::Corrupt)] {
+            let told = in_words(&why);
+            assert!(
+                told.split(' ').count() > 5 && !told.contains(why.reason().as_str_name()),
+                "{told}"
+            );
+        }
+        assert_eq!(in_words(&Why::Corrupt("it is gone".to_owned())), "it is gone");
     }
 }

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use audit::{Kind, Record};
 use domain::SpiffeId;
-use store::Appended;
 use strongroom_proto::v1::{self, identities_server::Identities};
 use tonic::{Request, Response, Status};
 
@@ -122,13 +121,9 @@ impl Core {
 
     /// Appends a record that is all there is of a change, and applies it here before the answer.
     pub(crate) async fn bar(&self, caller: &Caller, record: Record) -> Result<u64, Why> {
-        match self.log.append(caller.stamp(record), None).await? {
-            Appended::Recorded(entry) => {
-                self.directory.catch_up(entry.index + 1).await?;
-                Ok(entry.index)
-            }
-            Appended::Stale { .. } => Err(Why::LogUnavailable),
-        }
+        let entry = self.log.record_change(caller.stamp(record)).await?;
+        self.directory.catch_up(entry.index + 1).await?;
+        Ok(entry.index)
     }
 }
 

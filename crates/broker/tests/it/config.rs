@@ -8,7 +8,8 @@ use crate::harness::{layout, repository};
 fn the_annotated_configuration_is_one() {
     let (config, _) = Config::load(&repository("deploy/broker.toml")).unwrap();
     assert_eq!(config.listen.port(), 7443);
-    broker::check_policy(&config.policy).unwrap();
+    let policy = fs::read_to_string(&config.policy).unwrap();
+    domain::PolicyFile::parse(&policy, &strongroom_proto::methods()).unwrap();
     assert_eq!(config.log.keep, None);
 
     let text = fs::read_to_string(repository("deploy/broker.toml")).unwrap();

@@ -30,6 +30,11 @@ const BOUND: Duration = Duration::from_secs(2);
 
 /// A list of the layout's authority that revokes the certificates with these names.
 fn revoke(layout: &Layout, names: &[&str]) {
+    revoke_for(layout, names, Duration::from_hours(2));
+}
+
+/// As `revoke`, by a list of an hour ago that is good for so long.
+pub(crate) fn revoke_for(layout: &Layout, names: &[&str], lasts: Duration) {
     let read = |name: &str| fs::read_to_string(layout.pki.join(name)).unwrap();
     let key = KeyPair::from_pem(&read("ca.key")).unwrap();
     let issuer = Issuer::from_ca_cert_pem(&read("ca.pem"), key).unwrap();
@@ -47,8 +52,8 @@ fn revoke(layout: &Layout, names: &[&str]) {
         }
     };
     let list = CertificateRevocationListParams {
-        this_update: now - Duration::from_mins(1),
-        next_update: now + Duration::from_hours(1),
+        this_update: now - Duration::from_hours(1),
+        next_update: now - Duration::from_hours(1) + lasts,
         crl_number: SerialNumber::from(1),
         issuing_distribution_point: None,
         revoked_certs: names.iter().map(revoked).collect(),

@@ -2,13 +2,17 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use setup::Layout;
 use strongroom_proto::v1;
 
-use crate::harness::{connect, layout, verified};
+use crate::{
+    connections::revoke_for,
+    harness::{connect, layout, verified},
+};
 
 /// The real binary, until it is dropped.
 pub(crate) struct Process {
@@ -182,6 +186,86 @@ fn a_key_file_that_others_can_read_is_refused() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         assert!(said.contains(&name), "{said}");
     }
+}
+
+/// What the binary says to a check, and whether it finds nothing to refuse.
+fn checked(layout: &Layout) -> (bool, String) {
+    let output = command(layout).arg("check-config").output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_check_refuses_what_a_start_would_and_needs_no_database() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let refused = |spoil: &dyn Fn(&Layout), expected: &str| {
+        let (_folder, layout) = listening_anywhere();
+        // The control, and nothing is made by it.
+        let (usable, said) = checked(&layout);
+        assert!(usable && said.contains("can be used") && !said.contains("WARN"), "{said}");
+        assert!(!layout.data.join("strongroom.db").exists());
+        spoil(&layout);
+        let (usable, said) = checked(&layout);
+        assert!(!usable && said.contains(expected), "{said}");
+        assert!(!command(&layout).status().unwrap().success());
+    };
+    let configured = |layout: &Layout, before: &str, after: &str| {
+        let text = fs::read_to_string(&layout.broker_config).unwrap();
+        assert!(text.contains(before), "{text}");
+        fs::write(&layout.broker_config, text.replacen(before, after, 1)).unwrap();
+    };
+    refused(&|layout| fs::remove_file(&layout.kms_key).unwrap(), "kms.key");
+    let open = |path: &std::path::Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    refused(&|layout| open(&layout.kms_key), "mode 0400 or 0600");
+    refused(&|layout| open(&layout.log_key), "can be read by others");
+    refused(&|layout| open(&layout.pki.join("broker.key")), "broker.key");
+    let section = "[kms_recovery]\nkind = \"local\"\nkey_file = \"no.key\"\n\n[store]\n";
+    refused(&|layout| configured(layout, "[store]\n", section), "no.key");
+    let in_one = |layout: &Layout| {
+        let text = fs::read_to_string(&layout.broker_config).unwrap();
+        let paths: Vec<_> = text.lines().filter(|line| line.starts_with("path = ")).collect();
+        assert_eq!(paths.len(), 2, "{text}");
+        configured(layout, paths[1], paths[0]);
+    };
+    refused(&in_one, "a database of its own");
+}
+
+#[test]
+fn a_check_warns_of_what_a_start_warns_of() {
+    let (_folder, layout) = listening_anywhere();
+    let text = fs::read_to_string(&layout.broker_config).unwrap();
+    let key = layout.kms_key.display();
+    let section = format!("[kms_recovery]\nkind = \"local\"\nkey_file = \"{key}\"\n\n[store]\n");
+    fs::write(&layout.broker_config, text.replacen("[store]\n", &section, 1)).unwrap();
+    let (usable, said) = checked(&layout);
+    assert!(usable && said.contains("it should stand in for"), "{said}");
+
+    let text =
+        text.replace("ca = \"pki/ca.pem\"\n", "ca = \"pki/ca.pem\"\ncrl = \"pki/crl.pem\"\n");
+    fs::write(&layout.broker_config, text).unwrap();
+    for (minutes, warns) in [(120, false), (1, true)] {
+        revoke_for(&layout, &[], Duration::from_mins(minutes));
+        let (usable, said) = checked(&layout);
+        assert!(usable, "{said}");
+        assert_eq!(said.contains("past its next update"), warns, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_root_key_that_is_another_one_is_named() {
+    let (_folder, layout) = listening_anywhere();
+    let mut broker = Process::start(&layout);
+    broker.signal(Signal::TERM);
+    assert!(broker.child.wait().unwrap().success());
+    fs::remove_file(&layout.kms_key).unwrap();
+    envelope::LocalKms::create_new(&layout.kms_key, None).unwrap();
+    let output = command(&layout).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("[kms] has local:") && said.contains("under local:"), "{said}");
+    assert!(said.contains("broker recover") && !said.contains("Corrupt"), "{said}");
 }
 
 #[tokio::test]

@@ -25,12 +25,26 @@ pub(crate) enum Proposed {
 /// What came of making it.
 #[derive(Serialize)]
 pub(crate) struct Done {
-    pub(crate) log_index: u64,
+    /// The record of it; none if another call made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_index: Option<u64>,
     #[serde(skip)]
     pub(crate) text: String,
 }
 
+impl Done {
+    /// It was made, by another call than this one.
+    pub(crate) fn before() -> Self {
+        Self { log_index: None, text: "it was done already".to_owned() }
+    }
+}
+
 impl Proposed {
+    /// Whether the call can be made again to ask how it stands.
+    pub(crate) fn is_erasure(&self) -> bool {
+        matches!(self, Self::ShredCredential(_) | Self::ShredTenant(_))
+    }
+
     /// Reads it, and holds it against the digest that is approved.
     pub(crate) fn read(approval: &Approval) -> Result<Self, Failure> {
         if *approval.request_sha256 != request_sha256(&approval.method, &approval.request) {
@@ -53,7 +67,11 @@ impl Proposed {
                 let after = PolicyFile::parse(&request.policy, &strongroom_proto::methods());
                 match (after, in_force(broker).await) {
                     (Err(fault), _) => vec![format!("it is no policy: {fault}")],
-                    (Ok(after), before) => compare(before.as_ref(), after.policy()),
+                    (Ok(after), before) => {
+                        let mut lines = compare(before.as_ref(), after.policy());
+                        lines.extend(words(&after));
+                        lines
+                    }
                 }
             }
             Self::RewrapKeys(request) => {
@@ -87,29 +105,30 @@ impl Proposed {
                 Ok(begun(broker.kms().rotate_kek(request).await?.into_inner().log_index))
             }
             Self::ShredCredential(request) => {
-                Ok(erased(&broker.credentials().shred_credential(request).await?.into_inner()))
+                erased(broker.credentials().shred_credential(request).await?.into_inner())
             }
             Self::ShredTenant(request) => {
-                Ok(erased(&broker.tenants().shred_tenant(request).await?.into_inner()))
+                erased(broker.tenants().shred_tenant(request).await?.into_inner())
             }
         }
     }
 }
 
 fn begun(log_index: u64) -> Done {
+    // The first record is none of these.
+    if log_index == 0 {
+        return Done::before();
+    }
     let text =
         format!("begun, as entry {log_index} tells; strongroom kms status shows how far it is");
-    Done { log_index, text }
+    Done { log_index: Some(log_index), text }
 }
 
-fn erased(erasure: &Erasure) -> Done {
-    let receipt = match erasure.receipt_index {
-        Some(index) => format!("the receipt is entry {index}"),
-        None => "the shares are not destroyed yet; the broker goes on with that".to_owned(),
-    };
+fn erased(Erasure { name, log_index, receipt_index, .. }: Erasure) -> Result<Done, Failure> {
+    let Some(receipt) = receipt_index else { return Err(Failure::SharesStand { name }) };
     let text =
-        format!("{} is erased, as entry {} tells; {receipt}", erasure.name, erasure.log_index);
-    Done { log_index: erasure.log_index, text }
+        format!("{name} is erased, as entry {log_index} tells; the receipt is entry {receipt}");
+    Ok(Done { log_index: Some(log_index), text })
 }
 
 /// Has a policy admitted.
@@ -120,7 +139,7 @@ pub(crate) async fn admit(broker: &Broker, request: AdmitPolicyRequest) -> Resul
         "the policy {sha256} is admitted, as entry {} tells; roll its file out to the brokers",
         admitted.log_index
     );
-    Ok(Done { log_index: admitted.log_index, text })
+    Ok(Done { log_index: Some(admitted.log_index), text })
 }
 
 fn decode<M: Message + Default>(approval: &Approval) -> Result<M, Failure> {
@@ -158,6 +177,25 @@ fn compare(before: Option<&AccessPolicy>, after: &AccessPolicy) -> Vec<String> {
     let added = new.difference(&old).map(|line| format!("+ {line}"));
     let changes: Vec<_> = gone.chain(added).collect();
     if changes.is_empty() { vec!["the same rules as now".to_owned()] } else { changes }
+}
+
+/// What a policy says beside its rules. What the one in force says there is in no log, so all of it is told,
+/// changed or not.
+fn words(policy: &PolicyFile) -> Vec<String> {
+    let ask = match policy.ask() {
+        Some(ask) => format!("whoever is refused will be told to ask: {ask}"),
+        None => "whoever is refused will be told to ask whoever keeps the policy".to_owned(),
+    };
+    let held = |name: &str| policy.policy().rules().iter().any(|rule| rule.role == name);
+    let roles = policy.roles().map(|(name, role)| {
+        let nobody = if held(name) {
+            String::new()
+        } else {
+            format!(", held by nobody, may {}", role.methods.join(" "))
+        };
+        format!("the role {name}{nobody}, is said to be: {}", role.says)
+    });
+    std::iter::once(ask).chain(roles).collect()
 }
 
 #[cfg(test)]
@@ -198,5 +236,27 @@ mod tests {
         assert!(told[0].starts_with("- r to spiffe://a.b/c, tenants acme"), "{told:?}");
         assert!(told[1].starts_with("+ r to spiffe://a.b/c, tenants *"), "{told:?}");
         assert_eq!(compare(Some(&rule("*")), &rule("*")), ["the same rules as now"]);
+    }
+
+    #[test]
+    fn what_a_policy_says_beside_its_rules_is_told() {
+        let parse = |ask: &str| {
+            let text = format!(
+                "{ask}\n[roles.a]\nsays = \"Reads the log.\"\nmay = [\"Audit/*\"]\n\
+                 [roles.b]\nsays = \"Closed.\"\nmay = [\"Kms/*\"]\n\
+                 [[grants]]\nrole = \"a\"\nto = [\"spiffe://a.b/c\"]\ntenants = [\"*\"]"
+            );
+            PolicyFile::parse(&text, &["Audit/GetPolicy".to_owned(), "Kms/GetStatus".to_owned()])
+        };
+        let told = |ask: &str| words(&parse(ask).unwrap());
+        assert_eq!(
+            told("ask = \"mallory@example.org\""),
+            [
+                "whoever is refused will be told to ask: mallory@example.org",
+                "the role a, is said to be: Reads the log.",
+                "the role b, held by nobody, may Kms/*, is said to be: Closed.",
+            ]
+        );
+        assert!(told("")[0].ends_with("whoever keeps the policy"));
     }
 }

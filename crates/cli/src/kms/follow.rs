@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 use strongroom_client::Transport;
 use strongroom_proto::v1::{
     GetKmsStatusRequest, KmsStatus, TenantKek, key_work, kms_client::KmsClient,
@@ -18,6 +18,17 @@ pub(super) enum Goal {
     RotateAll,
     /// Every key of a root is under its current key.
     Rewrap(String),
+}
+
+/// What is told of it in the end.
+#[derive(Debug, Serialize)]
+pub(super) struct Followed {
+    /// The record of its beginning; none if that was another call's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) log_index: Option<u64>,
+    pub(super) done: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<u64>,
 }
 
 /// How far it is.
@@ -39,7 +50,7 @@ pub(super) async fn follow(
     context: &Context,
     client: &mut KmsClient<Transport>,
     goal: &Goal,
-    log_index: u64,
+    log_index: Option<u64>,
 ) -> Result<(), Failure> {
     let (mut told, mut hindered) = (None, String::new());
     loop {
@@ -55,7 +66,7 @@ pub(super) async fn follow(
         }
         if share.reached {
             context.output.progress("");
-            let result = json!({ "log_index": log_index, "done": true, "count": share.of });
+            let result = Followed { log_index, done: true, count: Some(share.of) };
             return context.output.show(&result, |_| done(goal, share));
         }
         if status.last_error != hindered {
@@ -68,7 +79,7 @@ pub(super) async fn follow(
             interrupted = ctrl_c() => {
                 interrupted.map_err(Failure::Runtime)?;
                 context.output.progress("");
-                let result = json!({ "log_index": log_index, "done": false });
+                let result = Followed { log_index, done: false, count: None };
                 return context.output.show(&result, |_| {
                     "the broker goes on with it; `strongroom kms status` says how far it is"
                         .to_owned()

@@ -58,3 +58,21 @@ fn a_credential_that_cannot_work_is_refused_with_what_to_change() {
     }
     running.end();
 }
+
+#[test]
+fn who_reaches_nobody_is_told_where() {
+    let running = Running::start(Duration::ZERO);
+    // A port that was free a moment ago.
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let text = std::fs::read_to_string(&running.layout.cli_config).unwrap();
+    let line = text.lines().find(|line| line.starts_with("broker = ")).unwrap();
+    let text = text.replace(line, &format!("broker = \"{free}\""));
+    let config = running.layout.cli_config.with_file_name("nobody.toml");
+    std::fs::write(&config, text).unwrap();
+    let output = running.give_by(&config, &["tenants", "list"], b"");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains(&free) && told.contains("revoked"), "{told}");
+    running.end();
+}

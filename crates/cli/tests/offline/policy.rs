@@ -90,3 +90,35 @@ fn an_answer_names_the_role_that_decides() {
     let output = strongroom(&["policy", "explain", "--file", &shipped("policy.toml"), "No/Such"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_provider_that_is_none_is_warned_of_with_the_nearest_one() {
+    let folder = TempDir::new().unwrap();
+    let text = fs::read_to_string(shipped("policy.toml")).unwrap();
+    let check = |providers: &str| {
+        let grant = format!(
+            "\n[[grants]]\nrole = \"provisioner\"\nto = [\"spiffe://a.b/c\"]\ntenants = [\"*\"]\n\
+             providers = [{providers}]\n"
+        );
+        fs::write(folder.path().join("p.toml"), format!("{text}{grant}")).unwrap();
+        let output = strongroom_in(folder.path(), &["policy", "check", "p.toml"], b"");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output).to_owned()
+    };
+    assert_eq!(check("\"openai\", \"anthropic\""), "");
+    let told = check("\"openai\", \"opnai\"");
+    assert!(told.contains("`opnai` is no provider") && told.contains("`openai` meant"), "{told}");
+}
+
+#[test]
+fn whoever_needs_a_second_person_is_told_that_both_are_people() {
+    let folder = TempDir::new().unwrap();
+    let text = fs::read_to_string(shipped("policy.toml")).unwrap();
+    fs::write(folder.path().join("p.toml"), text).unwrap();
+    let ask = |method: &str| {
+        let arguments = ["policy", "explain", "--file", "p.toml", method];
+        stdout(&strongroom_in(folder.path(), &arguments, b"")).to_owned()
+    };
+    assert!(ask("Tenants/ShredTenant").contains("only people can ask for it"));
+    assert!(!ask("Tenants/GetTenant").contains("people"));
+}

@@ -1,11 +1,13 @@
 //! What a second person has approved is done once, and an attempt that does nothing costs no approval.
 
+use std::time::Duration;
+
 use audit::{Kind, Reason, Step};
 use domain::{AccessPolicy, AccessRule, LONGEST_TTL, SpiffeId, Uid};
 use strongroom_proto::v1;
 use testkit::{Fault, KmsFailure, Operation};
 
-use super::{Fixture, Refused, name};
+use super::{Fixture, Refused, caller, name};
 use crate::{access::InForce, approvals::Decision, caller::Caller, core::Core, refused::Why};
 
 const ROTATE: &str = "Kms/RotateKek";
@@ -158,4 +160,50 @@ async fn nobodys_part_outlasts_their_role() {
     allow(core, &[olga(), rule("zoe", &["Approvals/*"])]).await;
     rotate(&fixture).await.unwrap();
     assert_eq!((step(core, id), step(core, anew)), (Step::Approved, Step::Used));
+}
+
+/// Does a step while its commit takes a minute, by far more than a lease would wait.
+async fn slowly<T>(fixture: &Fixture, step: impl Future<Output = T>) -> T {
+    fixture.store.fail_once(Operation::Append, Fault::Hang);
+    let until = async {
+        fixture.store.until_hanging(1).await;
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        tokio::time::resume();
+        fixture.store.heal();
+    };
+    tokio::join!(step, until).0
+}
+
+#[tokio::test]
+async fn nobody_is_told_that_a_step_failed_which_is_in_force() {
+    let fixture = fixture().await;
+    let read = caller(ROTATE).read();
+    let refused = slowly(&fixture, fixture.core.log.record(read)).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::LogUnavailable, "the control: others do not wait");
+    let id = needed(Box::pin(slowly(&fixture, rotate(&fixture))).await);
+    slowly(&fixture, approve(&fixture.core, id)).await;
+    assert_eq!(step(&fixture.core, id), Step::Approved);
+    rotate(&fixture).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_decides_twice_is_told_what_became_of_it() {
+    let fixture = fixture().await;
+    let core = &fixture.core;
+    let id = needed(rotate(&fixture).await);
+    approve(core, id).await;
+    let again = async || {
+        let paul = person(core, "paul", "Approvals/Approve").await;
+        let request_sha256 = core.approval(&paul, &id).unwrap().request_sha256;
+        let name = format!("approvals/{}", hex::encode(id));
+        let refused = core.decide_on(&paul, &name, Decision::Approve(&request_sha256)).await;
+        let why = refused.unwrap_err().why;
+        assert_eq!(why.reason(), Reason::ApprovalIsOver);
+        why.public()
+    };
+    let told = again().await;
+    assert!(told.starts_with("it is approved already"), "{told}");
+    rotate(&fixture).await.unwrap();
+    assert_eq!(again().await, "it was done already");
 }

@@ -266,6 +266,23 @@ async fn a_tenant_whose_rows_cannot_be_sealed_anew_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn what_does_not_open_is_named_as_people_call_it() {
+    let fixture = Fixture::new().await;
+    rotated(&fixture.core).await;
+    let row = fixture.store.credential(&name().tenant, &name().credential).await.unwrap().unwrap();
+    let version = fixture.store.version(row.uid, 1).await.unwrap().unwrap();
+    let mut damaged = version.envelope.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let place = Place::Version(row.uid, 1);
+    let tampered = Resealed { place, before: version.envelope, after: damaged };
+    assert_eq!(fixture.store.reseal(&[tampered]).await.unwrap(), 1);
+    let mut rekeying = rekeying(&fixture.core);
+    while rekeying.turn().await.worked {}
+    let told = fixture.core.rekeyed.last_error();
+    assert_eq!(told, format!("what is stored does not open: {}, version 1", name()));
+}
+
+#[tokio::test]
 async fn every_tenants_key_is_rotated_and_a_tenant_that_was_added_is_left_alone() {
     let fixture = Fixture::new().await;
     let request = v1::RotateKekRequest { request_id: "r-1".into(), ..Default::default() };

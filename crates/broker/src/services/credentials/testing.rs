@@ -41,7 +41,9 @@ impl Core {
     ) -> Result<Looked, Why> {
         let Described { provider, kind, .. } = self.described(row)?;
         let form = provider.credential_form(kind);
-        let form = form.map_err(|_| Why::Corrupt(format!("{}: kind", row.name())))?;
+        let form = form.map_err(|_| {
+            Why::Corrupt(format!("the kind of {} is none that there is", row.name()))
+        })?;
         let bytes = secret.expose();
         form.usable(bytes).map_err(|why| {
             if matches!(why, UnusableSecret::NotSendable) {
