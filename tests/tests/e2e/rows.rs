@@ -271,12 +271,7 @@ async fn rows_of_before_swapped_lost_and_foreign_are_found_and_named(deployment:
     database.run(foreign).await;
     expect(&deployment, ("budget", Reason::RowNotOnRecord)).await;
     database.run("DELETE FROM budget WHERE id = 'foreign'").await;
-    for (table, foreign) in FOREIGN {
-        database.run(foreign).await;
-        let reason = if table == "sink" { Reason::RowChanged } else { Reason::RowNotOnRecord };
-        expect(&deployment, (table, reason)).await;
-        database.run(&format!("DELETE FROM {table}")).await;
-    }
+    expect_foreign(&deployment, &mut database).await;
     assert_eq!(deployment.check_rows().await.unwrap(), []);
     deployment.end().await;
 }
@@ -301,6 +296,15 @@ const FOREIGN: [(&str, &str); 3] = [
          WHERE id = 'acme'",
     ),
 ];
+
+async fn expect_foreign(deployment: &Deployment, database: &mut Database) {
+    for (table, foreign) in FOREIGN {
+        database.run(foreign).await;
+        let reason = if table == "sink" { Reason::RowChanged } else { Reason::RowNotOnRecord };
+        expect(deployment, (table, reason)).await;
+        database.run(&format!("DELETE FROM {table}")).await;
+    }
+}
 
 async fn expect(deployment: &Deployment, (table, reason): (&str, Reason)) {
     let found = deployment.check_rows().await.unwrap();
