@@ -6,6 +6,9 @@
 A URL is `postgresql://…` or `sqlite:PATH`. Commands:
 
     {"do": "tables"}                                the columns of each table that has rows
+    {"do": "empty"}                                 the tables that have none
+    {"do": "keep"}                                  of a store of shares: lets none be destroyed
+    {"do": "let_go"}                                lets them be destroyed again
     {"do": "change", "table": …, "column": …}       changes one cell of one row
     {"do": "undo"}                                  puts the cell back; says whether it was as changed
     {"do": "run", "sql": …}                         runs a statement
@@ -37,6 +40,11 @@ OTHERS = {
 
 
 class Sqlite:
+    KEEP = (
+        "CREATE TRIGGER keep BEFORE UPDATE ON share BEGIN SELECT RAISE(ABORT, 'it is kept'); END"
+    )
+    LET_GO = "DROP TRIGGER keep"
+
     def __init__(self, url: str) -> None:
         self.connection = sqlite3.connect(url.removeprefix("sqlite:"), 30, isolation_level=None)
 
@@ -57,6 +65,9 @@ class Sqlite:
 
 
 class Postgres:
+    KEEP = "ALTER TABLE share ADD CONSTRAINT keep CHECK (destroyed_at IS NULL)"
+    LET_GO = "ALTER TABLE share DROP CONSTRAINT keep"
+
     def __init__(self, url: str) -> None:
         self.connection = connect(url)
         # Neither foreign keys nor cascades stand in the way of whoever administers a database.
@@ -106,7 +117,7 @@ def other(column: str, value: object, is_text: bool) -> object:
     return good if good not in (None, value) else value + "x"
 
 
-FLAGS = {"enabled", "blocked", "revoked", "suspended", "mutates"}
+FLAGS = {"enabled", "blocked", "revoked", "suspended", "mutates", "done"}
 
 
 class Database:
@@ -118,8 +129,15 @@ class Database:
         match command["do"]:
             case "tables":
                 tables = self.database.tables().items()
-                count = "SELECT count(*) FROM "
-                return {name: it for name, it in tables if self.database.run(count + name)[0][0]}
+                return {name: it for name, it in tables if self.has_rows(name)}
+            case "empty":
+                return [name for name in self.database.tables() if not self.has_rows(name)]
+            case "keep":
+                self.database.run(self.database.KEEP)
+                return None
+            case "let_go":
+                self.database.run(self.database.LET_GO)
+                return None
             case "change":
                 try:
                     return self.change(command["table"], command["column"])
@@ -130,6 +148,9 @@ class Database:
             case "run":
                 self.database.run(command["sql"])
                 return None
+
+    def has_rows(self, table: str) -> bool:
+        return bool(self.database.run(f"SELECT count(*) FROM {table}")[0][0])
 
     def change(self, table: str, column: str) -> str:
         columns = self.database.tables()[table]

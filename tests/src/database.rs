@@ -29,11 +29,27 @@ pub struct Database {
 impl Database {
     /// Takes hold of a deployment's database, past the broker.
     pub fn of(deployment: &Deployment) -> Self {
-        let url = match url(deployment.layout()) {
-            Some((_, url)) => url,
-            None => format!("sqlite:{}", deployment.layout().data.join("strongroom.db").display()),
-        };
-        let mut command = command("database.py", &["change", &url]);
+        let layout = deployment.layout();
+        Self::open(&url(layout).map_or_else(
+            || format!("sqlite:{}", layout.data.join("strongroom.db").display()),
+            |(_, url)| url,
+        ))
+    }
+
+    /// Takes hold of a deployment's store of shares.
+    pub fn of_shares(deployment: &Deployment) -> Self {
+        let config = fs::read_to_string(&deployment.layout().broker_config).unwrap();
+        let config: Table = config.parse().unwrap();
+        let store = &config["shares"]["store"];
+        let folder = deployment.layout().broker_config.parent().unwrap();
+        Self::open(&match store.get("url_file") {
+            Some(file) => fs::read_to_string(file.as_str().unwrap()).unwrap(),
+            None => format!("sqlite:{}", folder.join(store["path"].as_str().unwrap()).display()),
+        })
+    }
+
+    fn open(url: &str) -> Self {
+        let mut command = command("database.py", &["change", url]);
         let mut script =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let (to, from) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
@@ -47,6 +63,22 @@ impl Database {
             names.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
         };
         tables.as_object().unwrap().iter().map(|(name, of)| (name.clone(), columns(of))).collect()
+    }
+
+    /// The tables that have no rows.
+    pub async fn empty(&mut self) -> Vec<String> {
+        let tables = self.ask(json!({ "do": "empty" })).await;
+        tables.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Of a store of shares: lets none be destroyed.
+    pub async fn keep(&mut self) {
+        self.ask(json!({ "do": "keep" })).await;
+    }
+
+    /// Lets them be destroyed again.
+    pub async fn let_go(&mut self) {
+        self.ask(json!({ "do": "let_go" })).await;
     }
 
     /// Changes a column of one row. Says what was changed to what, or nothing if the database does not

@@ -5,7 +5,10 @@ use std::{
 
 use domain::Uid;
 
-use crate::{Finding, Hash, InvalidRecord, Kind, Record, keks::Keks, record::Checked, timestamp};
+use crate::{
+    Finding, Hash, InvalidRecord, Kind, Record, erasures::Erasures, keks::Keks, record::Checked,
+    timestamp,
+};
 
 mod versions;
 
@@ -23,6 +26,7 @@ pub(crate) struct Custody {
     credentials: HashMap<Uid, Credential>,
     leases: HashMap<Hash, Lease>,
     keks: Keks,
+    erasures: Erasures,
     /// The ids of revoked virtual keys, and where they were revoked.
     revoked: HashMap<String, u64>,
     /// The same of those that are blocked.
@@ -80,7 +84,13 @@ impl Custody {
             Kind::CredentialRotationRolledBack => self.rotate(record, Versions::roll_back),
             Kind::CredentialEnabled => self.turn(record, State::Enabled),
             Kind::CredentialDisabled => self.turn(record, State::Disabled),
-            Kind::CredentialDeleted | Kind::CredentialShredded => self.turn(record, State::Deleted),
+            Kind::CredentialDeleted => self.turn(record, State::Deleted),
+            Kind::CredentialShredded => {
+                self.turn(record, State::Deleted)?;
+                self.erasures.begin(record)
+            }
+            Kind::TenantShredded => self.erasures.begin(record),
+            Kind::SharesDestroyed => self.erasures.end(record, self.begins_late),
             Kind::VirtualKeyRevoked => {
                 self.revoked.entry(record.virtual_key.clone()).or_insert(record.index);
                 Ok(())
@@ -97,14 +107,15 @@ impl Custody {
                 self.keks.create(record);
                 Ok(())
             }
+            Kind::KekRotationBegun => {
+                self.keks.ask();
+                Ok(())
+            }
             Kind::KekRotated => self.keks.rotate(record, self.begins_late),
             Kind::KekRetired => self.keks.retire(record, self.begins_late),
             Kind::Unspecified
             | Kind::KeyRewrapped
-            | Kind::KekRotationBegun
             | Kind::KeyRewrapBegun
-            | Kind::TenantShredded
-            | Kind::SharesDestroyed
             | Kind::BrokerStarted
             | Kind::BrokerStopped
             | Kind::SessionOpened

@@ -171,6 +171,27 @@ pub enum Finding {
         /// The change of the key that was not regarded.
         changed_at: u64,
     },
+    /// A tenant's key was rotated by a broker of its own accord, more often than somebody had asked for all keys
+    /// to be.
+    #[error("entry {index} rotates a tenant's key that nobody has asked to rotate")]
+    KekRotationNotAsked {
+        /// Where.
+        index: u64,
+    },
+    /// Shares were destroyed of something that no record before says was erased.
+    #[error("entry {index} destroys shares of what no entry before it erased")]
+    SharesNotErased {
+        /// Where.
+        index: u64,
+    },
+    /// The shares of something that was erased were destroyed again: another's may have been.
+    #[error("entry {index} destroys shares that entry {destroyed_at} destroyed")]
+    SharesDestroyedTwice {
+        /// Where.
+        index: u64,
+        /// Where they were destroyed first.
+        destroyed_at: u64,
+    },
     /// A lease was granted or renewed by a broker that no record says was running.
     #[error("entry {index} lends by a broker that is not on record as running")]
     BrokerNotRunning {
@@ -263,6 +284,9 @@ impl Finding {
             | Self::ChangeOutOfStep { index }
             | Self::KekOutOfStep { index }
             | Self::KekNotInUse { index, .. }
+            | Self::KekRotationNotAsked { index }
+            | Self::SharesNotErased { index }
+            | Self::SharesDestroyedTwice { index, .. }
             | Self::VirtualKeyRevoked { index, .. }
             | Self::VirtualKeyBlocked { index, .. }
             | Self::BrokerNotRunning { index }
@@ -301,6 +325,9 @@ impl Finding {
             | Self::ChangeOutOfStep { .. }
             | Self::KekOutOfStep { .. }
             | Self::KekNotInUse { .. }
+            | Self::KekRotationNotAsked { .. }
+            | Self::SharesNotErased { .. }
+            | Self::SharesDestroyedTwice { .. }
             | Self::VirtualKeyRevoked { .. }
             | Self::VirtualKeyBlocked { .. }
             | Self::BrokerNotRunning { .. }

@@ -10,6 +10,7 @@ mod cosigner;
 mod custody;
 mod disclosure;
 mod draft;
+mod erasures;
 mod figures;
 mod filter;
 mod finding;

@@ -28,7 +28,7 @@ use crate::{
     config::{Config, KeyTests, Limits, LogConfig, RowChecks},
     core::{Core, Parts},
     erasing,
-    export::{self, Exporter, Outlet},
+    export::{self, Cursors, Exporter, Outlet},
     follower,
     guard::Guard,
     key_tests,
@@ -365,8 +365,10 @@ fn exporters(
         outlets.push(Outlet { name, from: webhook.from, sink: Box::new(sink) });
     }
     let exporter = |outlet| {
-        let (store, clock) = (Arc::clone(&core.store), Arc::clone(&core.clock));
-        Exporter::new(outlet, store, clock, core.log.growth(), export::Pace::default())
+        let (store, key) = (Arc::clone(&core.store), Arc::clone(&core.row_key));
+        let cursors = Cursors { store, key, log: core.log.clone() };
+        let (clock, growth) = (Arc::clone(&core.clock), core.log.growth());
+        Exporter::new(outlet, cursors, clock, growth, export::Pace::default())
     };
     Ok(outlets.into_iter().map(exporter).collect())
 }

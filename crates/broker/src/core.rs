@@ -3,7 +3,7 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use audit::{Entry, Record};
 use domain::{Clock, Key, SpiffePattern, TenantId, Timestamp, Uid};
-use envelope::{KeyringSettings, Roots};
+use envelope::{KeyringSettings, Roots, RowKey};
 use exchange::{AwsIdentity, Courier};
 use providers::Catalogue;
 use store::{Change, ShareStore, Store};
@@ -53,6 +53,8 @@ pub(crate) struct Core {
     /// What a tenant's own endpoint may be.
     pub(crate) endpoints: EndpointRules,
     pub(crate) rekeyed: Progress,
+    /// The key of MACs over rows that are no tenant's.
+    pub(crate) row_key: Arc<RowKey>,
     pub(crate) sessions: Sessions,
     /// For how long backups of the store of shares are kept.
     pub(crate) share_backups: Duration,
@@ -117,6 +119,7 @@ impl Core {
         let custody = Custody::new(Arc::clone(&store), roots, parts.shares, keyring);
         let custody = Arc::new(custody);
         let pepper = Arc::new(bootstrap::pepper(&store, &custody, &*clock).await?);
+        let row_key = Arc::new(RowKey::of(&pepper));
         let head = store.head().await.context("reading the log")?;
         let size = head.frontier.size();
         let log = Log::open(Arc::clone(&store), size, parts.commit_deadline, Uid::random()?, tasks);
@@ -154,6 +157,7 @@ impl Core {
             pepper,
             endpoints,
             rekeyed: Progress::default(),
+            row_key,
             store,
             tally: Arc::default(),
             tokens,

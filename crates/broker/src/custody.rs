@@ -1,3 +1,4 @@
+mod own;
 mod rotation;
 mod shares;
 
@@ -14,8 +15,8 @@ use store::{
     TestRow, VirtualKeyRow, mac_version, write_limits, write_rotation, write_rules,
 };
 
-pub(crate) use self::shares::StoredVersion;
 use self::shares::{SharedRoots, new_share, share_of};
+pub(crate) use self::{own::OwnRow, shares::StoredVersion};
 use crate::refused::Why;
 
 /// Opens and seals what is stored: the one place in the broker where stored ciphertext becomes a

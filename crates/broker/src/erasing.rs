@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use audit::{Entry, Kind, Record, proto_time};
 use domain::{CredentialName, TenantId};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     caller::Caller,
     core::{Core, check_etag, parse, parse_tenant},
+    custody::OwnRow as _,
     directory::Tenant,
     leadership,
     refused::{About, Refused, Why},
@@ -100,7 +101,9 @@ impl Core {
             credential: Some(name.clone()),
             shares: vec![row.uid],
             begun_at: self.store.now().await?,
-        };
+            row_mac: [0; 32],
+        }
+        .sealed(&self.row_key);
         let told = Record {
             erasure_id: row.uid.as_bytes().to_vec().into(),
             ..record(Kind::CredentialShredded, &row)
@@ -131,7 +134,9 @@ impl Core {
             credential: None,
             shares: std::iter::once(row.uid).chain(credentials).collect(),
             begun_at: self.store.now().await?,
-        };
+            row_mac: [0; 32],
+        }
+        .sealed(&self.row_key);
         let kek_id = tenant.keys.first().map(|key| key.uid.as_bytes().to_vec());
         let told = Record {
             kind: Kind::TenantShredded.into(),
@@ -182,8 +187,11 @@ impl Core {
     /// Destroys the shares of an erasure that was begun, unless that is done, and says what became of it.
     async fn erased(&self, caller: &Caller, begun: Entry, name: &str) -> Result<v1::Erasure, Why> {
         let id = read(&begun)?.erasure_id;
-        let waiting = self.store.erasures().await?;
-        let waiting = waiting.into_iter().find(|erasure| erasure.id.as_bytes()[..] == id[..]);
+        let waiting = self
+            .erasures_to_finish()
+            .await?
+            .into_iter()
+            .find(|erasure| erasure.id.as_bytes()[..] == id[..]);
         if let Some(erasure) = waiting
             && let Err(why) = self.destroy(&erasure, |record| caller.stamp(record)).await
         {
@@ -206,13 +214,49 @@ impl Core {
     /// Finishes what was begun.
     pub(crate) async fn finish_erasures(&self) -> Result<(), Why> {
         let mut failure = Ok(());
-        for erasure in self.store.erasures().await? {
+        for erasure in self.erasures_to_finish().await? {
             // One that cannot go on does not hold the others up.
             if let Err(why) = self.destroy(&erasure, |record| record).await {
                 failure = Err(why);
             }
         }
         failure
+    }
+
+    /// What was begun and has no receipt. Shares do not come back, so a row alone is not enough: a broker has
+    /// written it, it is as it was then, and the log says that the same was asked for and is not done.
+    async fn erasures_to_finish(&self) -> Result<Vec<ErasureRow>, Why> {
+        let found = self.store.erasures().await?;
+        let (genuine, foreign): (Vec<_>, Vec<_>) =
+            found.rows.into_iter().partition(|row| row.is_genuine(&self.row_key));
+        let foreign = foreign.iter().map(|row| row.id.to_string());
+        for name in found.illegible.into_iter().chain(foreign) {
+            tracing::error!(
+                table = "erasure",
+                name,
+                "nothing destroyed: a row is not as it was written"
+            );
+        }
+        if genuine.is_empty() {
+            return Ok(genuine);
+        }
+        let mut asked = BTreeMap::new();
+        for kind in [Kind::CredentialShredded, Kind::TenantShredded] {
+            for entry in self.store.changes_of_kind(kind).await? {
+                let told = read(&entry)?;
+                asked.insert(told.erasure_id, (told.tenant, told.credential));
+            }
+        }
+        for entry in self.store.changes_of_kind(Kind::SharesDestroyed).await? {
+            asked.remove(&read(&entry)?.erasure_id);
+        }
+        let is_asked = |row: &ErasureRow| {
+            let credential = row.credential.as_ref().map(ToString::to_string);
+            asked.get(row.id.as_ref() as &[u8]).is_some_and(|(tenant, of)| {
+                tenant == row.tenant.as_str() && *of == credential.unwrap_or_default()
+            })
+        };
+        Ok(genuine.into_iter().filter(is_asked).collect())
     }
 
     /// Destroys shares, and only then puts the receipt on record. Who is interrupted in between does both

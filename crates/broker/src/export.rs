@@ -1,3 +1,5 @@
+mod cursor;
+
 use std::{
     sync::{
         Arc,
@@ -18,6 +20,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::cursor::Cursor;
+pub(crate) use self::cursor::Cursors;
+use crate::refused::Refused;
+
 /// Takes the log to one sink: reads a page, hands it over, moves the sink's cursor, and tries for
 /// ever what fails.
 ///
@@ -27,6 +33,7 @@ pub(crate) struct Exporter {
     from: From,
     sink: Box<dyn Sink>,
     store: Arc<dyn Store>,
+    cursor: Cursor,
     clock: Arc<dyn Clock>,
     growth: watch::Receiver<u64>,
     pace: Pace,
@@ -91,18 +98,21 @@ enum ExportError {
     Sink(#[from] SinkError),
     #[error("record {0} is not one: verify the log")]
     NotARecord(u64, #[source] InvalidRecord),
+    #[error("putting on record that the cursor was changed: {0}")]
+    Log(Box<Refused>),
 }
 
 impl Exporter {
     pub(crate) fn new(
         Outlet { name, from, sink }: Outlet,
-        store: Arc<dyn Store>,
+        cursors: Cursors,
         clock: Arc<dyn Clock>,
         growth: watch::Receiver<u64>,
         pace: Pace,
     ) -> Self {
         let (way, next) = (None, Arc::default());
-        Self { name, from, sink, store, clock, growth, pace, way, next }
+        let (store, cursor) = (Arc::clone(&cursors.store), Cursor::of(&name, cursors));
+        Self { name, from, sink, store, cursor, clock, growth, pace, way, next }
     }
 
     /// Exports until `stop`, while `drives` says that it is this broker's turn. Of several brokers only
@@ -206,7 +216,7 @@ impl Exporter {
 
     /// Finds out where to begin.
     async fn begin(&mut self) -> Result<Way, ExportError> {
-        let next = match self.store.sink_cursor(&self.name).await? {
+        let next = match self.cursor.read().await? {
             Some(cursor) if self.sink.acknowledges() => cursor,
             Some(cursor) => cursor.saturating_sub(IN_FLIGHT),
             None => {
@@ -215,7 +225,7 @@ impl Exporter {
                     From::Now => self.store.head().await?.frontier.size(),
                 };
                 // At once: `now` must stay what it was, whatever comes in between.
-                self.store.move_sink_cursor(&self.name, start).await?;
+                self.cursor.put(start).await?;
                 start
             }
         };
@@ -241,7 +251,7 @@ impl Exporter {
     /// Moves the cursor to what has been sent.
     async fn save(&mut self) -> Result<(), ExportError> {
         let Some(way) = self.way.filter(|way| way.next > way.saved) else { return Ok(()) };
-        self.store.move_sink_cursor(&self.name, way.next).await?;
+        self.cursor.put(way.next).await?;
         self.way = Some(Way { saved: way.next, saved_at: self.clock.elapsed(), ..way });
         Ok(())
     }

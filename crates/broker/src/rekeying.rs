@@ -15,7 +15,11 @@ use store::{Change, KeyPurpose, KeyWork, Resealed, Stale, StoreError, TenantKey}
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::Core, custody::Holder, refused::Why};
+use crate::{
+    core::Core,
+    custody::{Holder, OwnRow as _},
+    refused::Why,
+};
 
 /// Brings what is stored under the newest keys while leases are given: the one broker that leads does
 /// it. What there is to do is in the rows and keys themselves, so whoever leads next goes on with it,
@@ -185,8 +189,7 @@ impl Rekeying {
     }
 
     async fn look(&mut self, turn: &mut Turn) -> Result<(), Why> {
-        let work = self.core.store.key_work().await?;
-        for work in work.into_iter().filter(|work| !work.done) {
+        for work in self.core.key_work().await?.into_iter().filter(|work| !work.done) {
             let part = Part::Asked(work.name.clone());
             if self.waits.contains_key(&part) {
                 continue;
@@ -231,7 +234,7 @@ impl Rekeying {
         }
         failure?;
         if due.len() < KEYS as usize {
-            core.store.end_key_work(work).await?;
+            core.end_key_work(work).await?;
         }
         Ok(())
     }
@@ -283,8 +286,7 @@ impl Rekeying {
             }
         }
         failure?;
-        core.store.end_key_work(work).await?;
-        Ok(())
+        core.end_key_work(work).await
     }
 
     /// Seals some rows of a tenant anew; when there are none left, deletes the old versions.
@@ -398,6 +400,23 @@ impl Rekeying {
             metrics::counter!("strongroom_rekeying_failures_total").increment(1);
             self.core.rekeyed.set_error(refused.to_string());
         }
+    }
+}
+
+impl Core {
+    /// What was asked to be done to all keys. What no broker has put down so is not done.
+    pub(crate) async fn key_work(&self) -> Result<Vec<KeyWork>, Why> {
+        let found = self.store.key_work().await?;
+        let foreign = found.rows.iter().filter(|work| !work.is_genuine(&self.row_key));
+        for name in found.illegible.iter().chain(foreign.map(|work| &work.name)) {
+            tracing::error!(table = "key_work", name, "not done: a row is not as it was written");
+        }
+        Ok(found.rows.into_iter().filter(|work| work.is_genuine(&self.row_key)).collect())
+    }
+
+    async fn end_key_work(&self, work: &KeyWork) -> Result<(), Why> {
+        let done = KeyWork { done: true, ..work.clone() };
+        Ok(self.store.end_key_work(&done.sealed(&self.row_key)).await?)
     }
 }
 

@@ -1,5 +1,6 @@
 mod expected;
 mod log;
+mod own;
 mod owned;
 mod rest;
 mod tenant;
@@ -222,8 +223,7 @@ impl RowCheck {
         for finding in found {
             self.progress.findings.push(finding.message());
             if self.told.insert(finding.clone()) {
-                let RowFinding { table, name, what, .. } = finding;
-                tracing::error!(table, name, what, "a row is not as it was written");
+                finding.tell();
                 self.core.log.record(finding.record()).await?;
             }
         }
@@ -254,8 +254,14 @@ impl RowFinding {
         }
     }
 
+    /// For whoever watches the broker's own log.
+    pub(crate) fn tell(&self) {
+        let Self { table, name, what, .. } = self;
+        tracing::error!(table, name, what, "a row is not as it was written");
+    }
+
     /// Names what is a name; what is wrong is for the broker's own log, and for who asks.
-    fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         let of_credential = matches!(self.table, "credential" | "credential_version");
         let credential = self.name.split(' ').next().filter(|_| of_credential);
         let credential = credential.filter(|name| name.parse::<CredentialName>().is_ok());

@@ -172,9 +172,11 @@ impl Receipt {
             }
         };
         let mut client = context.broker()?.audit();
+        let kinds = [Kind::SharesDestroyed, Kind::CredentialShredded, Kind::TenantShredded];
         let filter =
-            RecordFilter { kinds: vec![Kind::SharesDestroyed.into()], ..RecordFilter::default() };
+            RecordFilter { kinds: kinds.map(i32::from).to_vec(), ..RecordFilter::default() };
         let mut from_index = 0;
+        let mut receipts = Vec::new();
         let receipt = loop {
             let request = ListRecordsRequest {
                 from_index,
@@ -185,12 +187,12 @@ impl Receipt {
             };
             let page = client.list_records(request).await?.into_inner();
             let records = page.entries.iter().filter_map(|it| audit::decode_record(&it.body).ok());
-            if let Some(found) = records.into_iter().find(|it| is_of(it, credential.as_ref())) {
+            let records = records.filter(|it| is_of(it, credential.as_ref()));
+            if let Some(found) = founded(&mut receipts, records) {
                 break found;
             }
             if page.next_index == 0 {
-                let what = "no receipt of an erasure of this name is in the log".to_owned();
-                return Err(Failure::NothingFound { what });
+                return Err(Failure::NothingFound { what: none(&receipts) });
             }
             from_index = page.next_index;
         };
@@ -243,6 +245,62 @@ impl Receipt {
 const LOOKS: u32 = 30;
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The newest receipt that has the erasure which it is for before it, of records from the newest to the
+/// oldest; `receipts` are those met so far.
+fn founded(
+    receipts: &mut Vec<Record>,
+    records: impl IntoIterator<Item = Record>,
+) -> Option<Record> {
+    for record in records {
+        if record.kind() == Kind::SharesDestroyed {
+            receipts.push(record);
+        } else if let Some(found) = receipts.iter().find(|it| it.erasure_id == record.erasure_id) {
+            return Some(found.clone());
+        }
+    }
+    None
+}
+
+fn none(receipts: &[Record]) -> String {
+    match receipts.first() {
+        Some(receipt) => format!(
+            "entry {} says that shares of this name were destroyed, and no entry before it that they were to \
+             be: it is no receipt; `strongroom audit verify` the log",
+            receipt.index
+        ),
+        None => "no receipt of an erasure of this name is in the log".to_owned(),
+    }
+}
+
 fn is_of(record: &Record, credential: Option<&CredentialName>) -> bool {
     record.credential == credential.map(CredentialName::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_has_its_erasure_before_it() {
+        let record = |index, kind: Kind, id: u8| Record {
+            index,
+            kind: kind.into(),
+            erasure_id: vec![id; 16].into(),
+            ..Record::default()
+        };
+        let (destroyed, shredded) = (Kind::SharesDestroyed, Kind::CredentialShredded);
+        let found = |records: Vec<Record>| {
+            let mut receipts = Vec::new();
+            let found = founded(&mut receipts, records).map(|it| it.index);
+            found.ok_or_else(|| none(&receipts))
+        };
+        assert_eq!(found(vec![record(5, destroyed, 1), record(4, shredded, 1)]), Ok(5));
+        // One that nobody asked for does not stand before one that somebody did.
+        let foreign = record(7, destroyed, 2);
+        let records = vec![foreign.clone(), record(5, destroyed, 1), record(4, shredded, 1)];
+        assert_eq!(found(records), Ok(5));
+        let refused = found(vec![record(8, shredded, 2), foreign]).unwrap_err();
+        assert!(refused.contains("entry 7"), "{refused}");
+        assert!(found(vec![]).unwrap_err().contains("no receipt"));
+    }
 }

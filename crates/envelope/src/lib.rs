@@ -18,6 +18,7 @@ mod pkcs11;
 mod private_file;
 mod root;
 mod roots;
+mod row_key;
 mod share;
 mod transit;
 #[cfg(test)]
@@ -36,5 +37,6 @@ pub use kms::{Kms, KmsStatus, WrappedKey};
 pub use local::LocalKms;
 pub use pkcs11::Pkcs11Kms;
 pub use roots::Roots;
+pub use row_key::RowKey;
 pub use share::tenant_key;
 pub use transit::TransitKms;

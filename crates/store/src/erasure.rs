@@ -20,6 +20,8 @@ pub struct ErasureRow {
     pub shares: Vec<Uid>,
     /// When it was asked for.
     pub begun_at: Timestamp,
+    /// The MAC over the other columns, under a key of the deployment's own.
+    pub row_mac: [u8; 32],
 }
 
 pub(crate) fn erasure(row: &Row) -> Result<ErasureRow, StoreError> {
@@ -32,6 +34,7 @@ pub(crate) fn erasure(row: &Row) -> Result<ErasureRow, StoreError> {
         credential: of.optional_parsed("credential")?,
         shares: shares.iter().copied().map(Uid::from_bytes).collect(),
         begun_at: of.time("begun_at")?,
+        row_mac: of.array("row_mac")?,
     })
 }
 
@@ -94,7 +97,8 @@ async fn begin<B: Backend>(
     erasure: &ErasureRow,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        INSERT INTO erasure (id, tenant, credential, shares, begun_at) VALUES ($1, $2, $3, $4, $5)";
+        INSERT INTO erasure (id, tenant, credential, shares, begun_at, row_mac) \
+        VALUES ($1, $2, $3, $4, $5, $6)";
     let credential = erasure.credential.as_ref().map(ToString::to_string);
     let shares: Vec<u8> = erasure.shares.iter().flat_map(|id| *id.as_bytes()).collect();
     let values = [
@@ -103,6 +107,7 @@ async fn begin<B: Backend>(
         Value::Text(credential.as_deref()),
         Value::Bytes(&shares),
         erasure.begun_at.into(),
+        Value::Bytes(&erasure.row_mac),
     ];
     insert::<B>(connection, SQL, &values, "an erasure").await
 }

@@ -5,8 +5,8 @@ use domain::{ProviderId, RequestId, TenantId, Timestamp, Uid, VirtualKeyId};
 
 pub(crate) use self::writing::{begin_work, check_mac, retire, rewrap};
 use crate::{
-    BudgetRow, CredentialRow, KeyRow, PersonRow, StoreError, TenantRow, TestRow, VersionRow,
-    VirtualKeyRow,
+    BudgetRow, CredentialRow, KeyRow, Legible, PersonRow, StoreError, TenantRow, TestRow,
+    VersionRow, VirtualKeyRow,
     backend::{Backend, Row, Value},
     budgets::rows,
     mapping,
@@ -50,9 +50,10 @@ pub trait KeyStore {
     async fn reseal(&self, rows: &[Resealed]) -> Result<u64, StoreError>;
 
     /// What was asked to be done to all keys, by name.
-    async fn key_work(&self) -> Result<Vec<KeyWork>, StoreError>;
+    async fn key_work(&self) -> Result<Legible<KeyWork>, StoreError>;
 
-    /// Takes note that it is done, unless something else is to be done under that name meanwhile.
+    /// Takes note of work that is done, as it is to be kept, unless something else is to be done under that
+    /// name meanwhile.
     async fn end_key_work(&self, work: &KeyWork) -> Result<(), StoreError>;
 }
 
@@ -125,6 +126,8 @@ pub struct KeyWork {
     pub begun_at: Timestamp,
     /// Whether it is done.
     pub done: bool,
+    /// The MAC over the other columns, under a key of the deployment's own.
+    pub row_mac: [u8; 32],
 }
 
 /// The four bytes of a version, as MACs and headers have them.
@@ -249,8 +252,8 @@ impl<B: Backend> KeyStore for SqlStore<B> {
         self.write(|answer| Job::Reseal(rows.to_vec(), answer)).await
     }
 
-    async fn key_work(&self) -> Result<Vec<KeyWork>, StoreError> {
-        self.all("SELECT * FROM key_work ORDER BY name", &[], mapping::key_work).await
+    async fn key_work(&self) -> Result<Legible<KeyWork>, StoreError> {
+        self.legible("SELECT * FROM key_work ORDER BY name", mapping::key_work).await
     }
 
     async fn end_key_work(&self, work: &KeyWork) -> Result<(), StoreError> {
@@ -279,13 +282,17 @@ mod tests {
         }
         // A person's MAC is under the pepper, and is made anew with what it covers.
         let brought = [
+            // Under the deployment's own key, which is none of a tenant's.
+            "sink.row_mac",
             "tenant.row_mac",
+            "key_work.row_mac",
             "person.sealed",
             "person.row_mac",
             "credential.row_mac",
             "credential_version.envelope",
             "credential_test.row_mac",
             "virtual_key.row_mac",
+            "erasure.row_mac",
             "budget.row_mac",
         ];
         assert_eq!(found, brought, "add it to the statements of this module, then here");

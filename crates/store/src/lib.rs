@@ -42,8 +42,8 @@ pub use postgres::PostgresStore;
 pub use rotation::write_rotation;
 pub use routing::write_rules;
 pub use row::{
-    CredentialRow, KeyPurpose, KeyRow, PersonRow, PreviousKey, PriceRow, RowMac, TenantRow,
-    TestRow, VersionRow, VirtualKeyRow, mac_version,
+    CredentialRow, KeyPurpose, KeyRow, Legible, PersonRow, PreviousKey, PriceRow, RowMac, SinkRow,
+    TenantRow, TestRow, VersionRow, VirtualKeyRow, mac_version,
 };
 pub use shares::{Share, ShareStore, SqlShares};
 pub use sqlite::SqliteStore;

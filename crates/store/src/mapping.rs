@@ -7,7 +7,7 @@ use domain::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CredentialRow, Head, KeyPurpose, KeyRow, KeyWork, PersonRow, PreviousKey, StoreError,
+    CredentialRow, Head, KeyPurpose, KeyRow, KeyWork, PersonRow, PreviousKey, SinkRow, StoreError,
     TenantKey, TenantRow, TestRow, VersionRow, VirtualKeyRow, backend::Row,
     rotation::read_rotation, routing::read_rules,
 };
@@ -163,8 +163,13 @@ pub(crate) fn count(row: &Row) -> Result<u64, StoreError> {
     Columns { row, table: "record" }.number("found")
 }
 
-pub(crate) fn next_index(row: &Row) -> Result<u64, StoreError> {
-    Columns { row, table: "sink" }.number("next_index")
+pub(crate) fn sink(row: &Row) -> Result<SinkRow, StoreError> {
+    let of = Columns { row, table: "sink" };
+    Ok(SinkRow {
+        name: of.text("name")?,
+        next_index: of.number("next_index")?,
+        row_mac: of.array("row_mac")?,
+    })
 }
 
 pub(crate) fn document(row: &Row) -> Result<Vec<u8>, StoreError> {
@@ -369,5 +374,6 @@ pub(crate) fn key_work(row: &Row) -> Result<KeyWork, StoreError> {
         request_id: of.optional_parsed("request_id")?,
         begun_at: of.time("begun_at")?,
         done: of.flag("done")?,
+        row_mac: of.array("row_mac")?,
     })
 }

@@ -40,6 +40,26 @@ pub struct TenantRow {
     pub row_mac: RowMac,
 }
 
+/// Rows of a table, of which one that was changed past the broker must not hide the others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Legible<T> {
+    /// Those that can be read.
+    pub rows: Vec<T>,
+    /// Of each of the others, the column that cannot.
+    pub illegible: Vec<String>,
+}
+
+/// How far a sink has come.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SinkRow {
+    /// The sink's name.
+    pub name: String,
+    /// The index of the first record that it has not acknowledged.
+    pub next_index: u64,
+    /// The MAC over the other columns, under a key of the deployment's own.
+    pub row_mac: [u8; 32],
+}
+
 /// What a wrapped key is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum KeyPurpose {

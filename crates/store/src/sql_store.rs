@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    StoreError,
+    Legible, StoreError,
     backend::{Backend, Options, Row, Value},
     budgets::queue::{self, Queued},
     error::is_lost,
@@ -128,6 +128,23 @@ impl<B: Backend> SqlStore<B> {
         map: fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         self.fetch(sql, values).await?.iter().map(map).collect()
+    }
+
+    /// All rows of a table, as far as they can be read.
+    pub(crate) async fn legible<T>(
+        &self,
+        sql: &'static str,
+        map: fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Legible<T>, StoreError> {
+        let mut found = Legible { rows: Vec::new(), illegible: Vec::new() };
+        for row in self.fetch(sql, &[]).await? {
+            match map(&row) {
+                Ok(row) => found.rows.push(row),
+                Err(StoreError::Corrupt(what)) => found.illegible.push(what),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) async fn one<T>(

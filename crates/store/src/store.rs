@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use crate::{
     BudgetRow, BudgetStore, CallQuery, CheckStore, CredentialRow, ErasureRow, HealthRow,
-    KeyPurpose, KeyRow, KeyStore, KeyWork, PersonRow, PriceRow, StoreError, TenantRow, TestRow,
-    UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
+    KeyPurpose, KeyRow, KeyStore, KeyWork, Legible, PersonRow, PriceRow, SinkRow, StoreError,
+    TenantRow, TestRow, UsageQuery, UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 
 /// Everything that is kept. Implementations are cheap to clone behind an `Arc` and safe to use from
@@ -224,7 +224,7 @@ pub trait Store: BudgetStore + CheckStore + KeyStore + fmt::Debug + Send + Sync 
     ) -> Result<Vec<PersonRow>, StoreError>;
 
     /// Erasures whose shares are not on record as destroyed, the oldest first.
-    async fn erasures(&self) -> Result<Vec<ErasureRow>, StoreError>;
+    async fn erasures(&self) -> Result<Legible<ErasureRow>, StoreError>;
 
     /// Keeps a signed checkpoint. One of a smaller tree than the newest is ignored.
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
@@ -235,13 +235,15 @@ pub trait Store: BudgetStore + CheckStore + KeyStore + fmt::Debug + Send + Sync 
     /// The checkpoint of the largest tree.
     async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
 
-    /// The index of the first record that a sink has not acknowledged; `None` for a sink that has
-    /// never moved.
-    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError>;
+    /// How far a sink has come; `None` for one that has never moved.
+    async fn sink(&self, name: &str) -> Result<Option<SinkRow>, StoreError>;
 
-    /// Moves a sink's cursor forward, to the index of the first record that it has not acknowledged.
-    /// Never back: a cursor that is further on already stays.
-    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError>;
+    /// How far each sink has come that ever was, by name.
+    async fn sinks(&self) -> Result<Legible<SinkRow>, StoreError>;
+
+    /// Keeps how far a sink has come, in the place of whatever is kept of it: of two brokers that send for a
+    /// moment, the slower one may set it back, and the receiver gets some records twice.
+    async fn put_sink(&self, row: &SinkRow) -> Result<(), StoreError>;
 
     /// Keeps how a credential fares, for other brokers to learn of. What is kept of a later revision, or
     /// of a rest that began later, stays. `Changed` when there is no such credential.

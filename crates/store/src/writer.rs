@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Appended, Change, Head, HealthRow, KeyWork, Pending, PersonRow, Reconcile, Reconciled,
-    Resealed, StoreError, Swept, UsageRow,
+    Resealed, SinkRow, StoreError, Swept, UsageRow,
     backend::{Backend, Options, Row, Value},
     budgets::{BudgetDone, BudgetWork, carry_out as carry_out_budgets, sweep},
     change::carry_out,
@@ -37,7 +37,7 @@ pub(crate) enum Job {
     DropCheckpoint(u64, Answer<()>),
     Lead(Uid, Duration, Answer<bool>),
     Resign(Uid, Answer<()>),
-    MoveSinkCursor(String, u64, Answer<()>),
+    PutSink(SinkRow, Answer<()>),
     PutHealth(Box<HealthRow>, Answer<()>),
     ClaimProbe(Uid, [Timestamp; 3], Answer<bool>),
     CountUsage(Vec<UsageRow>, Answer<Vec<bool>>),
@@ -122,9 +122,7 @@ impl<B: Backend> Writer<B> {
                 Job::DropCheckpoint(size, answer) => tell(answer, self.drop_checkpoint(size).await),
                 Job::Lead(holder, term, answer) => tell(answer, self.lead(holder, term).await),
                 Job::Resign(holder, answer) => tell(answer, self.resign(holder).await),
-                Job::MoveSinkCursor(name, next_index, answer) => {
-                    tell(answer, self.move_sink_cursor(&name, next_index).await)
-                }
+                Job::PutSink(row, answer) => tell(answer, self.put_sink(&row).await),
                 Job::PutHealth(row, answer) => tell(answer, self.put_health(&row).await),
                 Job::ClaimProbe(credential, times, answer) => {
                     tell(answer, self.claim_probe(credential, times).await)

@@ -17,8 +17,8 @@ use audit::{Entry, Hash, Kind, RecordDraft};
 use domain::{CredentialId, CredentialName, TenantId, Timestamp, Uid, VirtualKeyId};
 use store::{
     Appended, CallQuery, Change, CredentialRow, ErasureRow, Head, HealthRow, KeyPurpose, KeyRow,
-    Page, Pending, PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow,
-    UsageSum, VersionRow, VirtualKeyRow,
+    Legible, Page, Pending, PersonRow, SinkRow, Store, StoreError, TenantRow, TestRow, UsageQuery,
+    UsageRow, UsageSum, VersionRow, VirtualKeyRow,
 };
 use tokio::sync::watch;
 
@@ -46,8 +46,8 @@ pub enum Operation {
     Lead,
     /// `reseal` and `end_key_work`.
     Reseal,
-    /// `move_sink_cursor`.
-    MoveSinkCursor,
+    /// `put_sink`.
+    PutSink,
     /// `put_health` and `claim_probe`.
     Health,
     /// `count_usage` and `forget_usage`.
@@ -397,7 +397,7 @@ impl Store for FailingStore {
         self.read(self.inner.people(tenant, after, limit)).await
     }
 
-    async fn erasures(&self) -> Result<Vec<ErasureRow>, StoreError> {
+    async fn erasures(&self) -> Result<Legible<ErasureRow>, StoreError> {
         self.read(self.inner.erasures()).await
     }
 
@@ -413,13 +413,16 @@ impl Store for FailingStore {
         self.read(self.inner.checkpoint()).await
     }
 
-    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.read(self.inner.sink_cursor(name)).await
+    async fn sink(&self, name: &str) -> Result<Option<SinkRow>, StoreError> {
+        self.read(self.inner.sink(name)).await
     }
 
-    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
-        let moved = self.inner.move_sink_cursor(name, next_index);
-        self.pass(Operation::MoveSinkCursor, moved).await
+    async fn sinks(&self) -> Result<Legible<SinkRow>, StoreError> {
+        self.read(self.inner.sinks()).await
+    }
+
+    async fn put_sink(&self, row: &SinkRow) -> Result<(), StoreError> {
+        self.pass(Operation::PutSink, self.inner.put_sink(row)).await
     }
 
     async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use audit::{Kind, Reason};
 use domain::Uid;
-use e2e::{Deployment, Sdk, refused};
+use e2e::{Database, Deployment, Sdk, refused};
 use strongroom_proto::v1;
 
 use crate::{furnish, on_both_stacks};
@@ -10,6 +10,7 @@ use crate::{furnish, on_both_stacks};
 on_both_stacks![
     a_backup_from_before_an_erasure_opens_nothing_of_it,
     the_receipt_of_an_erasure_is_verified_with_the_log,
+    an_erasure_that_was_written_into_the_database_destroys_nothing,
 ];
 
 /// Whether calls that need each of the two credentials are served.
@@ -88,4 +89,46 @@ async fn the_receipt_of_an_erasure_is_verified_with_the_log(deployment: Deployme
     assert_eq!(begun.kind(), Kind::TenantShredded);
     assert_eq!(begun.erasure_id, receipt.erasure_id);
     assert!(<[u8; 16]>::try_from(&*receipt.erasure_id).map(Uid::from_bytes).is_ok());
+}
+
+/// Somebody who administers the database wants another's shares destroyed, and writes down that they are to be.
+async fn an_erasure_that_was_written_into_the_database_destroys_nothing(
+    mut deployment: Deployment,
+) {
+    furnish(&deployment).await;
+    let (key, _) = deployment.create_key("acme", &[]).await;
+    assert_eq!(served(&deployment, &key).await, (true, true));
+    let (mut database, mut shares) = (Database::of(&deployment), Database::of_shares(&deployment));
+    // Before one that goes on by itself, so that it is known when the broker has looked at both.
+    shares.keep().await;
+    let name = "tenants/acme/credentials/anthropic-prod".to_owned();
+    let request = v1::ShredCredentialRequest { name, etag: String::new() };
+    let erased = deployment.admin().credentials().shred_credential(request).await.unwrap();
+    assert_eq!(erased.into_inner().receipt_index, None);
+    let whatever = "\
+        INSERT INTO erasure (id, tenant, credential, shares, begun_at, row_mac) \
+        SELECT tenant_uid, 'acme', 'tenants/acme/credentials/whatever', uid, 0, substr(row_mac, 5) \
+        FROM credential WHERE id = 'openai-prod'";
+    database.run(whatever).await;
+    shares.let_go().await;
+    while destroyed(&deployment).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    deployment.restart_broker().await;
+    assert_eq!(served(&deployment, &key).await, (true, false), "what nobody asked for still opens");
+    assert_eq!(destroyed(&deployment).await, 1);
+    let found = deployment.check_rows().await.unwrap();
+    let found: Vec<_> = found.iter().map(|it| (&*it.table, it.reason())).collect();
+    assert_eq!(found, [("erasure", Reason::RowNotOnRecord)]);
+    database.run("DELETE FROM erasure").await;
+    deployment.end().await;
+}
+
+/// How many receipts there are.
+async fn destroyed(deployment: &Deployment) -> usize {
+    let kinds = vec![Kind::SharesDestroyed.into()];
+    let filter = Some(v1::RecordFilter { kinds, ..Default::default() });
+    let page = v1::ListRecordsRequest { filter, newest_first: true, ..Default::default() };
+    let page = deployment.admin().audit().list_records(page).await.unwrap().into_inner();
+    page.entries.len()
 }

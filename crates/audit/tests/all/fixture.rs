@@ -202,7 +202,7 @@ pub(crate) fn honest() -> Vec<Record> {
     ]
 }
 
-fn erased(id: u8, record: Record) -> Record {
+pub(crate) fn erased(id: u8, record: Record) -> Record {
     let until = proto_time(Timestamp::from_millis(9));
     Record { erasure_id: vec![id; 16].into(), copies_until_time: Some(until), ..record }
 }

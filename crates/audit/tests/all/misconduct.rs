@@ -2,8 +2,8 @@ use audit::{Disclosure, Finding, Kind, PolicyDocument, Record, RecordDraft, Veri
 use domain::Timestamp;
 
 use crate::fixture::{
-    START, beginning, blank, bodies, change, end, key, lend, policy, revoke_key, seal, sign, step,
-    verify,
+    START, beginning, blank, bodies, change, end, erased, key, lend, policy, revoke_key, seal,
+    sign, step, verify,
 };
 
 /// Signs these records, as a log would that had done what they say, and verifies them. A broker's
@@ -369,7 +369,8 @@ fn a_forged_root_outweighs_what_the_records_say() {
 fn a_lease_is_opened_with_a_version_of_the_key_that_is_in_use() {
     let with = |kind, kek_version| {
         let tenant = "acme".to_owned();
-        Record { tenant, kek_id: vec![12; 16].into(), kek_version, ..blank(kind) }
+        let actor = "spiffe://acme.internal/admin".to_owned();
+        Record { tenant, actor, kek_id: vec![12; 16].into(), kek_version, ..blank(kind) }
     };
     let lent = |kek_version| Record { kek_id: vec![12; 16].into(), kek_version, ..granted() };
     let owned = || vec![with(Kind::TenantCreated, 1), created()];
@@ -389,4 +390,48 @@ fn a_lease_is_opened_with_a_version_of_the_key_that_is_in_use() {
     check(then(vec![with(Kind::KekRotated, 3)]), out_of_step(2));
     check(then(vec![with(Kind::KekRetired, 2)]), out_of_step(2));
     check(vec![with(Kind::KekRotated, 2)], out_of_step(0));
+}
+
+#[test]
+fn a_key_is_rotated_unasked_no_more_often_than_all_keys_were_asked_to_be() {
+    let with = |kind, kek_version| {
+        let tenant = "acme".to_owned();
+        Record { tenant, kek_id: vec![12; 16].into(), kek_version, ..blank(kind) }
+    };
+    let asked = |record| Record { actor: "spiffe://acme.internal/admin".to_owned(), ..record };
+    let not_asked = |index| Some(Finding::KekRotationNotAsked { index });
+    let (owned, begun) = (|| with(Kind::TenantCreated, 1), || blank(Kind::KekRotationBegun));
+    let rotated = |version| with(Kind::KekRotated, version);
+    check(vec![owned(), rotated(2)], not_asked(1));
+    check(vec![owned(), asked(rotated(2))], None);
+    check(vec![owned(), begun(), rotated(2)], None);
+    check(vec![owned(), begun(), rotated(2), rotated(3)], not_asked(3));
+    check(vec![owned(), begun(), rotated(2), begun(), rotated(3)], None);
+}
+
+#[test]
+fn shares_are_destroyed_once_and_of_what_was_erased() {
+    let shredded = |id| erased(id, change(Kind::CredentialShredded, 1, 1, 2));
+    let destroyed = |id| {
+        let credential = shredded(id).credential;
+        Record { credential, ..erased(id, of_acme(Kind::SharesDestroyed)) }
+    };
+    let not_erased = |index| Some(Finding::SharesNotErased { index });
+    check(vec![created(), shredded(2), destroyed(2)], None);
+    check(vec![created(), destroyed(2)], not_erased(1));
+    check(vec![created(), destroyed(2), shredded(2)], not_erased(1));
+    check(vec![created(), shredded(2), destroyed(3)], not_erased(2));
+    let of_all = Record { credential: String::new(), ..destroyed(2) };
+    check(vec![created(), shredded(2), of_all], not_erased(2));
+    let of_another = Record { tenant: "globex".to_owned(), ..destroyed(2) };
+    check(vec![created(), shredded(2), of_another], not_erased(2));
+    let twice = Some(Finding::SharesDestroyedTwice { index: 3, destroyed_at: 2 });
+    check(vec![created(), shredded(2), destroyed(2), destroyed(2)], twice);
+    let tenant = |kind| erased(3, of_acme(kind));
+    check(vec![tenant(Kind::TenantShredded), tenant(Kind::SharesDestroyed)], None);
+    check(vec![tenant(Kind::SharesDestroyed)], not_erased(0));
+}
+
+fn of_acme(kind: Kind) -> Record {
+    Record { tenant: "acme".to_owned(), ..blank(kind) }
 }

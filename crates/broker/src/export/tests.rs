@@ -1,10 +1,11 @@
 use std::{fs, path::PathBuf};
 
 use audit::{Kind, Reason, Record, RecordDraft};
-use domain::SystemClock;
+use domain::{Key, SystemClock, Uid};
+use envelope::RowKey;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sinks::SinkConfig;
-use store::{Pending, SqliteStore};
+use store::{Pending, SinkRow, SqliteStore};
 use tempfile::TempDir;
 use testkit::{FailingStore, Fault, Operation};
 use tokio::{
@@ -12,13 +13,17 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::{JoinSet, yield_now},
 };
+use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::{custody::OwnRow as _, log::Log};
 
 /// A log, and what an exporter of it needs.
 struct Fixture {
     folder: TempDir,
     store: Arc<FailingStore>,
+    key: Arc<RowKey>,
+    log: Log,
     size: watch::Sender<u64>,
     drives: watch::Sender<bool>,
     stop: CancellationToken,
@@ -28,9 +33,14 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
+        let store = Arc::new(FailingStore::new(store));
+        let (of, tasks) = (Arc::clone(&store) as Arc<dyn Store>, TaskTracker::new());
+        let log = Log::open(of, 0, Duration::from_secs(9), Uid::from_bytes([1; 16]), &tasks);
         Self {
             folder: tempfile::tempdir().unwrap(),
-            store: Arc::new(FailingStore::new(store)),
+            store,
+            key: Arc::new(RowKey::of(&Key::take(&mut [7; 32]))),
+            log,
             size: watch::Sender::new(0),
             drives: watch::Sender::new(true),
             stop: CancellationToken::new(),
@@ -58,7 +68,18 @@ impl Fixture {
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
         let (name, sink) = (config.name.as_str().to_owned(), config.to.open().unwrap());
         let outlet = Outlet { name, from: config.from, sink };
-        Exporter::new(outlet, store, Arc::new(SystemClock), self.size.subscribe(), pace)
+        let cursors = Cursors { store, key: Arc::clone(&self.key), log: self.log.clone() };
+        Exporter::new(outlet, cursors, Arc::new(SystemClock), self.size.subscribe(), pace)
+    }
+
+    /// Moves the cursor as another broker does.
+    async fn put(&self, next_index: u64) {
+        let row = SinkRow { name: "archive".to_owned(), next_index, row_mac: [0; 32] };
+        self.store.put_sink(&row.sealed(&self.key)).await.unwrap();
+    }
+
+    async fn cursor(&self) -> Option<u64> {
+        self.store.sink("archive").await.unwrap().map(|row| row.next_index)
     }
 
     fn start(&mut self, config: &str) {
@@ -105,7 +126,7 @@ impl Fixture {
     }
 
     async fn until_cursor(&self, cursor: u64) {
-        while self.store.sink_cursor("archive").await.unwrap() != Some(cursor) {
+        while self.cursor().await != Some(cursor) {
             yield_now().await;
         }
     }
@@ -166,14 +187,14 @@ async fn a_sink_that_begins_now_stays_where_it_began() {
 async fn a_kill_between_sending_and_moving_the_cursor_repeats_records_and_leaves_none_out() {
     let mut fixture = Fixture::new().await;
     fixture.append(20).await;
-    fixture.store.move_sink_cursor("archive", 0).await.unwrap();
-    fixture.store.fail(Operation::MoveSinkCursor, Fault::Hang);
+    fixture.put(0).await;
+    fixture.store.fail(Operation::PutSink, Fault::Hang);
     fixture.start(&fixture.to_file("start"));
     fixture.store.until_hanging(1).await;
     let before = fixture.indexes();
     assert!(!before.is_empty());
     fixture.kill().await;
-    assert_eq!(fixture.store.sink_cursor("archive").await.unwrap(), Some(0));
+    assert_eq!(fixture.cursor().await, Some(0));
     fixture.store.heal();
 
     fixture.start(&fixture.to_file("start"));
@@ -187,7 +208,7 @@ async fn what_fails_is_tried_until_it_works() {
     let mut fixture = Fixture::new().await;
     fixture.append(9).await;
     fixture.store.fail_once(Operation::Read, Fault::Before);
-    fixture.store.fail_once(Operation::MoveSinkCursor, Fault::Before);
+    fixture.store.fail_once(Operation::PutSink, Fault::Before);
     fs::create_dir(fixture.path()).unwrap();
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
@@ -279,7 +300,7 @@ async fn only_the_broker_whose_turn_it_is_sends() {
     fixture.until_cursor(4).await;
     fixture.drives.send_replace(false);
     // Another broker goes on in the meantime.
-    fixture.store.move_sink_cursor("archive", 6).await.unwrap();
+    fixture.put(6).await;
     fixture.append(4).await;
     for _ in 0..1000 {
         yield_now().await;
@@ -288,4 +309,41 @@ async fn only_the_broker_whose_turn_it_is_sends() {
     fixture.drives.send_replace(true);
     fixture.until_cursor(8).await;
     assert_eq!(fixture.indexes(), [0, 1, 2, 3, 6, 7]);
+}
+
+#[tokio::test]
+async fn a_cursor_that_somebody_else_has_moved_leaves_no_record_out() {
+    let mut fixture = Fixture::new().await;
+    fixture.append(4).await;
+    fixture.start(&fixture.to_file("now"));
+    fixture.until_cursor(4).await;
+    fixture.append(2).await;
+    fixture.until_cursor(6).await;
+    assert_eq!(fixture.indexes(), [4, 5]);
+    fixture.drives.send_replace(false);
+    for _ in 0..1000 {
+        yield_now().await;
+    }
+    fixture.append(12).await;
+    let moved = |next_index| SinkRow { name: "archive".into(), next_index, row_mac: [0; 32] };
+    assert!(!moved(18).is_genuine(&fixture.key));
+    fixture.store.put_sink(&moved(18)).await.unwrap();
+    fixture.drives.send_replace(true);
+    // From where this process has last seen it, with the finding.
+    fixture.until(|it| it.indexes().len() >= 15).await;
+    assert_eq!(fixture.indexes(), (4..19).collect::<Vec<_>>());
+    fixture.until_cursor(19).await;
+    fixture.end().await;
+
+    // One that knows nothing of it sends everything, however far it was said to be.
+    fixture.store.put_sink(&moved(19)).await.unwrap();
+    fixture.start(&fixture.to_file("now"));
+    fixture.until(|it| it.indexes().len() >= 35).await;
+    assert_eq!(fixture.indexes()[15..], (0..20).collect::<Vec<_>>());
+    let records = fixture.store.records(18, 9, None).await.unwrap();
+    let found = records.iter().map(|entry| entry.record().unwrap());
+    let found: Vec<_> = found.map(|it| (it.kind(), it.reason(), it.table)).collect();
+    let finding = (Kind::Finding, Reason::RowChanged, "sink".to_owned());
+    assert_eq!(found, [finding.clone(), finding]);
+    fixture.end().await;
 }

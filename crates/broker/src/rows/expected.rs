@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use audit::{Hash, Kind, Record};
 use store::Store;
 
-use crate::refused::Why;
+use crate::{refused::Why, rekeying::Task};
 
 /// What the database must hold, as the log tells it.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Expected {
     pub(super) blocked: BTreeSet<Vec<u8>>,
     /// Erasures that have no receipt, with whose they are.
     pub(super) erasures: BTreeMap<Vec<u8>, (String, String)>,
+    /// What was asked to be done to all keys, by name.
+    pub(super) key_work: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -72,6 +74,15 @@ impl Expected {
             }
             Kind::SharesDestroyed => {
                 self.erasures.remove(&*record.erasure_id);
+            }
+            Kind::KekRotationBegun => {
+                self.key_work.insert(Task::RotateAll.name());
+            }
+            Kind::KeyRewrapBegun => {
+                let root = Some(&record.root).filter(|root| !root.is_empty());
+                if let Ok(root) = root.map(|root| root.parse()).transpose() {
+                    self.key_work.insert(Task::Rewrap(root).name());
+                }
             }
             Kind::PricesChanged => {
                 if let Ok(sha256) = Hash::try_from(&*record.prices_sha256) {

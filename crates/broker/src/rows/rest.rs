@@ -1,5 +1,4 @@
 use audit::{Hash, Reason};
-use domain::CredentialName;
 use sha2::{Digest as _, Sha256};
 use store::{Page, StoreError};
 
@@ -39,13 +38,15 @@ impl RowCheck {
         Ok(found)
     }
 
-    /// What is to be destroyed must stay known until it is; whoever is blocked must stay known too; and
+    /// What is to be destroyed must stay known until it is, and nothing else be destroyed; whoever is blocked must stay known too; and
     /// nothing is anybody's of whom the log knows nothing.
     pub(super) async fn look_at_the_rest(&mut self) -> Result<Vec<RowFinding>, Why> {
         let mut found = Vec::new();
         for _ in 0..LOOKS {
             self.expected.catch_up(&*self.core.store).await?;
             found = self.erasures().await?;
+            found.extend(self.key_work().await?);
+            found.extend(self.sinks().await?);
             found.extend(self.blocked().await?);
             found.extend(self.strangers().await?);
             for (table, id) in self.core.store.strays().await? {
@@ -60,39 +61,6 @@ impl RowCheck {
             if found.is_empty() {
                 break;
             }
-        }
-        Ok(found)
-    }
-
-    async fn erasures(&self) -> Result<Vec<RowFinding>, Why> {
-        let kept = match self.core.store.erasures().await {
-            Ok(kept) => kept,
-            Err(StoreError::Corrupt(what)) => {
-                return Ok(vec![
-                    RowFinding::of_log(Reason::RowChanged, "erasure", 0).because(what),
-                ]);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut found = Vec::new();
-        for (id, (tenant, credential)) in &self.expected.erasures {
-            let row = kept.iter().find(|row| row.id.as_bytes()[..] == id[..]);
-            let of = row.and_then(|row| row.credential.as_ref());
-            let of = of.map(CredentialName::to_string).unwrap_or_default();
-            let (reason, what) = match row {
-                None => (Reason::RowMissing, "the shares are to be destroyed still"),
-                Some(row)
-                    if row.tenant.as_str() != tenant
-                        || of != *credential
-                        || !row.shares.contains(&row.id) =>
-                {
-                    (Reason::RowChanged, "it does not say what the log says")
-                }
-                Some(_) => continue,
-            };
-            let name = format!("erasure {}", hex::encode(id));
-            let (tenant, what) = (tenant.clone(), what.to_owned());
-            found.push(RowFinding { reason, table: "erasure", name, tenant, what });
         }
         Ok(found)
     }

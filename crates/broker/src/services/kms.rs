@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     caller::Caller,
     core::{Core, accept, parse_optional, parse_tenant},
+    custody::OwnRow as _,
     refused::{About, Refused, Why},
     rekeying::{Task, of_key},
 };
@@ -70,9 +71,13 @@ impl Kms for KmsService {
 }
 
 impl Core {
-    async fn kms_status(&self, caller: &Caller, tenant: &str) -> Result<v1::KmsStatus, Refused> {
+    pub(crate) async fn kms_status(
+        &self,
+        caller: &Caller,
+        tenant: &str,
+    ) -> Result<v1::KmsStatus, Refused> {
         // First: of work that is done, everything is counted.
-        let work = self.store.key_work().await?;
+        let work = self.key_work().await?;
         let mut status = v1::KmsStatus {
             resealed: self.rekeyed.resealed(),
             rewrapped: self.rekeyed.rewrapped(),
@@ -212,14 +217,15 @@ impl Core {
         request_id: Option<RequestId>,
         record: Record,
     ) -> Result<u64, Why> {
-        let (name, known) = (task.name(), self.store.key_work().await?);
+        let (name, known) = (task.name(), self.key_work().await?);
         let known = known.into_iter().find(|work| work.name == name);
         if request_id.is_some() && known.is_some_and(|work| work.request_id == request_id) {
             return Ok(0);
         }
         let leave = self.second_person(caller, request, None).await?;
         let begun_at = self.store.now().await?;
-        let change = Change::BeginKeyWork(KeyWork { name, request_id, begun_at, done: false });
+        let work = KeyWork { name, request_id, begun_at, done: false, row_mac: [0; 32] };
+        let change = Change::BeginKeyWork(work.sealed(&self.row_key));
         Ok(self.carry_out(caller, leave, Some(&change), record).await?.index)
     }
 }

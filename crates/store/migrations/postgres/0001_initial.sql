@@ -62,10 +62,12 @@ CREATE TABLE leader (
     until  BIGINT  NOT NULL
 );
 
--- How far each sink has come: the index of the first record that it has not acknowledged.
+-- How far each sink has come: the index of the first record that it has not acknowledged. A MAC here, in
+-- `key_work` and in `erasure` is under a key of the deployment's own, which no rotation changes.
 CREATE TABLE sink (
     name       TEXT COLLATE "C" PRIMARY KEY,
-    next_index BIGINT  NOT NULL
+    next_index BIGINT  NOT NULL,
+    row_mac    BYTEA   NOT NULL
 );
 
 CREATE TABLE tenant (
@@ -102,7 +104,8 @@ CREATE TABLE key_work (
     name       TEXT COLLATE "C" PRIMARY KEY,
     request_id TEXT,
     begun_at   BIGINT  NOT NULL,
-    done       BOOLEAN NOT NULL
+    done       BOOLEAN NOT NULL,
+    row_mac    BYTEA   NOT NULL
 );
 
 -- People, of whom records hold commitments. `handle` finds a person whose SPIFFE ID is known, by a MAC
@@ -212,7 +215,8 @@ CREATE TABLE erasure (
     tenant     TEXT COLLATE "C" NOT NULL,
     credential TEXT,
     shares     BYTEA    NOT NULL,
-    begun_at   BIGINT NOT NULL
+    begun_at   BIGINT NOT NULL,
+    row_mac    BYTEA NOT NULL
 );
 
 -- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is

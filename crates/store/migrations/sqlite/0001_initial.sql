@@ -62,10 +62,12 @@ CREATE TABLE leader (
     until  INTEGER NOT NULL
 );
 
--- How far each sink has come: the index of the first record that it has not acknowledged.
+-- How far each sink has come: the index of the first record that it has not acknowledged. A MAC here, in
+-- `key_work` and in `erasure` is under a key of the deployment's own, which no rotation changes.
 CREATE TABLE sink (
     name       TEXT    PRIMARY KEY,
-    next_index INTEGER NOT NULL
+    next_index INTEGER NOT NULL,
+    row_mac    BLOB    NOT NULL
 ) STRICT;
 
 CREATE TABLE tenant (
@@ -102,7 +104,8 @@ CREATE TABLE key_work (
     name       TEXT    PRIMARY KEY,
     request_id TEXT,
     begun_at   INTEGER NOT NULL,
-    done       INTEGER NOT NULL
+    done       INTEGER NOT NULL,
+    row_mac    BLOB    NOT NULL
 ) STRICT;
 
 -- People, of whom records hold commitments. `handle` finds a person whose SPIFFE ID is known, by a MAC
@@ -212,7 +215,8 @@ CREATE TABLE erasure (
     tenant     TEXT NOT NULL,
     credential TEXT,
     shares     BLOB    NOT NULL,
-    begun_at   INTEGER NOT NULL
+    begun_at   INTEGER NOT NULL,
+    row_mac    BLOB    NOT NULL
 ) STRICT;
 
 -- Calls that were made, without their content. A call is kept for some weeks; by `usage_id` it is

@@ -116,14 +116,16 @@ pub(crate) async fn begin_work<B: Backend>(
     work: &KeyWork,
 ) -> Result<(), StoreError> {
     const SQL: &str = "\
-        INSERT INTO key_work (name, request_id, begun_at, done) VALUES ($1, $2, $3, $4) \
+        INSERT INTO key_work (name, request_id, begun_at, done, row_mac) \
+        VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (name) DO UPDATE SET request_id = excluded.request_id, \
-            begun_at = excluded.begun_at, done = excluded.done";
+            begun_at = excluded.begun_at, done = excluded.done, row_mac = excluded.row_mac";
     let values = [
         work.name.as_str().into(),
         Value::Text(work.request_id.as_ref().map(RequestId::as_str)),
         work.begun_at.into(),
         Value::Flag(work.done),
+        Value::Bytes(&work.row_mac),
     ];
     replace::<B>(connection, SQL, &values, &work.name).await
 }
@@ -157,10 +159,16 @@ impl<B: Backend> Writer<B> {
         self.alone(&statements).await
     }
 
-    /// Takes note that work is done.
+    /// Takes note of work that is done.
     pub(crate) async fn end_key_work(&mut self, work: &KeyWork) -> Result<(), StoreError> {
-        const SQL: &str = "UPDATE key_work SET done = $1 WHERE name = $2 AND begun_at = $3";
-        let values = [Value::Flag(true), work.name.as_str().into(), work.begun_at.into()];
+        const SQL: &str = "\
+            UPDATE key_work SET done = $1, row_mac = $2 WHERE name = $3 AND begun_at = $4";
+        let values = [
+            Value::Flag(work.done),
+            Value::Bytes(&work.row_mac),
+            work.name.as_str().into(),
+            work.begun_at.into(),
+        ];
         self.execute(SQL, &values).await.map(drop)
     }
 

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::{SqlStore, hand};
 use crate::{
     Appended, CallQuery, Change, CredentialRow, ErasureRow, Head, HealthRow, KeyPurpose, KeyRow,
-    Page, Pending, PersonRow, Store, StoreError, TenantRow, TestRow, UsageQuery, UsageRow,
-    UsageSum, VersionRow, VirtualKeyRow,
+    Legible, Page, Pending, PersonRow, SinkRow, Store, StoreError, TenantRow, TestRow, UsageQuery,
+    UsageRow, UsageSum, VersionRow, VirtualKeyRow,
     backend::{Backend, Value},
     erasure, health, mapping,
     prune::{self, first_kept},
@@ -348,9 +348,9 @@ impl<B: Backend> Store for SqlStore<B> {
         self.all(SQL, &values, mapping::person).await
     }
 
-    async fn erasures(&self) -> Result<Vec<ErasureRow>, StoreError> {
+    async fn erasures(&self) -> Result<Legible<ErasureRow>, StoreError> {
         const SQL: &str = "SELECT * FROM erasure ORDER BY begun_at, id";
-        self.all(SQL, &[], erasure::erasure).await
+        self.legible(SQL, erasure::erasure).await
     }
 
     async fn put_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
@@ -365,13 +365,17 @@ impl<B: Backend> Store for SqlStore<B> {
         self.one("SELECT note FROM checkpoint", &[], mapping::note).await
     }
 
-    async fn sink_cursor(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        const SQL: &str = "SELECT next_index FROM sink WHERE name = $1";
-        self.one(SQL, &[name.into()], mapping::next_index).await
+    async fn sink(&self, name: &str) -> Result<Option<SinkRow>, StoreError> {
+        const SQL: &str = "SELECT * FROM sink WHERE name = $1";
+        self.one(SQL, &[name.into()], mapping::sink).await
     }
 
-    async fn move_sink_cursor(&self, name: &str, next_index: u64) -> Result<(), StoreError> {
-        self.write(|answer| Job::MoveSinkCursor(name.to_owned(), next_index, answer)).await
+    async fn sinks(&self) -> Result<Legible<SinkRow>, StoreError> {
+        self.legible("SELECT * FROM sink ORDER BY name", mapping::sink).await
+    }
+
+    async fn put_sink(&self, row: &SinkRow) -> Result<(), StoreError> {
+        self.write(|answer| Job::PutSink(row.clone(), answer)).await
     }
 
     async fn put_health(&self, row: &HealthRow) -> Result<(), StoreError> {

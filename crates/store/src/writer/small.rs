@@ -5,7 +5,7 @@ use domain::{Timestamp, Uid};
 
 use super::Writer;
 use crate::{
-    HealthRow, StoreError, UsageRow,
+    HealthRow, SinkRow, StoreError, UsageRow,
     backend::{Backend, Value},
     error::is_lost,
     health, usage,
@@ -63,16 +63,13 @@ impl<B: Backend> Writer<B> {
         self.execute(SQL, &[holder.as_ref().into()]).await.map(drop)
     }
 
-    pub(super) async fn move_sink_cursor(
-        &mut self,
-        name: &str,
-        next_index: u64,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn put_sink(&mut self, row: &SinkRow) -> Result<(), StoreError> {
         const SQL: &str = "\
-            INSERT INTO sink (name, next_index) VALUES ($1, $2) \
-            ON CONFLICT (name) DO UPDATE SET next_index = excluded.next_index \
-            WHERE excluded.next_index > sink.next_index";
-        self.execute(SQL, &[name.into(), next_index.into()]).await.map(drop)
+            INSERT INTO sink (name, next_index, row_mac) VALUES ($1, $2, $3) \
+            ON CONFLICT (name) DO UPDATE SET \
+                next_index = excluded.next_index, row_mac = excluded.row_mac";
+        let values = [row.name.as_str().into(), row.next_index.into(), Value::Bytes(&row.row_mac)];
+        self.execute(SQL, &values).await.map(drop)
     }
 
     pub(super) async fn put_health(&mut self, row: &HealthRow) -> Result<(), StoreError> {

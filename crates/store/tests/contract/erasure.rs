@@ -57,6 +57,7 @@ fn erasure(of: &TenantRow, id: Uid) -> ErasureRow {
         credential: None,
         shares: vec![id, uid(5)],
         begun_at: at(3),
+        row_mac: [6; 32],
     }
 }
 
@@ -100,9 +101,13 @@ pub(crate) async fn a_tenant_is_erased_with_all_that_it_owns_and_nothing_else(pl
     assert_eq!(store.virtual_keys(&other.id, page).await.unwrap().len(), 1);
     assert_eq!(store.strays().await.unwrap(), []);
 
-    assert_eq!(store.erasures().await.unwrap(), [erasure]);
+    assert_eq!(store.erasures().await.unwrap().rows, slice::from_ref(&erasure));
+    // One that cannot be read hides none.
+    place.tamper(FOREIGN).await;
+    let found = store.erasures().await.unwrap();
+    assert_eq!((&*found.rows, &*found.illegible), (&[erasure][..], &["erasure.id".to_owned()][..]));
     apply(&*store, Change::EndErasure(acme.uid)).await.unwrap();
-    assert_eq!(store.erasures().await.unwrap(), []);
+    assert_eq!(store.erasures().await.unwrap().rows, []);
     let again = apply(&*store, Change::EndErasure(acme.uid)).await.unwrap_err();
     assert!(matches!(again, StoreError::Changed(_)), "{again:?}");
 }
@@ -122,8 +127,13 @@ pub(crate) async fn an_erased_credential_waits_for_its_receipt(place: &Place) {
     assert_eq!(store.credential(&acme.id, &main.id).await.unwrap(), None);
     store.close().await;
     let store = place.open().await;
-    assert_eq!(store.erasures().await.unwrap(), [erasure]);
+    assert_eq!(store.erasures().await.unwrap().rows, [erasure]);
 }
+
+/// An erasure that no broker has written, by an id that is none.
+const FOREIGN: &str = "\
+    INSERT INTO erasure (id, tenant, credential, shares, begun_at, row_mac) \
+    SELECT substr(shares, 1, 3), tenant, credential, shares, begun_at, row_mac FROM erasure";
 
 pub(crate) async fn columns_that_find_a_record_are_held_against_it(place: &Place) {
     let store = place.open().await;

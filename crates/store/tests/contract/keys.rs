@@ -234,15 +234,22 @@ pub(crate) async fn work_on_keys_is_kept_until_it_is_done(place: &Place) {
         request_id: Some("r-1".parse().unwrap()),
         begun_at: at(begun),
         done,
+        row_mac: [if done { 8 } else { 7 }; 32],
     };
     apply(&*store, Change::BeginKeyWork(work(1, false))).await;
     store.close().await;
     let store = place.open().await;
-    assert_eq!(store.key_work().await.unwrap(), [work(1, false)]);
+    assert_eq!(store.key_work().await.unwrap().rows, [work(1, false)]);
     apply(&*store, Change::BeginKeyWork(work(2, false))).await;
     // The end of what came before it is not its end.
-    store.end_key_work(&work(1, false)).await.unwrap();
-    assert_eq!(store.key_work().await.unwrap(), [work(2, false)]);
-    store.end_key_work(&work(2, false)).await.unwrap();
-    assert_eq!(store.key_work().await.unwrap(), [work(2, true)]);
+    store.end_key_work(&work(1, true)).await.unwrap();
+    assert_eq!(store.key_work().await.unwrap().rows, [work(2, false)]);
+    store.end_key_work(&work(2, true)).await.unwrap();
+    // One that cannot be read hides none.
+    place
+        .tamper("INSERT INTO key_work SELECT 'x', '', begun_at, done, row_mac FROM key_work")
+        .await;
+    let found = store.key_work().await.unwrap();
+    assert_eq!(found.rows, [work(2, true)]);
+    assert_eq!(found.illegible, ["key_work.request_id"]);
 }

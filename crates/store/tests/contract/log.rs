@@ -1,7 +1,7 @@
 use std::{future::ready, sync::Arc};
 
 use audit::{Kind, Record, RecordDraft, leaf_hash, timestamp, tree_root};
-use store::{Appended, Change, Pending, PersonRow, Store, StoreError};
+use store::{Appended, Change, Pending, PersonRow, SinkRow, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -321,19 +321,26 @@ pub(crate) async fn the_checkpoint_of_the_largest_tree_stays(place: &Place) {
     assert_eq!(store.checkpoint().await.unwrap().as_deref(), Some("eight"));
 }
 
-pub(crate) async fn the_cursor_of_a_sink_only_moves_forward(place: &Place) {
+pub(crate) async fn how_far_a_sink_is_stays_as_it_was_put(place: &Place) {
     let store = place.open().await;
-    assert_eq!(store.sink_cursor("siem").await.unwrap(), None);
-    store.move_sink_cursor("siem", 0).await.unwrap();
-    assert_eq!(store.sink_cursor("siem").await.unwrap(), Some(0));
-    store.move_sink_cursor("siem", 7).await.unwrap();
-    store.move_sink_cursor("siem", 6).await.unwrap();
-    assert_eq!(store.sink_cursor("siem").await.unwrap(), Some(7));
-    assert_eq!(store.sink_cursor("archive").await.unwrap(), None);
+    let siem = |next_index, mac| SinkRow { name: "siem".into(), next_index, row_mac: [mac; 32] };
+    assert_eq!(store.sink("siem").await.unwrap(), None);
+    for row in [siem(0, 1), siem(7, 2), siem(6, 3)] {
+        store.put_sink(&row).await.unwrap();
+        assert_eq!(store.sink("siem").await.unwrap(), Some(row));
+    }
+    assert_eq!(store.sink("archive").await.unwrap(), None);
     store.close().await;
 
     let store = place.open().await;
-    assert_eq!(store.sink_cursor("siem").await.unwrap(), Some(7));
+    assert_eq!(store.sinks().await.unwrap().rows, [siem(6, 3)]);
+    // One that cannot be read hides none.
+    place.tamper("INSERT INTO sink SELECT 'archive', -1, row_mac FROM sink").await;
+    let found = store.sinks().await.unwrap();
+    assert_eq!(found.rows, [siem(6, 3)]);
+    assert_eq!(found.illegible, ["sink.next_index"]);
+    let error = store.sink("archive").await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
 }
 
 pub(crate) async fn an_append_that_nobody_waits_for_is_finished(place: &Place) {

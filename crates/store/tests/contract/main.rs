@@ -81,7 +81,7 @@ contract![
     lead::one_holder_leads_until_its_time_is_up_or_it_resigns,
     lead::the_clock_of_the_database_is_told,
     lead::changes_of_one_kind_are_found,
-    log::the_cursor_of_a_sink_only_moves_forward,
+    log::how_far_a_sink_is_stays_as_it_was_put,
     log::an_append_that_nobody_waits_for_is_finished,
     log::everything_is_there_after_reopening,
     log::a_closed_store_is_unavailable,

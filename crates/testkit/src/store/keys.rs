@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use domain::{TenantId, Timestamp, Uid};
-use store::{KeyStore, KeyWork, Resealed, Stale, StoreError, TenantKey};
+use store::{KeyStore, KeyWork, Legible, Resealed, Stale, StoreError, TenantKey};
 
 use super::{FailingStore, Operation};
 
@@ -42,7 +42,7 @@ impl KeyStore for FailingStore {
         self.pass(Operation::Reseal, self.inner.reseal(rows)).await
     }
 
-    async fn key_work(&self) -> Result<Vec<KeyWork>, StoreError> {
+    async fn key_work(&self) -> Result<Legible<KeyWork>, StoreError> {
         self.read(self.inner.key_work()).await
     }
 

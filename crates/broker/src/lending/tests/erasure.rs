@@ -1,9 +1,11 @@
 //! What is erased opens no more, whatever is put back.
 
 use audit::{Record, RecordDraft};
-use store::{Share, ShareStore as _};
+use domain::Uid;
+use store::{Change, CredentialRow, ErasureRow, Share, ShareStore as _};
 
 use super::*;
+use crate::{custody::OwnRow as _, services::credentials::record};
 
 fn shred_credential() -> v1::ShredCredentialRequest {
     v1::ShredCredentialRequest { name: name().to_string(), etag: String::new() }
@@ -21,6 +23,24 @@ impl Fixture {
 
     async fn shred_tenant(&self, tenant: &str) -> Result<v1::Erasure, Refused> {
         self.core.shred_tenant(&caller("Tenants/ShredTenant"), &shred_tenant(tenant)).await
+    }
+
+    async fn row(&self, name: &CredentialName) -> CredentialRow {
+        let row = self.store.credential(&name.tenant, &name.credential).await.unwrap();
+        row.unwrap()
+    }
+
+    /// Puts an erasure into the database in the place of a credential, with this record of it.
+    async fn plant(&self, name: &CredentialName, erasure: ErasureRow, kind: Kind) {
+        let row = CredentialRow { revision: 2, ..self.row(name).await };
+        let erasure_id = erasure.id.as_bytes().to_vec().into();
+        let told = Record { erasure_id, ..record(kind, &row) };
+        let change = Change::EraseCredential(row, erasure);
+        self.store.apply(&change, &RecordDraft::new(told).unwrap()).await.unwrap();
+    }
+
+    async fn is_held(&self, share: Uid) -> bool {
+        matches!(self.shares.share(share).await.unwrap(), Share::Held(_))
     }
 
     async fn last_record(&self) -> Record {
@@ -41,7 +61,7 @@ async fn a_version_that_is_put_back_after_an_erasure_does_not_open() {
     assert_eq!(erasure.receipt_index, Some(erasure.log_index + 1));
     check(fixture.lend().await, Code::NotFound, Reason::NoSuchCredential);
     // As a restored backup would have it: the rows are there, and what opened them is not.
-    let restored = store::Change::CreateCredential(row.clone(), kept.row);
+    let restored = Change::CreateCredential(row.clone(), kept.row);
     let created = Record {
         kind: Kind::CredentialCreated.into(),
         credential: name().to_string(),
@@ -152,7 +172,7 @@ async fn a_tenant_that_is_put_back_after_its_erasure_is_not_taken_for_genuine() 
     let row = fixture.store.tenant(&name().tenant).await.unwrap().unwrap();
     let keys = fixture.store.keys(row.uid, store::KeyPurpose::Kek).await.unwrap();
     fixture.shred_tenant("acme").await.unwrap();
-    let restored = store::Change::CreateTenant(row.clone(), keys);
+    let restored = Change::CreateTenant(row.clone(), keys);
     let created = Record {
         kind: Kind::TenantUpdated.into(),
         tenant: "acme".into(),
@@ -183,4 +203,48 @@ async fn what_must_not_be_erased_is_refused() {
     fixture.shred_tenant("platform").await.unwrap_err();
     assert_eq!(fixture.recorded(Kind::TenantShredded).await, 0);
     fixture.lend().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_erasure_that_was_written_past_the_broker_destroys_nothing() {
+    let fixture = Fixture::new().await;
+    fixture.furnish("globex").await;
+    let victim = fixture.row(&name_of("globex")).await;
+    let names = ["first", "second", "third", "fourth", "fifth"].map(named);
+    for name in &names {
+        fixture.put(name).await;
+    }
+    let key = &fixture.core.row_key;
+    let erasure = |row: &CredentialRow| ErasureRow {
+        id: row.uid,
+        tenant: row.tenant.clone(),
+        credential: Some(row.name()),
+        shares: vec![victim.uid, victim.tenant_uid],
+        begun_at: row.created_at,
+        row_mac: [0; 32],
+    };
+    // Whatever the log says, a row with another MAC is nobody's.
+    let [first, second, third, fourth, fifth] = &names;
+    let row = erasure(&fixture.row(first).await);
+    fixture.plant(first, row, Kind::CredentialShredded).await;
+    let row = erasure(&fixture.row(second).await).sealed(key);
+    let row = ErasureRow { shares: vec![victim.uid], ..row };
+    fixture.plant(second, row, Kind::CredentialShredded).await;
+    // Whatever the MAC, nothing is destroyed that the log does not say is to be.
+    let row = erasure(&fixture.row(third).await).sealed(key);
+    fixture.plant(third, row, Kind::CredentialDeleted).await;
+    let row = ErasureRow { credential: Some(name()), ..erasure(&fixture.row(fourth).await) };
+    fixture.plant(fourth, row.sealed(key), Kind::CredentialShredded).await;
+    fixture.core.finish_erasures().await.unwrap();
+    assert!(fixture.is_held(victim.uid).await && fixture.is_held(victim.tenant_uid).await);
+    assert_eq!(fixture.recorded(Kind::SharesDestroyed).await, 0);
+    let ask = Ask { target: Target::Credential(name_of("globex")), ..ask() };
+    fixture.core.lend(&fixture.caller, &fixture.session, ask, None).await.unwrap();
+
+    // The control: one with both is carried out, and the others do not hold it up.
+    let row = erasure(&fixture.row(fifth).await).sealed(key);
+    fixture.plant(fifth, row.clone(), Kind::CredentialShredded).await;
+    fixture.core.finish_erasures().await.unwrap();
+    assert!(!fixture.is_held(victim.uid).await);
+    assert_eq!(fixture.recorded(Kind::SharesDestroyed).await, 1);
 }

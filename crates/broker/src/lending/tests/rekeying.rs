@@ -2,16 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use audit::{Kind, Record};
-use domain::{CredentialName, TenantId, VirtualKey};
+use audit::{Kind, Record, RecordDraft};
+use domain::{CredentialName, TenantId, Timestamp, VirtualKey};
 use envelope::{Kms as _, LocalKms, Roots, WrappedKey};
-use store::{KeyPurpose, KeyStore as _, Place, Resealed, Store as _};
+use store::{Change, KeyPurpose, KeyStore as _, KeyWork, Place, Resealed, Store as _};
 use strongroom_proto::v1;
 use testkit::{FailingKms, Fault, KmsFailure, Operation};
 use tonic::Code;
 
 use super::{Ask, Core, Fixture, Refused, Target, ask, caller, core, name, name_of};
-use crate::rekeying::{Pace, Rekeying, Task, Turn};
+use crate::{
+    custody::OwnRow as _,
+    rekeying::{Pace, Rekeying, Task, Turn},
+};
 
 /// As fast as it goes.
 const AT_ONCE: Pace = Pace {
@@ -316,7 +319,7 @@ async fn every_tenants_key_is_rotated_and_a_tenant_that_was_added_is_left_alone(
     finish(&fixture, &fixture.core).await;
     assert_eq!(versions(&fixture, "acme").await, [(2, 3)]);
     assert_eq!(versions(&fixture, "platform").await.first().unwrap().0, 2);
-    assert!(fixture.store.key_work().await.unwrap()[0].done);
+    assert!(fixture.store.key_work().await.unwrap().rows[0].done);
     assert_eq!(begun("r-1").await, 0, "the same request again, although it is done");
     assert_eq!(finish(&fixture, &fixture.core).await, 0);
     assert!(begun("r-2").await > 0);
@@ -358,10 +361,10 @@ async fn keys_are_wrapped_under_a_new_root_key_and_open_as_before() {
     // Interrupted: what is done is done, and the rest follows.
     fixture.store.fail_once(Operation::Apply, Fault::AfterPersisting);
     assert!(rekeying(&other).turn().await.failed);
-    assert!(!fixture.store.key_work().await.unwrap()[0].done);
+    assert!(!fixture.store.key_work().await.unwrap().rows[0].done);
     let mut going_on = rekeying(&other);
     while going_on.turn().await.worked {}
-    assert!(fixture.store.key_work().await.unwrap()[0].done);
+    assert!(fixture.store.key_work().await.unwrap().rows[0].done);
 
     let current = newer.status().await.key_ref;
     let keys = fixture.store.wrapped_keys(None, 9).await.unwrap();
@@ -435,7 +438,7 @@ async fn a_tenants_own_root_is_rewrapped_apart_from_ours() {
         .unwrap();
     let mut rekeying = rekeying(&other);
     while rekeying.turn().await.worked {}
-    assert!(fixture.store.key_work().await.unwrap()[0].done);
+    assert!(fixture.store.key_work().await.unwrap().rows[0].done);
     let records = records(&fixture).await;
     let rewrapped = records.iter().filter(|record| record.kind() == Kind::KeyRewrapped);
     assert_eq!(rewrapped.map(|record| &*record.tenant).collect::<Vec<_>>(), ["acme"]);
@@ -443,4 +446,34 @@ async fn a_tenants_own_root_is_rewrapped_apart_from_ours() {
     for tenant in ["acme", "globex"] {
         lend_by(&again, &fixture, Target::Credential(name_of(tenant))).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn work_that_was_written_past_the_broker_is_not_done() {
+    let fixture = Fixture::new().await;
+    let work = KeyWork {
+        name: Task::RotateAll.name(),
+        request_id: Some("x".repeat(8).parse().unwrap()),
+        begun_at: Timestamp::from_millis(i64::MAX >> 8),
+        done: false,
+        row_mac: [0; 32],
+    };
+    let put = async |work: KeyWork| {
+        let record = Record { kind: Kind::KekRotationBegun.into(), ..Record::default() };
+        let record = RecordDraft::new(record).unwrap();
+        fixture.store.apply(&Change::BeginKeyWork(work), &record).await.unwrap();
+    };
+    put(work.clone()).await;
+    assert_eq!(finish(&fixture, &fixture.core).await, 0);
+    // Nor one that was genuine and was put off to another time.
+    let genuine = work.clone().sealed(&fixture.core.row_key);
+    put(KeyWork { begun_at: Timestamp::from_millis(i64::MAX >> 9), ..genuine.clone() }).await;
+    assert_eq!(finish(&fixture, &fixture.core).await, 0);
+    assert_eq!(versions(&fixture, "acme").await.len(), 1);
+    let status = fixture.core.kms_status(&caller("Kms/GetStatus"), "tenants/acme").await.unwrap();
+    assert_eq!(status.work, []);
+
+    put(genuine).await;
+    assert!(rekeying(&fixture.core).turn().await.worked, "the control");
+    assert!(versions(&fixture, "acme").await.len() > 1);
 }

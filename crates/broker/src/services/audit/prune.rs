@@ -4,6 +4,7 @@ use strongroom_proto::v1;
 use crate::{
     caller::Caller,
     core::Core,
+    custody::OwnRow as _,
     refused::{Refused, Why},
 };
 
@@ -84,7 +85,9 @@ impl Core {
     /// on without it is taken out of the configuration.
     async fn check_sent(&self, before: u64) -> Result<(), Why> {
         for name in &self.sinks {
-            let next = self.store.sink_cursor(name).await?.unwrap_or(0);
+            // Of one that was changed past the broker, nobody knows what it has been sent.
+            let row = self.store.sink(name).await?.filter(|row| row.is_genuine(&self.row_key));
+            let next = row.map_or(0, |row| row.next_index);
             if next < before {
                 return Err(invalid(&format!(
                     "the sink `{name}` has been sent the records before {next} only; wait for it, or \

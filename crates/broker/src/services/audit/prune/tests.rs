@@ -3,7 +3,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use audit::{Bundle, HashTile, Reason, RecordDraft, RecordProof, SignerKey, tree_root};
 use domain::{AccessRule, ManualClock};
 use envelope::{KeyringSettings, LocalKms, Roots};
-use store::{Pending, SqliteStore, Store};
+use store::{Pending, SinkRow, SqliteStore, Store};
 use testkit::FailingShares;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
@@ -35,7 +35,6 @@ impl Fixture {
         for batch in records.chunks(4096) {
             store.append(batch).await.unwrap();
         }
-        store.move_sink_cursor("siem", sent).await.unwrap();
         // Records have their time from the database.
         let now = store.head().await.unwrap().time;
         let clock = Arc::new(ManualClock::at(now + KEEP));
@@ -46,7 +45,15 @@ impl Fixture {
         let kms = Arc::new(LocalKms::open(&key_file, None).unwrap());
         let shares = Arc::new(FailingShares::new().await.unwrap());
         let core = core(&store, (&kms, &shares), &clock, &key, keep).await;
-        Self { core, store, clock, key, kms, shares }
+        let log = Self { core, store, clock, key, kms, shares };
+        log.send(sent).await;
+        log
+    }
+
+    /// Takes note of how far the sink is.
+    async fn send(&self, next_index: u64) {
+        let row = SinkRow { name: "siem".to_owned(), next_index, row_mac: [0; 32] };
+        self.store.put_sink(&row.sealed(&self.core.row_key)).await.unwrap();
     }
 
     async fn checkpoint(&self, size: u64) -> String {
@@ -207,7 +214,11 @@ async fn nothing_is_pruned_that_a_sink_has_not_been_sent() {
     let wrong = Code::InvalidArgument;
     refused(log.prune(512, &note).await, wrong, "`siem` has been sent the records before 511");
     log.prune(256, &note).await.unwrap();
-    log.store.move_sink_cursor("siem", 512).await.unwrap();
+    // A cursor that somebody has moved past the broker says nothing.
+    let moved = SinkRow { name: "siem".to_owned(), next_index: 600, row_mac: [0; 32] };
+    log.store.put_sink(&moved).await.unwrap();
+    refused(log.prune(512, &note).await, wrong, "`siem` has been sent the records before 0");
+    log.send(512).await;
     assert_eq!(log.prune(512, &note).await.unwrap().0, 512);
 }
 
