@@ -272,6 +272,10 @@ async fn a_root_key_that_is_another_one_is_named() {
 async fn a_database_that_lost_what_was_signed_is_refused() {
     let (_folder, layout) = listening_anywhere();
     let mut broker = Process::start(&layout);
+    let admin = connect(&layout, &broker.address, "admin");
+    let verifier = fs::read_to_string(&layout.log_verifier).unwrap().trim().parse().unwrap();
+    // One that has signed leads, and signs once more as it stops.
+    verified(&admin, &verifier).await;
     broker.signal(Signal::TERM);
     assert!(broker.child.wait().unwrap().success());
     for entry in fs::read_dir(&layout.data).unwrap() {
@@ -294,7 +298,6 @@ async fn a_database_that_lost_what_was_signed_is_refused() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let broker = Process::start(&layout);
     let admin = connect(&layout, &broker.address, "admin");
-    let verifier = fs::read_to_string(&layout.log_verifier).unwrap().trim().parse().unwrap();
     let records = verified(&admin, &verifier).await;
     let given_up = |record: &audit::Record| record.kind() == audit::Kind::CheckpointGivenUp;
     let given_up = records.iter().find(|record| given_up(record)).unwrap();
