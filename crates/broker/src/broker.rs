@@ -235,8 +235,10 @@ impl Broker {
         stop.cancel();
         core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
-        if let Err(why) = core.log.close(stopped).await {
-            tracing::error!(%why, "the stop is not on record");
+        match timeout(limits.drain, core.log.close(stopped)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::error!(%why, "the stop is not on record"),
+            Err(_) => tracing::error!("the stop is not on record in time"),
         }
         let store = Arc::clone(&core.store);
         // The committing task ends when the last `Log` is gone.
@@ -342,7 +344,8 @@ async fn record_start(core: &Core, config_sha256: [u8; 32]) -> anyhow::Result<()
         ..Record::default()
     };
     for record in [started, loaded] {
-        let recorded = core.log.record(record).await;
+        // No call waits for these: on a slow disk the broker starts late, but it starts.
+        let recorded = core.log.record_change(record).await;
         recorded.map_err(|why| anyhow::anyhow!("the log cannot be written: {why}"))?;
     }
     let admitted = policy_file::admit_first(core, policy.document()).await;

@@ -90,6 +90,9 @@ struct Way {
 /// the buffers between here and there hold.
 const IN_FLIGHT: u64 = 4096;
 
+/// What moving the cursor at the end of a turn may take.
+const LAST_SAVE: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Error)]
 enum ExportError {
     #[error("reading the log, or moving the cursor")]
@@ -120,31 +123,36 @@ impl Exporter {
     pub(crate) async fn run(mut self, mut drives: watch::Receiver<bool>, stop: CancellationToken) {
         loop {
             select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = turn(&mut drives, true) => {}
             }
-            let mut lag = Lag {
-                name: self.name.clone(),
-                growth: self.growth.clone(),
-                next: Arc::clone(&self.next),
-            };
-            let stopped = select! {
-                () = stop.cancelled() => true,
-                () = turn(&mut drives, false) => false,
-                () = self.drive() => false,
-                () = lag.report() => false,
-            };
-            // What was given up on the way counts as not sent.
-            let saved = timeout(self.pace.save_every, self.save()).await;
-            if !matches!(saved, Ok(Ok(()))) {
-                tracing::warn!(sink = self.name, "the cursor was not moved: some is sent again");
-            }
-            lag.clear();
-            self.way = None;
-            if stopped {
-                return;
-            }
+            self.take_turn(async {
+                select! { () = stop.cancelled() => {}, () = turn(&mut drives, false) => {} }
+            })
+            .await;
         }
+    }
+
+    /// Exports until the turn is over, and moves the cursor to what has been sent.
+    async fn take_turn(&mut self, over: impl Future<Output = ()>) {
+        let mut lag = Lag {
+            name: self.name.clone(),
+            growth: self.growth.clone(),
+            next: Arc::clone(&self.next),
+        };
+        select! {
+            () = over => {}
+            () = self.drive() => {}
+            () = lag.report() => {}
+        }
+        // What was given up on the way counts as not sent.
+        let saved = timeout(LAST_SAVE, self.save()).await;
+        if !matches!(saved, Ok(Ok(()))) {
+            tracing::warn!(sink = self.name, "the cursor was not moved: some is sent again");
+        }
+        lag.clear();
+        self.way = None;
     }
 
     /// Goes on and on; given up by whoever waits for it.

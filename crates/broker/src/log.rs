@@ -144,11 +144,11 @@ impl Log {
         self.queue.capacity() > QUEUE / 2
     }
 
-    /// Appends the last record. Whatever still comes is refused.
+    /// Appends the last record. Whatever still comes is refused. Not bounded by the deadline: no call
+    /// waits for it.
     pub(crate) async fn close(&self, last: Record) -> Result<(), Why> {
         self.state.closed.store(true, Ordering::Release);
-        let appended = self.enqueue(last, None)?;
-        self.wait(appended).await.map(drop)
+        self.enqueue(last, None)?.await.map(drop).map_err(|_| Why::LogUnavailable)
     }
 
     /// Whether the database still holds every record that was durable.

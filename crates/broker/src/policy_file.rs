@@ -66,7 +66,7 @@ pub(crate) async fn admit_first(core: &Core, policy: &PolicyDocument) -> Result<
     if !policy.policy().needs_two_people(ADMIT_POLICY) || admitted == Some(*policy.sha256()) {
         return Ok(());
     }
-    let entry = core.log.record(admission(&*core.store, policy).await?).await?;
+    let entry = core.log.record_change(admission(&*core.store, policy).await?).await?;
     core.directory.catch_up(entry.index + 1).await
 }
 

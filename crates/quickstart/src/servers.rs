@@ -1,6 +1,6 @@
 use std::{future::Future, net::SocketAddr};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use broker::Broker;
 use inference_proxy::Proxy;
 use telemetry::Readiness;
@@ -54,6 +54,18 @@ impl Server {
         Self::start(listener, readiness, |listener, stopped| async move {
             proxy.serve(listener, stopped).await.context("serving")
         })
+    }
+
+    /// Waits until it can do its work.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            ready = self.readiness.wait_for(|now| *now == Readiness::Ready) => {
+                ready.map(drop).context("it has stopped already")
+            }
+            ended = self.serving.join_next() => {
+                ended.context("it has stopped already")??.and(Err(anyhow!("it stopped by itself")))
+            }
+        }
     }
 
     /// Waits until it stops by itself, which it does only when something is wrong.

@@ -77,7 +77,8 @@ impl System {
         let by = if stand_in.is_some() { Answering::StandIn } else { Answering::Providers };
         let key = seed(&admin, &found, by).await?;
 
-        let proxy = Server::proxy(state, args.listen, broker.address, address).await?;
+        let mut proxy = Server::proxy(state, args.listen, broker.address, address).await?;
+        proxy.ready().await.context("starting the inference proxy")?;
         let listener = ports::preferably(OPERATIONS_PORT).await?;
         let operations = listener.local_addr()?;
         let (metrics, readiness) = (telemetry.metrics(), proxy.readiness.clone());

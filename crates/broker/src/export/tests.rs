@@ -298,16 +298,20 @@ async fn only_the_broker_whose_turn_it_is_sends() {
     assert!(fixture.indexes().is_empty());
     fixture.drives.send_replace(true);
     fixture.until_cursor(4).await;
-    fixture.drives.send_replace(false);
-    // Another broker goes on in the meantime.
+    fixture.end().await;
+    assert_eq!(fixture.indexes(), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_turn_begins_where_another_broker_has_left_off() {
+    let fixture = Fixture::new().await;
+    fixture.append(4).await;
+    let mut exporter = fixture.exporter(&fixture.to_file("start"));
+    exporter.take_turn(fixture.until_cursor(4)).await;
     fixture.put(6).await;
     fixture.append(4).await;
-    for _ in 0..1000 {
-        yield_now().await;
-    }
     assert_eq!(fixture.indexes(), [0, 1, 2, 3]);
-    fixture.drives.send_replace(true);
-    fixture.until_cursor(8).await;
+    exporter.take_turn(fixture.until_cursor(8)).await;
     assert_eq!(fixture.indexes(), [0, 1, 2, 3, 6, 7]);
 }
 
@@ -315,25 +319,18 @@ async fn only_the_broker_whose_turn_it_is_sends() {
 async fn a_cursor_that_somebody_else_has_moved_leaves_no_record_out() {
     let mut fixture = Fixture::new().await;
     fixture.append(4).await;
-    fixture.start(&fixture.to_file("now"));
-    fixture.until_cursor(4).await;
+    let mut exporter = fixture.exporter(&fixture.to_file("now"));
+    exporter.take_turn(fixture.until_cursor(4)).await;
     fixture.append(2).await;
-    fixture.until_cursor(6).await;
+    exporter.take_turn(fixture.until_cursor(6)).await;
     assert_eq!(fixture.indexes(), [4, 5]);
-    fixture.drives.send_replace(false);
-    for _ in 0..1000 {
-        yield_now().await;
-    }
     fixture.append(12).await;
     let moved = |next_index| SinkRow { name: "archive".into(), next_index, row_mac: [0; 32] };
     assert!(!moved(18).is_genuine(&fixture.key));
     fixture.store.put_sink(&moved(18)).await.unwrap();
-    fixture.drives.send_replace(true);
     // From where this process has last seen it, with the finding.
-    fixture.until(|it| it.indexes().len() >= 15).await;
+    exporter.take_turn(fixture.until_cursor(19)).await;
     assert_eq!(fixture.indexes(), (4..19).collect::<Vec<_>>());
-    fixture.until_cursor(19).await;
-    fixture.end().await;
 
     // One that knows nothing of it sends everything, however far it was said to be.
     fixture.store.put_sink(&moved(19)).await.unwrap();
