@@ -59,9 +59,10 @@ mod tests {
 
     #[tokio::test]
     async fn none_that_answers_is_an_error_and_not_a_wait() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let closed = listener.local_addr().unwrap();
-        drop(listener);
+        // Bound and not listening: nobody answers there, and nobody else can.
+        let bound = tokio::net::TcpSocket::new_v4().unwrap();
+        bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = bound.local_addr().unwrap();
         assert_eq!(first_to_answer(&[closed, closed]).await.unwrap_err().word(), "unreachable");
         assert_eq!(first_to_answer(&[]).await.unwrap_err().word(), "unreachable");
     }

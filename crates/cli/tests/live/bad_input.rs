@@ -62,9 +62,10 @@ fn a_credential_that_cannot_work_is_refused_with_what_to_change() {
 #[test]
 fn who_reaches_nobody_is_told_where() {
     let running = Running::start(Duration::ZERO);
-    // A port that was free a moment ago.
-    let free =
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Bound and not listening: nobody answers there, and nobody else can.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let free = bound.local_addr().unwrap().to_string();
     let text = std::fs::read_to_string(&running.layout.cli_config).unwrap();
     let line = text.lines().find(|line| line.starts_with("broker = ")).unwrap();
     let text = text.replace(line, &format!("broker = \"{free}\""));

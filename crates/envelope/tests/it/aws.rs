@@ -5,6 +5,7 @@ use std::{net::TcpListener, sync::Arc};
 use async_trait::async_trait;
 use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
 use envelope::{AwsConfig, AwsKms, Kms, KmsError};
+use tokio::net::TcpSocket;
 
 use crate::{Remote, Stand, block_on, context, gate::Gate, provided};
 
@@ -80,9 +81,11 @@ fn a_key_that_is_unknown_or_not_configured_refuses() {
 #[test]
 fn an_address_where_nobody_listens_is_unavailable() {
     block_on(async {
-        // A port that was just free.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let kms = AwsKms::new(&config(&format!("http://{free}"), "some-key")).await;
+        // Bound and not listening: nobody answers there, and nobody else can.
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = format!("http://{}", bound.local_addr().unwrap());
+        let kms = AwsKms::new(&config(&endpoint, "some-key")).await;
         let refused = kms.generate(&context()).await;
         assert!(matches!(refused, Err(KmsError::Unavailable(_))), "{refused:?}");
     });

@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use strongroom_client::LeaseError;
 use testkit::Upstream;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpSocket, time::timeout};
 
 use crate::harness::{Next, SECRET, World, refused};
 
@@ -125,9 +125,10 @@ async fn a_credential_that_rests_is_told_with_its_end_in_the_shape_of_each_sdk()
 #[tokio::test]
 async fn silence_and_closed_doors_lead_on_to_the_next() {
     let world = World::with("[limits]\nfirst_byte = \"200ms\"").await;
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Bound and not listening: nobody answers there, and nobody else can.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let base = format!("http://{}", closed.local_addr().unwrap());
-    drop(closed);
     world.then(Next::Lend { credential: "gone", provider: "openai", base, secret: OTHER });
     let third = other(&world).await;
     world.upstream.stay_silent(PATH);

@@ -118,7 +118,7 @@ async fn connections_of_http_2_end_soon_after_their_lease_too() {
     assert_eq!(world.call(PATH, BODY).await.0, StatusCode::OK);
     assert_eq!(world.upstream.seen()[0].version, Version::HTTP_2);
     world.leases.live.store(false, std::sync::atomic::Ordering::SeqCst);
-    timeout(Duration::from_secs(2), world.upstream.until_idle()).await.unwrap();
+    timeout(Duration::from_secs(20), world.upstream.until_idle()).await.unwrap();
 }
 
 #[tokio::test]

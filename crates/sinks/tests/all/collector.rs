@@ -12,7 +12,7 @@ use serde_json::json;
 use sinks::SinkError;
 use tokio::{
     io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinSet,
 };
@@ -157,8 +157,11 @@ async fn a_collector_that_is_not_there_is_an_error_and_one_that_hangs_is_given_u
     let to = destination(json!({ "kind": "otlp", "endpoint": endpoint }));
     let mut sink = to.open_with(Duration::from_millis(50)).unwrap();
     assert!(matches!(sink.send(&grants(1)).await, Err(SinkError::TimedOut(_))));
-    drop(listener);
-    let mut sink = to.open().unwrap();
+    // Bound and not listening: nobody answers there, and nobody else can.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", bound.local_addr().unwrap());
+    let mut sink = destination(json!({ "kind": "otlp", "endpoint": endpoint })).open().unwrap();
     let refused = sink.send(&grants(1)).await;
     assert!(matches!(refused, Err(SinkError::Connect { .. })), "{refused:?}");
 }
