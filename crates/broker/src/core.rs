@@ -17,7 +17,7 @@ use crate::{
     canaries::Canaries,
     checkpoints::Checkpoints,
     config::UsageConfig,
-    custody::Custody,
+    custody::{Custody, Passed},
     directory::{Directory, Tenant},
     endpoints::EndpointRules,
     guard::record_refusal,
@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) rekeyed: Progress,
     /// The key of MACs over rows that are no tenant's.
     pub(crate) row_key: Arc<RowKey>,
+    /// Rows that say what to do, and that no broker has written.
+    pub(crate) passed: Passed,
     pub(crate) sessions: Sessions,
     /// For how long backups of the store of shares are kept.
     pub(crate) share_backups: Duration,
@@ -158,6 +160,7 @@ impl Core {
             endpoints,
             rekeyed: Progress::default(),
             row_key,
+            passed: Passed::default(),
             store,
             tally: Arc::default(),
             tokens,

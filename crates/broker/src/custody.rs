@@ -16,7 +16,10 @@ use store::{
 };
 
 use self::shares::{SharedRoots, new_share, share_of};
-pub(crate) use self::{own::OwnRow, shares::StoredVersion};
+pub(crate) use self::{
+    own::{OwnRow, Passed},
+    shares::StoredVersion,
+};
 use crate::refused::Why;
 
 /// Opens and seals what is stored: the one place in the broker where stored ciphertext becomes a

@@ -226,17 +226,7 @@ impl Core {
     /// What was begun and has no receipt. Shares do not come back, so a row alone is not enough: a broker has
     /// written it, it is as it was then, and the log says that the same was asked for and is not done.
     async fn erasures_to_finish(&self) -> Result<Vec<ErasureRow>, Why> {
-        let found = self.store.erasures().await?;
-        let (genuine, foreign): (Vec<_>, Vec<_>) =
-            found.rows.into_iter().partition(|row| row.is_genuine(&self.row_key));
-        let foreign = foreign.iter().map(|row| row.id.to_string());
-        for name in found.illegible.into_iter().chain(foreign) {
-            tracing::error!(
-                table = "erasure",
-                name,
-                "nothing destroyed: a row is not as it was written"
-            );
-        }
+        let genuine = self.passed.genuine(self.store.erasures().await?, &self.row_key);
         if genuine.is_empty() {
             return Ok(genuine);
         }

@@ -209,8 +209,8 @@ fn readers(options: &SqliteConnectOptions) -> SqlitePool {
 
 const READERS: u32 = 4;
 
-/// How long to wait for a reader, and for locks that only backup tools hold.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long to wait for a reader, and for locks, which are held for as long as the disk takes to sync.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// What holds for every connection.
 fn options() -> SqliteConnectOptions {

@@ -1,10 +1,21 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
+
 use domain::{CredentialName, Fields, RequestId};
 use envelope::RowKey;
-use store::{ErasureRow, KeyWork, SinkRow};
+use store::{ErasureRow, KeyWork, Legible, SinkRow};
 
 /// A row of the deployment's own, no tenant's. Brokers do what such a row says, so whoever can write to the
 /// database must not be able to make one.
 pub(crate) trait OwnRow: Sized {
+    /// The table it is in.
+    const TABLE: &str;
+
+    /// What it is called in its table.
+    fn name(&self) -> String;
+
     /// The columns, but for the MAC.
     fn columns(&self) -> Vec<u8>;
 
@@ -26,7 +37,35 @@ pub(crate) trait OwnRow: Sized {
     }
 }
 
+/// The rows of each table that nothing is done by, as they were last seen: they are looked at again and
+/// again, and told once.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(Mutex<BTreeMap<&'static str, BTreeSet<String>>>);
+
+impl Passed {
+    /// Those of the rows that a broker has written, and that are as they were then.
+    pub(crate) fn genuine<R: OwnRow>(&self, found: Legible<R>, key: &RowKey) -> Vec<R> {
+        let (genuine, foreign): (Vec<_>, Vec<_>) =
+            found.rows.into_iter().partition(|row| row.is_genuine(key));
+        let names = found.illegible.into_iter().chain(foreign.iter().map(R::name));
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: BTreeSet<_> = names.collect();
+        for name in now.difference(told.entry(R::TABLE).or_default()) {
+            let table = R::TABLE;
+            tracing::error!(table, name, "nothing is done by a row that is not as it was written");
+        }
+        told.insert(R::TABLE, now);
+        genuine
+    }
+}
+
 impl OwnRow for ErasureRow {
+    const TABLE: &str = "erasure";
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
     fn columns(&self) -> Vec<u8> {
         let credential = self.credential.as_ref().map(CredentialName::to_string);
         let shares: Vec<u8> = self.shares.iter().flat_map(|id| *id.as_bytes()).collect();
@@ -49,6 +88,12 @@ impl OwnRow for ErasureRow {
 }
 
 impl OwnRow for KeyWork {
+    const TABLE: &str = "key_work";
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
     fn columns(&self) -> Vec<u8> {
         Fields::new("strongroom key work row v1")
             .field(1, &self.name)
@@ -68,6 +113,12 @@ impl OwnRow for KeyWork {
 }
 
 impl OwnRow for SinkRow {
+    const TABLE: &str = "sink";
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
     fn columns(&self) -> Vec<u8> {
         Fields::new("strongroom sink row v1")
             .field(1, &self.name)

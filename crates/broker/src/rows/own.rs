@@ -10,7 +10,7 @@ const CHANGED: &str = "its MAC is wrong, or it does not say what the log says";
 impl RowCheck {
     pub(super) async fn erasures(&self) -> Result<Vec<RowFinding>, Why> {
         let kept = self.core.store.erasures().await?;
-        let mut found = illegible("erasure", &kept.illegible);
+        let mut found = illegible(ErasureRow::TABLE, &kept.illegible);
         for row in &kept.rows {
             let (reason, what) = match self.expected.erasures.get(row.id.as_ref() as &[u8]) {
                 None => (Reason::RowNotOnRecord, "the log has no such erasure that is not done"),
@@ -21,13 +21,13 @@ impl RowCheck {
             };
             let (name, tenant) = (erasure(row.id.as_ref()), row.tenant.to_string());
             let what = what.to_owned();
-            found.push(RowFinding { reason, table: "erasure", name, tenant, what });
+            found.push(RowFinding { reason, table: ErasureRow::TABLE, name, tenant, what });
         }
         for (id, (tenant, _)) in &self.expected.erasures {
             if kept.rows.iter().all(|row| row.id.as_bytes()[..] != id[..]) {
                 let (reason, name, tenant) = (Reason::RowMissing, erasure(id), tenant.clone());
                 let what = "the shares are to be destroyed still".to_owned();
-                found.push(RowFinding { reason, table: "erasure", name, tenant, what });
+                found.push(RowFinding { reason, table: ErasureRow::TABLE, name, tenant, what });
             }
         }
         Ok(found)
@@ -35,19 +35,19 @@ impl RowCheck {
 
     pub(super) async fn key_work(&self) -> Result<Vec<RowFinding>, Why> {
         let kept = self.core.store.key_work().await?;
-        let mut found = illegible("key_work", &kept.illegible);
+        let mut found = illegible(KeyWork::TABLE, &kept.illegible);
         for KeyWork { name, .. } in
             kept.rows.iter().filter(|row| !row.is_genuine(&self.core.row_key))
         {
             found.push(if self.expected.key_work.contains(name) {
-                of_none("key_work", Reason::RowChanged, name, CHANGED)
+                of_none(KeyWork::TABLE, Reason::RowChanged, name, CHANGED)
             } else {
-                of_none("key_work", Reason::RowNotOnRecord, name, "nobody has asked for it")
+                of_none(KeyWork::TABLE, Reason::RowNotOnRecord, name, "nobody has asked for it")
             });
         }
         for name in &self.expected.key_work {
             if kept.rows.iter().all(|row| row.name != *name) {
-                found.push(of_none("key_work", Reason::RowMissing, name, "the log names it"));
+                found.push(of_none(KeyWork::TABLE, Reason::RowMissing, name, "the log names it"));
             }
         }
         Ok(found)
@@ -55,11 +55,11 @@ impl RowCheck {
 
     pub(super) async fn sinks(&self) -> Result<Vec<RowFinding>, Why> {
         let kept = self.core.store.sinks().await?;
-        let mut found = illegible("sink", &kept.illegible);
+        let mut found = illegible(SinkRow::TABLE, &kept.illegible);
         for SinkRow { name, .. } in
             kept.rows.iter().filter(|row| !row.is_genuine(&self.core.row_key))
         {
-            found.push(of_none("sink", Reason::RowChanged, name, CHANGED));
+            found.push(of_none(SinkRow::TABLE, Reason::RowChanged, name, CHANGED));
         }
         Ok(found)
     }
