@@ -7,7 +7,7 @@ use std::{
 
 use domain::Uid;
 use sqlx::{
-    ConnectOptions as _, Sqlite, SqliteConnection, SqlitePool,
+    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -65,8 +65,12 @@ impl SqliteStore {
         let mut connection =
             Sqlite::connect(&options).await.map_err(|error| wrong("cannot be opened", &error))?;
         SHARE_MIGRATIONS.run(&mut connection).await.map_err(StoreError::migrating)?;
+        let pool = readers(&options);
+        // Before that one closes: the last of a file closes by syncing it, and locks others out meanwhile.
+        pool.acquire().await.map(drop).map_err(StoreError::from_sqlx)?;
+        connection.close().await.map_err(StoreError::from_sqlx)?;
         // What is deleted is overwritten in its page at once, and in the journal with this.
-        Ok(SqlShares::new(readers(&options), options, "PRAGMA wal_checkpoint(TRUNCATE)"))
+        Ok(SqlShares::new(pool, options, "PRAGMA wal_checkpoint(TRUNCATE)"))
     }
 
     /// A store of shares that is gone when it is dropped, for tests.
