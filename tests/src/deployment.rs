@@ -332,6 +332,7 @@ fn configure_proxy(layout: &Layout, broker: SocketAddr, tls: bool) {
     config.insert("telemetry".to_owned(), Value::Table(Table::new()));
     let settings = config.get_mut("broker").and_then(Value::as_table_mut).unwrap();
     settings.insert("broker".to_owned(), broker.to_string().into());
+    settings.insert("timeout".to_owned(), "20s".into());
     config.insert("egress".to_owned(), to_loopback());
     if tls {
         pki(layout).issue_to_server(&layout.pki, "front", "front", &["localhost"], DAY).unwrap();

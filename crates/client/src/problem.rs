@@ -1,4 +1,4 @@
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, error::Error as _, fmt};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -17,8 +17,17 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Reads a status and its `google.rpc.ErrorInfo`, if it has one.
+    /// Reads a status and its `google.rpc.ErrorInfo`, if it has one. Where the broker has refused the
+    /// connection for our certificate, the reason is `CERTIFICATE_REFUSED`, which no broker sends.
     pub fn from_status(status: &Status) -> Self {
+        if let Some(why) = status.source().and_then(mtls::refused_by_peer) {
+            return Self {
+                code: status.code(),
+                reason: CERTIFICATE_REFUSED.to_owned(),
+                message: format!("the broker does not accept this identity's certificate: {why}"),
+                metadata: HashMap::new(),
+            };
+        }
         let (reason, metadata) = match status.get_details_error_info() {
             Some(info) if info.domain == DOMAIN => (info.reason, info.metadata),
             _ => (String::new(), HashMap::new()),
@@ -28,8 +37,9 @@ impl Problem {
 
     /// Whether the broker was not reached or could not answer, so that nothing was decided.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-            || (self.code == Code::Unknown && self.reason.is_empty())
+        self.reason != CERTIFICATE_REFUSED
+            && (matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+                || (self.code == Code::Unknown && self.reason.is_empty()))
     }
 
     /// One line that says what to do about it, where that is known.
@@ -52,8 +62,14 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// The broker has ended the connection, in TLS, for what our certificate is.
+pub(crate) const CERTIFICATE_REFUSED: &str = "CERTIFICATE_REFUSED";
+
 fn hint_for(reason: &str) -> Option<&'static str> {
     Some(match reason {
+        CERTIFICATE_REFUSED => {
+            "issue a new certificate for this identity, and name it in the configuration"
+        }
         "UNIDENTIFIED" => "present a certificate with a SPIFFE ID of the broker's trust domain",
         "VIRTUAL_KEY_REFUSED" => "create a new key with `strongroom keys create`",
         "PROVIDER_NOT_IN_SCOPE" => "use a key whose providers include this one",

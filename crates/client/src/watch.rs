@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use crate::{
     Problem,
     cache::Inner,
+    problem::CERTIFICATE_REFUSED,
     renewal::random_below,
     ring::{Ending, Ring},
 };
@@ -68,6 +69,8 @@ pub(crate) struct Vitals {
     heard_at: AtomicU64,
     /// Whether the broker has said, since it was last heard, that it does not accept this identity.
     refused: AtomicBool,
+    /// The same of its certificate. That may be a matter of time or of one broker, so leases go on.
+    turned_away: AtomicBool,
 }
 
 impl Vitals {
@@ -77,6 +80,7 @@ impl Vitals {
             live: AtomicBool::new(false),
             heard_at: AtomicU64::new(NEVER),
             refused: AtomicBool::new(false),
+            turned_away: AtomicBool::new(false),
         }
     }
 
@@ -111,17 +115,26 @@ impl Vitals {
         if self.refused.load(Ordering::Acquire) {
             return Some(Outage::Refused);
         }
-        match self.heard_at.load(Ordering::Acquire) {
-            NEVER => Some(Outage::NotHeardYet),
+        let outage = match self.heard_at.load(Ordering::Acquire) {
+            NEVER => Outage::NotHeardYet,
             at => {
                 let unheard = clock.elapsed().saturating_sub(Duration::from_millis(at));
-                (unheard >= LONG_UNHEARD && !has_lease()).then_some(Outage::Away)
+                if unheard < LONG_UNHEARD || has_lease() {
+                    return None;
+                }
+                Outage::Away
             }
-        }
+        };
+        let turned_away = self.turned_away.load(Ordering::Acquire);
+        Some(if turned_away { Outage::Refused } else { outage })
     }
 
     fn refused(&self) {
         self.refused.store(true, Ordering::Release);
+    }
+
+    fn turned_away(&self, by_certificate: bool) {
+        self.turned_away.store(by_certificate, Ordering::Release);
     }
 
     fn heard(&self, clock: &dyn Clock) {
@@ -129,6 +142,7 @@ impl Vitals {
         self.heard_at.store(at, Ordering::Release);
         self.live.store(true, Ordering::Release);
         self.refused.store(false, Ordering::Release);
+        self.turned_away.store(false, Ordering::Release);
     }
 
     fn lost(&self) -> bool {
@@ -176,9 +190,10 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) if ends_everything(&status) => return inner.cannot_resume(&status),
         Ok(Err(status)) => {
+            let problem = Problem::from_status(&status);
+            inner.vitals.turned_away(problem.reason == CERTIFICATE_REFUSED);
             // At 1, 2, 4, 8 … failures in a row: often enough to be seen, and no flood.
             if failures.saturating_add(1).is_power_of_two() {
-                let problem = Problem::from_status(&status);
                 tracing::warn!(code = ?problem.code, "no revocation stream: {problem}");
             }
             return Ended::Lost;
@@ -322,6 +337,14 @@ mod tests {
         assert_eq!(vitals.outage(&clock, || false), Some(Outage::Away));
         vitals.heard(&clock);
         assert_eq!(vitals.outage(&clock, || false), None);
+        // Whose certificate is refused is told that, and not that there is no broker; leases go on.
+        vitals.turned_away(true);
+        assert_eq!(vitals.outage(&clock, || false), None);
+        clock.advance(LONG_UNHEARD);
+        assert_eq!(vitals.outage(&clock, || true), None);
+        assert_eq!(vitals.outage(&clock, || false), Some(Outage::Refused));
+        vitals.turned_away(false);
+        assert_eq!(vitals.outage(&clock, || false), Some(Outage::Away));
         // Who is put out is so at once, until the broker is heard again.
         vitals.refused();
         assert_eq!(vitals.outage(&clock, || true), Some(Outage::Refused));

@@ -1,6 +1,6 @@
-use std::{io, path::PathBuf, sync::Arc};
+use std::{error::Error, io, path::PathBuf, sync::Arc};
 
-use rustls::{CertificateError, OtherError};
+use rustls::{AlertDescription, CertificateError, OtherError};
 use thiserror::Error;
 
 use crate::SvidError;
@@ -160,6 +160,37 @@ impl HandshakeError {
     }
 }
 
+/// Why the peer does not accept our certificate, if that is what an error, or one that it comes from, says.
+///
+/// In TLS 1.3 a server judges after the client has begun to speak, so that its refusal can come with any
+/// read.
+pub fn refused_by_peer(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    // HTTP/2 keeps of an I/O error no more than its text, so the texts are compared.
+    let alerts = ABOUT_CERTIFICATES
+        .map(|(alert, why)| (rustls::Error::AlertReceived(alert).to_string(), why));
+    let mut link = Some(error);
+    while let Some(error) = link {
+        let text = error.to_string();
+        if let Some((_, why)) = alerts.iter().find(|(alert, _)| *alert == text) {
+            return Some(why);
+        }
+        link = error.source();
+    }
+    None
+}
+
+const ABOUT_CERTIFICATES: [(AlertDescription, &str); 8] = [
+    (AlertDescription::CertificateRevoked, "it was revoked"),
+    (AlertDescription::CertificateExpired, "it has expired"),
+    (AlertDescription::CertificateRequired, "there is none"),
+    (AlertDescription::UnknownCA, "its authority is not one that is trusted there"),
+    (AlertDescription::AccessDenied, NOT_ADMITTED),
+    (AlertDescription::BadCertificate, NOT_ADMITTED),
+    (AlertDescription::CertificateUnknown, NOT_ADMITTED),
+    (AlertDescription::UnsupportedCertificate, NOT_ADMITTED),
+];
+const NOT_ADMITTED: &str = "it is no identity that is admitted there";
+
 /// What rustls is told about a refusal, so that the peer gets the fitting alert.
 pub(crate) fn certificate_error(refusal: Refusal) -> CertificateError {
     match refusal {
@@ -206,5 +237,24 @@ pub(crate) fn refusal_of(error: &webpki::Error) -> Refusal {
         Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => Refusal::UnknownIssuer,
         Error::CaUsedAsEndEntity => Refusal::Svid(SvidError::Authority),
         other => Refusal::Invalid(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_of_our_certificate_is_found_in_whatever_it_is_wrapped_in() {
+        let alert = |alert| rustls::Error::AlertReceived(alert);
+        let broken = |alert: rustls::Error| HandshakeError::Broken(io::Error::other(alert));
+        let as_text = |alert: rustls::Error| io::Error::other(alert.to_string());
+        for (about, why) in ABOUT_CERTIFICATES {
+            assert_eq!(refused_by_peer(&alert(about)), Some(why));
+            assert_eq!(refused_by_peer(&broken(alert(about))), Some(why));
+            assert_eq!(refused_by_peer(&as_text(alert(about))), Some(why));
+        }
+        assert_eq!(refused_by_peer(&broken(alert(AlertDescription::CloseNotify))), None);
+        assert_eq!(refused_by_peer(&as_text(alert(AlertDescription::InternalError))), None);
     }
 }

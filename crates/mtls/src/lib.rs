@@ -24,7 +24,7 @@ mod workload;
 pub use bundle::CaFiles;
 pub use client::ClientTls;
 pub use connection::TlsConnection;
-pub use error::{HandshakeError, LoadError, Refusal};
+pub use error::{HandshakeError, LoadError, Refusal, refused_by_peer};
 pub use files::TlsFiles;
 pub use identity::{Identity, SvidError};
 pub use incoming::{Limits, OnFailure, incoming, incoming_with};

@@ -3,7 +3,11 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use domain::Clock;
 use rustls::{ServerConfig, server::NoServerSessionStorage, time_provider::TimeProvider as _};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 use webpki::KeyUsage;
 
@@ -111,10 +115,14 @@ impl ServerTls {
         tcp.set_nodelay(true).map_err(HandshakeError::Broken)?;
         let state = self.state.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(&state.config));
-        let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
-            .await
-            .map_err(|_| HandshakeError::TimedOut)?
-            .map_err(HandshakeError::from_io)?;
+        let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp).into_fallible()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err((error, tcp))) => {
+                say_goodbye(tcp).await;
+                return Err(HandshakeError::from_io(error));
+            }
+            Err(_) => return Err(HandshakeError::TimedOut),
+        };
         let connection = TlsConnection::new(stream.into(), &self.trust_domains)?;
         let connection = connection.entered(&self.open);
         // Entered first: a reload from here on sees it, and one of before is made up for.
@@ -199,5 +207,18 @@ impl State {
         Ok(Self { fingerprint, config: Arc::new(config), verifier, revoked, ends })
     }
 }
+
+/// Closes a connection so that its peer can read why: a connection that is closed while something of it has
+/// not been read is reset, and takes the alert with it.
+async fn say_goodbye(mut tcp: TcpStream) {
+    // A peer that has gone already needs no word.
+    if tcp.shutdown().await.is_ok() {
+        let mut rest = [0; 1024];
+        let gone = async { while matches!(tcp.read(&mut rest).await, Ok(1..)) {} };
+        let _ = timeout(GOODBYE, gone).await;
+    }
+}
+
+const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

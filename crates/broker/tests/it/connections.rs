@@ -12,6 +12,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use setup::Layout;
+use strongroom_client::Problem;
 use strongroom_proto::v1::{
     ListRecordsRequest, TailRecordsRequest, TailRecordsResponse, WatchRevocationsRequest,
     WatchRevocationsResponse,
@@ -127,7 +128,9 @@ async fn a_revoked_certificate_ends_streams_and_idle_connections() {
     // Nor may it come back; its next handshake is refused, whatever it remembers of the last.
     let mut leases = running.proxy.leases();
     let refused = leases.watch_revocations(WatchRevocationsRequest::default());
-    assert!(timeout(BOUND, refused).await.unwrap().is_err());
+    let refused = Problem::from_status(&timeout(BOUND, refused).await.unwrap().unwrap_err());
+    assert_eq!(refused.reason, "CERTIFICATE_REFUSED", "{refused}");
+    assert!(refused.message.ends_with("it was revoked"), "{refused}");
     let mut again = connect(&running, "inference-proxy").await;
     let alert = timeout(BOUND, again.read_u8()).await.unwrap().unwrap_err();
     assert!(alert.to_string().contains("CertificateRevoked"), "{alert}");
