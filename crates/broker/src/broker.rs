@@ -17,7 +17,7 @@ use telemetry::Readiness;
 use tokio::{
     net::TcpListener,
     sync::watch,
-    time::{self, timeout},
+    time::{self, Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -235,7 +235,8 @@ impl Broker {
         stop.cancel();
         core.tally.record(&core.log).await;
         let stopped = Record { kind: Kind::BrokerStopped.into(), ..Record::default() };
-        match timeout(limits.drain, core.log.close(stopped)).await {
+        let end = Instant::now() + limits.drain;
+        match timeout_at(end, core.log.close(stopped)).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => tracing::error!(%why, "the stop is not on record"),
             Err(_) => tracing::error!("the stop is not on record in time"),
@@ -244,7 +245,7 @@ impl Broker {
         // The committing task ends when the last `Log` is gone.
         drop(core);
         tasks.close();
-        if timeout(limits.drain, tasks.wait()).await.is_err() {
+        if timeout_at(end, tasks.wait()).await.is_err() {
             tracing::warn!("tasks were still running at the end of the drain");
         }
         signing.end().await;

@@ -198,11 +198,13 @@ async fn report(core: &Core, path: &Path, policy: &PolicyDocument) {
 /// log nothing is lent meanwhile in any case.
 async fn record(core: &Core, policy: &PolicyDocument, stop: &CancellationToken) -> bool {
     loop {
-        let recorded = match put(core, policy).await {
-            Ok(record) => {
-                core.log.record(record).await.is_ok() && admit_first(core, policy).await.is_ok()
-            }
-            Err(_) => false,
+        let recorded = async {
+            let Ok(record) = put(core, policy).await else { return false };
+            core.log.record_change(record).await.is_ok() && admit_first(core, policy).await.is_ok()
+        };
+        let recorded = tokio::select! {
+            () = stop.cancelled() => return false,
+            recorded = recorded => recorded,
         };
         if recorded {
             let sha256 = hex::encode(policy.sha256());

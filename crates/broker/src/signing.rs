@@ -87,13 +87,13 @@ pub(crate) async fn record_trouble(core: Arc<Core>, stop: CancellationToken) {
         tree_root: found.signed().root.to_vec().into(),
         ..Record::default()
     };
-    while let Err(why) = core.log.record(record.clone()).await {
-        tracing::warn!(%why, "a finding is not on record yet");
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = time::sleep(TRY_AGAIN) => {}
+    let recorded = async {
+        while let Err(why) = core.log.record_change(record.clone()).await {
+            tracing::warn!(%why, "a finding is not on record yet");
+            time::sleep(TRY_AGAIN).await;
         }
-    }
+    };
+    tokio::select! { () = stop.cancelled() => {}, () = recorded => {} }
 }
 
 #[cfg(test)]

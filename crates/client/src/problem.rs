@@ -37,9 +37,9 @@ impl Problem {
 
     /// Whether the broker was not reached or could not answer, so that nothing was decided.
     pub fn is_unreachable(&self) -> bool {
-        self.reason != CERTIFICATE_REFUSED
-            && (matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-                || (self.code == Code::Unknown && self.reason.is_empty()))
+        matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+            || self.reason == CERTIFICATE_REFUSED
+            || (self.code == Code::Unknown && self.reason.is_empty())
     }
 
     /// One line that says what to do about it, where that is known.
@@ -68,7 +68,8 @@ pub(crate) const CERTIFICATE_REFUSED: &str = "CERTIFICATE_REFUSED";
 fn hint_for(reason: &str) -> Option<&'static str> {
     Some(match reason {
         CERTIFICATE_REFUSED => {
-            "issue a new certificate for this identity, and name it in the configuration"
+            "give this identity a new certificate; if the old one is in order, the broker's log and its \
+             strongroom_tls_handshakes_total say what is not"
         }
         "UNIDENTIFIED" => "present a certificate with a SPIFFE ID of the broker's trust domain",
         "VIRTUAL_KEY_REFUSED" => "create a new key with `strongroom keys create`",
@@ -166,7 +167,7 @@ mod tests {
     fn a_broker_that_is_not_there_has_a_hint_too() {
         let problem = Problem::from_status(&Status::unavailable("tcp connect error"));
         assert!(problem.is_unreachable());
-        // It looks the same from here when the certificate is refused.
+        // It may be that as well: a connection that is reset takes with it why.
         assert!(problem.hint().is_some_and(|hint| hint.contains("revoked")));
     }
 }

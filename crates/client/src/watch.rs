@@ -50,7 +50,8 @@ pub enum Outage {
     /// This process has just begun.
     #[error("no broker has been heard yet")]
     NotHeardYet,
-    /// The broker has said that this identity is blocked or no longer valid.
+    /// The broker has said that this identity is blocked or no longer valid, or has refused its certificate
+    /// and no lease is left.
     #[error(
         "the broker does not accept this gateway's identity: see its certificate, and blocked identities"
     )]
@@ -198,7 +199,10 @@ async fn follow(inner: &Inner, from: Option<u64>, failures: &mut u32) -> Ended {
             }
             return Ended::Lost;
         }
-        Err(_) => return Ended::Lost,
+        Err(_) => {
+            inner.vitals.turned_away(false);
+            return Ended::Lost;
+        }
     };
     loop {
         let message = match timeout(LONGEST_SILENCE, stream.message()).await {

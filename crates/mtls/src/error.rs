@@ -181,14 +181,17 @@ pub fn refused_by_peer(error: &(dyn Error + 'static)) -> Option<&'static str> {
 
 const ABOUT_CERTIFICATES: [(AlertDescription, &str); 8] = [
     (AlertDescription::CertificateRevoked, "it was revoked"),
-    (AlertDescription::CertificateExpired, "it has expired"),
+    (AlertDescription::CertificateExpired, "it has expired, or is not valid yet"),
     (AlertDescription::CertificateRequired, "there is none"),
-    (AlertDescription::UnknownCA, "its authority is not one that is trusted there"),
+    (AlertDescription::UnknownCA, UNTRUSTED),
     (AlertDescription::AccessDenied, NOT_ADMITTED),
     (AlertDescription::BadCertificate, NOT_ADMITTED),
     (AlertDescription::CertificateUnknown, NOT_ADMITTED),
     (AlertDescription::UnsupportedCertificate, NOT_ADMITTED),
 ];
+/// TLS has one alert for both.
+const UNTRUSTED: &str =
+    "its authority is not trusted there, or the list of revocations there is out of date";
 const NOT_ADMITTED: &str = "it is no identity that is admitted there";
 
 /// What rustls is told about a refusal, so that the peer gets the fitting alert.

@@ -116,15 +116,16 @@ async fn handshake(
     slot: OwnedSemaphorePermit,
     on_failure: OnFailure,
 ) -> Option<TlsConnection> {
-    match tls.accept(tcp).await {
+    match tls.shake_hands(tcp).await {
         Ok(connection) => {
             count("accepted");
             Some(connection.holding(slot))
         }
-        Err(error) => {
-            count(error.reason());
-            on_failure(error.reason());
-            log(&error, peer);
+        Err(failed) => {
+            count(failed.error.reason());
+            on_failure(failed.error.reason());
+            log(&failed.error, peer);
+            failed.say_goodbye().await;
             None
         }
     }

@@ -110,19 +110,27 @@ impl ServerTls {
         TlsAcceptor::from(Arc::clone(&self.state.load().config))
     }
 
-    /// Brings a connection up, in five seconds at most, with a peer whose certificate is accepted.
+    /// Brings a connection up, in five seconds at most, with a peer whose certificate is accepted. One that is
+    /// refused has a second more to read why.
     pub async fn accept(&self, tcp: TcpStream) -> Result<TlsConnection, HandshakeError> {
+        match self.shake_hands(tcp).await {
+            Ok(connection) => Ok(connection),
+            Err(failed) => Err(failed.say_goodbye().await),
+        }
+    }
+
+    /// As [`Self::accept`], and leaves it to the caller to let a peer read why it is refused.
+    pub(crate) async fn shake_hands(&self, tcp: TcpStream) -> Result<TlsConnection, Failed> {
         tcp.set_nodelay(true).map_err(HandshakeError::Broken)?;
         let state = self.state.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(&state.config));
-        let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp).into_fallible()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err((error, tcp))) => {
-                say_goodbye(tcp).await;
-                return Err(HandshakeError::from_io(error));
-            }
-            Err(_) => return Err(HandshakeError::TimedOut),
-        };
+        let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp).into_fallible())
+            .await
+            .map_err(|_| HandshakeError::TimedOut)?
+            .map_err(|(error, tcp)| Failed {
+                error: HandshakeError::from_io(error),
+                tcp: Some(tcp),
+            })?;
         let connection = TlsConnection::new(stream.into(), &self.trust_domains)?;
         let connection = connection.entered(&self.open);
         // Entered first: a reload from here on sees it, and one of before is made up for.
@@ -208,14 +216,31 @@ impl State {
     }
 }
 
-/// Closes a connection so that its peer can read why: a connection that is closed while something of it has
-/// not been read is reset, and takes the alert with it.
-async fn say_goodbye(mut tcp: TcpStream) {
-    // A peer that has gone already needs no word.
-    if tcp.shutdown().await.is_ok() {
-        let mut rest = [0; 1024];
-        let gone = async { while matches!(tcp.read(&mut rest).await, Ok(1..)) {} };
-        let _ = timeout(GOODBYE, gone).await;
+/// A handshake that failed, and the connection if it is there still.
+pub(crate) struct Failed {
+    pub(crate) error: HandshakeError,
+    tcp: Option<TcpStream>,
+}
+
+impl From<HandshakeError> for Failed {
+    fn from(error: HandshakeError) -> Self {
+        Self { error, tcp: None }
+    }
+}
+
+impl Failed {
+    /// Closes the connection so that the peer can read why: one that is closed while something of it has
+    /// not been read is reset, and takes the alert with it.
+    pub(crate) async fn say_goodbye(self) -> HandshakeError {
+        if let Some(mut tcp) = self.tcp
+            // A peer that has gone already needs no word.
+            && tcp.shutdown().await.is_ok()
+        {
+            let mut rest = [0; 1024];
+            let gone = async { while matches!(tcp.read(&mut rest).await, Ok(1..)) {} };
+            let _ = timeout(GOODBYE, gone).await;
+        }
+        self.error
     }
 }
 

@@ -1,6 +1,6 @@
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, bail};
 use broker::Broker;
 use inference_proxy::Proxy;
 use telemetry::Readiness;
@@ -8,6 +8,7 @@ use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{ports, state::State};
@@ -23,6 +24,7 @@ pub(crate) struct Server {
 
 const BROKER_PORT: u16 = 7443;
 const PROXY_PORT: u16 = 8080;
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 impl Server {
     /// Starts the broker on what the state directory holds.
@@ -58,13 +60,18 @@ impl Server {
 
     /// Waits until it can do its work.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
-        tokio::select! {
-            ready = self.readiness.wait_for(|now| *now == Readiness::Ready) => {
-                ready.map(drop).context("it has stopped already")
+        let mut readiness = self.readiness.clone();
+        let ready = readiness.wait_for(|now| *now == Readiness::Ready);
+        match timeout(READY_WITHIN, ready).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => {
+                self.stopped().await?;
+                bail!("it stopped by itself")
             }
-            ended = self.serving.join_next() => {
-                ended.context("it has stopped already")??.and(Err(anyhow!("it stopped by itself")))
-            }
+            Err(_) => match &*self.readiness.borrow() {
+                Readiness::Ready => Ok(()),
+                Readiness::NotReady(why) => bail!("it is not ready: {why}"),
+            },
         }
     }
 

@@ -69,7 +69,7 @@ impl State {
         config.insert("listen".to_owned(), listen.to_string().into());
         // The disk of somebody's own machine may be busy: a call waits for its record.
         if let Some(log) = config.get_mut("log").and_then(Value::as_table_mut) {
-            log.insert("commit_deadline".to_owned(), "5s".into());
+            log.insert("commit_deadline".to_owned(), "3s".into());
         }
         if let Some(address) = stand_in {
             let origin =

@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use domain::{SystemClock, VirtualKey};
 use strongroom_client::Broker;
 use strongroom_proto::v1::ListRecordsRequest;
@@ -45,7 +45,11 @@ pub(crate) async fn run(args: &Args, telemetry: &telemetry::Guard) -> anyhow::Re
     // Before anything that takes time: from here on a signal ends this in order.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let state = State::open(&args.state_dir)?;
-    let mut system = System::start(args, &state, telemetry).await?;
+    let mut system = tokio::select! {
+        started = System::start(args, &state, telemetry) => started?,
+        _ = term.recv() => bail!("it was stopped before it had started"),
+        _ = int.recv() => bail!("it was stopped before it had started"),
+    };
     system.welcome(args)?;
     system.narrating.spawn(narrate(system.admin.clone(), system.next_record().await?));
     tokio::select! {
@@ -71,14 +75,20 @@ impl System {
         found.extend(stand_in.iter().flat_map(StandIn::keys));
         let address = stand_in.as_ref().map(|stand_in| stand_in.address);
 
-        let broker = Server::broker(state, address).await?;
+        let mut broker = Server::broker(state, address).await?;
         let admin = state.admin_config(broker.address)?;
         let admin = Broker::connect(&admin, Arc::new(SystemClock))?;
         let by = if stand_in.is_some() { Answering::StandIn } else { Answering::Providers };
         let key = seed(&admin, &found, by).await?;
 
         let mut proxy = Server::proxy(state, args.listen, broker.address, address).await?;
-        proxy.ready().await.context("starting the inference proxy")?;
+        tokio::select! {
+            ready = proxy.ready() => ready.context("starting the inference proxy")?,
+            ended = broker.stopped() => {
+                ended.context("the broker ended by itself")?;
+                bail!("the broker ended by itself");
+            }
+        }
         let listener = ports::preferably(OPERATIONS_PORT).await?;
         let operations = listener.local_addr()?;
         let (metrics, readiness) = (telemetry.metrics(), proxy.readiness.clone());

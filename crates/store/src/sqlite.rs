@@ -214,7 +214,7 @@ fn readers(options: &SqliteConnectOptions) -> SqlitePool {
 const READERS: u32 = 4;
 
 /// How long to wait for a reader, and for locks, which are held for as long as the disk takes to sync.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(3);
 
 /// What holds for every connection.
 fn options() -> SqliteConnectOptions {

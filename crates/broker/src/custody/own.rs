@@ -134,3 +134,33 @@ impl OwnRow for SinkRow {
         Self { row_mac, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::Key;
+
+    use super::*;
+
+    fn found(names: &[&str]) -> Legible<SinkRow> {
+        let row = |name: &&str| SinkRow { name: (*name).into(), next_index: 7, row_mac: [0; 32] };
+        Legible { rows: names.iter().map(row).collect(), illegible: Vec::new() }
+    }
+
+    #[test]
+    fn what_no_broker_has_written_is_passed_over_and_remembered_until_it_is_gone() {
+        let key = RowKey::of(&Key::take(&mut [7; 32]));
+        let passed = Passed::default();
+        let known = || passed.0.lock().unwrap()[SinkRow::TABLE].len();
+        let mut both = found(&["forged"]);
+        both.rows.push(found(&["own"]).rows.remove(0).sealed(&key));
+        let own = [both.rows[1].clone()];
+        for _ in 0..2 {
+            assert_eq!(passed.genuine(both.clone(), &key), own);
+            assert_eq!(known(), 1);
+        }
+        assert_eq!(passed.genuine(found(&["forged", "another"]), &key), []);
+        assert_eq!(known(), 2);
+        assert_eq!(passed.genuine(Legible { rows: own.to_vec(), ..found(&[]) }, &key), own);
+        assert_eq!(known(), 0);
+    }
+}

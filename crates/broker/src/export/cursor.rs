@@ -62,7 +62,7 @@ impl Cursor {
         };
         finding.tell();
         // On record before it is put right, so that it does not go unseen.
-        let recorded = self.cursors.log.record(finding.record()).await;
+        let recorded = self.cursors.log.record_change(finding.record()).await;
         recorded.map_err(|why| ExportError::Log(Box::new(why.into())))?;
         self.put(next).await?;
         Ok(next)

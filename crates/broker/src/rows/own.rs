@@ -36,13 +36,12 @@ impl RowCheck {
     pub(super) async fn key_work(&self) -> Result<Vec<RowFinding>, Why> {
         let kept = self.core.store.key_work().await?;
         let mut found = illegible(KeyWork::TABLE, &kept.illegible);
-        for KeyWork { name, .. } in
-            kept.rows.iter().filter(|row| !row.is_genuine(&self.core.row_key))
-        {
-            found.push(if self.expected.key_work.contains(name) {
-                of_none(KeyWork::TABLE, Reason::RowChanged, name, CHANGED)
+        for row in kept.rows.iter().filter(|row| !row.is_genuine(&self.core.row_key)) {
+            found.push(if self.expected.key_work.contains(&row.name) {
+                of_none(KeyWork::TABLE, Reason::RowChanged, &row.name, CHANGED)
             } else {
-                of_none(KeyWork::TABLE, Reason::RowNotOnRecord, name, "nobody has asked for it")
+                let what = "nobody has asked for it";
+                of_none(KeyWork::TABLE, Reason::RowNotOnRecord, &row.name, what)
             });
         }
         for name in &self.expected.key_work {
@@ -56,10 +55,8 @@ impl RowCheck {
     pub(super) async fn sinks(&self) -> Result<Vec<RowFinding>, Why> {
         let kept = self.core.store.sinks().await?;
         let mut found = illegible(SinkRow::TABLE, &kept.illegible);
-        for SinkRow { name, .. } in
-            kept.rows.iter().filter(|row| !row.is_genuine(&self.core.row_key))
-        {
-            found.push(of_none(SinkRow::TABLE, Reason::RowChanged, name, CHANGED));
+        for row in kept.rows.iter().filter(|row| !row.is_genuine(&self.core.row_key)) {
+            found.push(of_none(SinkRow::TABLE, Reason::RowChanged, &row.name(), CHANGED));
         }
         Ok(found)
     }

@@ -38,8 +38,8 @@ impl RowCheck {
         Ok(found)
     }
 
-    /// What is to be destroyed must stay known until it is, and nothing else be destroyed; whoever is blocked must stay known too; and
-    /// nothing is anybody's of whom the log knows nothing.
+    /// What is to be destroyed must stay known until it is, and nothing else be destroyed; whoever is
+    /// blocked must stay known, too; and nothing is anybody's of whom the log knows nothing.
     pub(super) async fn look_at_the_rest(&mut self) -> Result<Vec<RowFinding>, Why> {
         let mut found = Vec::new();
         for _ in 0..LOOKS {

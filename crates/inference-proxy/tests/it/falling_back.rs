@@ -124,7 +124,7 @@ async fn a_credential_that_rests_is_told_with_its_end_in_the_shape_of_each_sdk()
 
 #[tokio::test]
 async fn silence_and_closed_doors_lead_on_to_the_next() {
-    let world = World::with("[limits]\nfirst_byte = \"200ms\"").await;
+    let world = World::with("[limits]\nfirst_byte = \"2s\"").await;
     // Bound and not listening: nobody answers there, and nobody else can.
     let closed = TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -88,7 +88,7 @@ async fn a_stream_that_echoes_the_secret_is_cut_before_it() {
 
 #[tokio::test]
 async fn a_stream_that_pauses_for_too_long_is_cut() {
-    let world = World::with("[limits]\nanswer_idle = \"100ms\"").await;
+    let world = World::with("[limits]\nanswer_idle = \"1s\"").await;
     let stream = world.upstream.stream(PATH);
     let mut answer = world.send(world.post(PATH), BODY).await.into_body();
     assert!(stream.send("data: 1\n\n").await);
