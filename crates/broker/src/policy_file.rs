@@ -197,23 +197,20 @@ async fn report(core: &Core, path: &Path, policy: &PolicyDocument) {
 /// log nobody knows, so there is no way back: it is tried until it is, or the broker stops. Without a
 /// log nothing is lent meanwhile in any case.
 async fn record(core: &Core, policy: &PolicyDocument, stop: &CancellationToken) -> bool {
-    loop {
-        let recorded = async {
-            let Ok(record) = put(core, policy).await else { return false };
-            core.log.record_change(record).await.is_ok() && admit_first(core, policy).await.is_ok()
-        };
-        let recorded = tokio::select! {
-            () = stop.cancelled() => return false,
-            recorded = recorded => recorded,
-        };
-        if recorded {
-            let sha256 = hex::encode(policy.sha256());
-            tracing::info!(sha256, "the access policy changed and is in force");
-            return true;
+    let try_once = async || {
+        let Ok(record) = put(core, policy).await else { return false };
+        core.log.record_change(record).await.is_ok() && admit_first(core, policy).await.is_ok()
+    };
+    let recorded = async {
+        while !try_once().await {
+            time::sleep(AGAIN).await;
         }
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            () = time::sleep(AGAIN) => {}
-        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => return false,
+        () = recorded => {}
     }
+    let sha256 = hex::encode(policy.sha256());
+    tracing::info!(sha256, "the access policy changed and is in force");
+    true
 }
