@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use domain::{SystemClock, VirtualKey};
@@ -44,17 +44,18 @@ struct System {
 pub(crate) async fn run(args: &Args, telemetry: &telemetry::Guard) -> anyhow::Result<()> {
     // Before anything that takes time: from here on a signal ends this in order.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut asked = pin!(async {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    });
     let state = State::open(&args.state_dir)?;
     let mut system = tokio::select! {
         started = System::start(args, &state, telemetry) => started?,
-        _ = term.recv() => bail!("it was stopped before it had started"),
-        _ = int.recv() => bail!("it was stopped before it had started"),
+        () = &mut asked => bail!("it was stopped before it had started"),
     };
     system.welcome(args)?;
     system.narrating.spawn(narrate(system.admin.clone(), system.next_record().await?));
     tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+        () = asked => {}
         ended = system.proxy.stopped() => return ended.context("the inference proxy ended by itself"),
         ended = system.broker.stopped() => return ended.context("the broker ended by itself"),
     }
