@@ -37,8 +37,9 @@ async fn accept(
     let (client, accepted) = pair().await;
     let connector = TlsConnector::from(Arc::new(raw::client(files, &[&TLS13])));
     let name = ServerName::try_from("broker").unwrap();
-    let (outcome, _) = tokio::join!(server.accept(accepted), connector.connect(name, client));
-    outcome
+    // Who is refused is waited for until it has gone.
+    let peer = async { drop(connector.connect(name, client).await) };
+    tokio::join!(server.accept(accepted), peer).0
 }
 
 async fn refused(server: &ServerTls, files: Option<&TlsFiles>) -> HandshakeError {

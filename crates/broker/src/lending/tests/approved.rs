@@ -72,10 +72,14 @@ fn needed<T: std::fmt::Debug>(refused: Result<T, Refused>) -> Uid {
 }
 
 async fn approve(core: &Core, id: Uid) {
-    let paul = person(core, "paul", "Approvals/Approve").await;
-    let request_sha256 = core.approval(&paul, &id).unwrap().request_sha256;
+    approve_as("paul", core, id).await.unwrap();
+}
+
+async fn approve_as(who: &str, core: &Core, id: Uid) -> Result<(), Refused> {
+    let person = person(core, who, "Approvals/Approve").await;
+    let request_sha256 = core.approval(&person, &id).unwrap().request_sha256;
     let name = format!("approvals/{}", hex::encode(id));
-    core.decide_on(&paul, &name, Decision::Approve(&request_sha256)).await.unwrap();
+    core.decide_on(&person, &name, Decision::Approve(&request_sha256)).await.map(drop)
 }
 
 fn step(core: &Core, id: Uid) -> Step {
@@ -150,10 +154,7 @@ async fn nobodys_part_outlasts_their_role() {
     let Why::ApprovalLapsed(anew) = refused.why else { panic!("{refused:?}") };
     assert_eq!(needed(rotate(&fixture).await), anew);
     assert_eq!(fixture.recorded(Kind::ApprovalRequested).await, 2);
-    let zoe = person(core, "zoe", "Approvals/Approve").await;
-    let request_sha256 = core.approval(&zoe, &anew).unwrap().request_sha256;
-    let name = format!("approvals/{}", hex::encode(anew));
-    core.decide_on(&zoe, &name, Decision::Approve(&request_sha256)).await.unwrap();
+    approve_as("zoe", core, anew).await.unwrap();
     // Who proposed it needs the right to make the call.
     allow(core, &[rule("olga", &["Kms/GetStatus"]), rule("zoe", &["Approvals/*"])]).await;
     assert_eq!(rotate(&fixture).await.unwrap_err().why.reason(), Reason::NotPermitted);
@@ -194,11 +195,7 @@ async fn who_decides_twice_is_told_what_became_of_it() {
     let id = needed(rotate(&fixture).await);
     approve(core, id).await;
     let again = async || {
-        let paul = person(core, "paul", "Approvals/Approve").await;
-        let request_sha256 = core.approval(&paul, &id).unwrap().request_sha256;
-        let name = format!("approvals/{}", hex::encode(id));
-        let refused = core.decide_on(&paul, &name, Decision::Approve(&request_sha256)).await;
-        let why = refused.unwrap_err().why;
+        let why = approve_as("paul", core, id).await.unwrap_err().why;
         assert_eq!(why.reason(), Reason::ApprovalIsOver);
         why.public()
     };
